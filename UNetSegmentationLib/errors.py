@@ -1,0 +1,12 @@
+"""Errors that speak to the person at the keyboard."""
+
+
+class InputError(ValueError):
+    """The user's input cannot be used; the message says what came, what is allowed and what to do.
+
+    The command line prints it as one line and exits with 2; the worker sends it as an `error` event of kind "input".
+    """
+
+
+class CancelledError(RuntimeError):
+    """The user cancelled the running job; nothing is wrong."""

@@ -1,0 +1,5 @@
+"""Modality presets, one file each."""
+
+from .contract import PRESETS, Preset
+
+__all__ = ["PRESETS", "Preset"]

@@ -1,0 +1,41 @@
+"""What a modality preset decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+from ..registry import Registry
+
+NORMALIZATIONS = ("zscore", "ct", "percentile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Choices that follow from the modality.
+
+    Attributes:
+        title: Name shown to people.
+        modalities: DICOM modality codes that it stands for.
+        normalization: "zscore" (per image), "ct" (clip and scale by the training foreground) or
+            "percentile" (1st to 99th percentile to 0..1).
+        display_window: (width, level) of the viewer in stored units; None lets the viewer choose.
+        range_hu: Plausible stored values, checked before a run; None where the scale is arbitrary.
+        dimensions: Spatial dimensions of images of this modality that can be segmented.
+        channel_names: Names offered for the first channels.
+    """
+
+    title: str
+    modalities: tuple[str, ...]
+    normalization: str
+    display_window: tuple[float, float] | None = None
+    range_hu: tuple[float, float] | None = None
+    dimensions: tuple[int, ...] = (3,)
+    channel_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.normalization not in NORMALIZATIONS:
+            raise InputError(f"normalization '{self.normalization}' is unknown: choose {', '.join(NORMALIZATIONS)}")
+
+
+PRESETS: Registry[Preset] = Registry("preset", "UNetSegmentationLib.presets")

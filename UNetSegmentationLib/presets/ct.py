@@ -1,0 +1,14 @@
+"""Computed tomography: Hounsfield units, soft-tissue window (width 400, level 40) in the viewer."""
+
+from .contract import PRESETS, Preset
+
+PRESETS.register("ct", title="CT")(
+    Preset(
+        title="CT",
+        modalities=("CT",),
+        normalization="ct",
+        display_window=(400.0, 40.0),
+        range_hu=(-3100.0, 32767.0),
+        channel_names=("CT",),
+    )
+)
