@@ -1,0 +1,140 @@
+"""Voxels in space: the one place of the library that relates array axes to patient axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from .errors import InputError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image in patient space.
+
+    Attributes:
+        array: Voxels (C, D, H, W); a 2D image has D = 1.
+        affine_ras: 4x4 from voxel index (x, y, z) = (W, H, D) to right-anterior-superior millimetres.
+    """
+
+    array: Array
+    affine_ras: Array
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine_ras, dtype=np.float64)
+        if self.array.ndim != 4 or min(self.array.shape) < 1:
+            raise InputError(
+                f"volume of shape {self.array.shape} is not (channels, depth, height, width): give 4 sizes"
+            )
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
+            raise InputError("the volume's geometry is not a finite 4x4 affine matrix: set its spacing and directions")
+        scale = np.linalg.norm(affine[:3, :3], axis=0)
+        if scale.min() <= 0 or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * scale.prod():
+            raise InputError("the volume's axes are degenerate (zero spacing or parallel directions): mend its header")
+        object.__setattr__(self, "affine_ras", affine)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return int(self.array.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sizes (D, H, W)."""
+        depth, height, width = self.array.shape[1:]
+        return int(depth), int(height), int(width)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along (D, H, W) in millimetres."""
+        return spacing_of(self.affine_ras)
+
+
+@dataclass(frozen=True)
+class AxisOrder:
+    """How the axes of a stored array map to the canonical order, whose index axes run to R, A and S.
+
+    Attributes:
+        axes: For canonical (D, H, W), the stored axis that it is taken from.
+        flips: For canonical (D, H, W), whether that axis runs backwards.
+    """
+
+    axes: tuple[int, int, int] = (0, 1, 2)
+    flips: tuple[bool, bool, bool] = (False, False, False)
+
+    def apply(self, array: Array) -> Array:
+        """Return a view of (..., D, H, W) in canonical order."""
+        lead = array.ndim - 3
+        array = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
+        return np.flip(array, [lead + axis for axis in range(3) if self.flips[axis]])
+
+    def undo(self, array: Array) -> Array:
+        """Return a view of canonical (..., D, H, W) in stored order."""
+        lead = array.ndim - 3
+        array = np.flip(array, [lead + axis for axis in range(3) if self.flips[axis]])
+        return array.transpose(*range(lead), *(lead + self.axes.index(axis) for axis in range(3)))
+
+
+def spacing_of(affine_ras: Array) -> tuple[float, float, float]:
+    """Return the spacing (D, H, W) in millimetres of an affine whose columns are (x, y, z)."""
+    x, y, z = np.linalg.norm(np.asarray(affine_ras, dtype=np.float64)[:3, :3], axis=0)
+    return float(z), float(y), float(x)
+
+
+def canonical_order(affine_ras: Array) -> AxisOrder:
+    """Return the permutation and flips that bring the stored axes closest to R, A, S.
+
+    Each stored axis goes to the patient axis that it is most parallel to; for oblique volumes the assignment with the
+    greatest total agreement is taken, so that no two axes claim the same direction.
+    """
+    directions = affine_ras[:3, :3] / np.linalg.norm(affine_ras[:3, :3], axis=0)
+    patient, stored = linear_sum_assignment(-np.abs(directions))
+    index_of = dict(zip(patient.tolist(), stored.tolist(), strict=True))
+    # Canonical array axes (D, H, W) are patient axes (S, A, R) = rows 2, 1, 0; stored column j is array axis 2 - j.
+    columns = [index_of[row] for row in (2, 1, 0)]
+    flips = [bool(directions[row, column] < 0) for row, column in zip((2, 1, 0), columns, strict=True)]
+    first, second, third = (2 - column for column in columns)
+    return AxisOrder((first, second, third), (flips[0], flips[1], flips[2]))
+
+
+def to_canonical(volume: Volume) -> tuple[Volume, AxisOrder]:
+    """Return the volume with its axes closest to (S, A, R) and the order that undoes it; voxels are not resampled."""
+    order = canonical_order(volume.affine_ras)
+    affine = volume.affine_ras.copy()
+    for axis in range(3):
+        source = order.axes[axis]
+        step = volume.affine_ras[:3, 2 - source]
+        affine[:3, 2 - axis] = -step if order.flips[axis] else step
+        if order.flips[axis]:
+            affine[:3, 3] += step * (volume.shape[source] - 1)
+    return Volume(order.apply(volume.array), affine), order
+
+
+def resampled_shape(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], target_spacing_mm: tuple[float, ...]
+) -> tuple[int, ...]:
+    """Return the sizes of the same extent at another spacing, at least 1 along every axis."""
+    sizes = zip(shape, spacing_mm, target_spacing_mm, strict=True)
+    return tuple(max(1, round(size * old / new)) for size, old, new in sizes)
+
+
+def index_of_point(affine_ras: Array, point_ras_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return the continuous voxel index (x, y, z) of a point in RAS millimetres."""
+    x, y, z, _ = np.linalg.solve(affine_ras, (*point_ras_mm, 1.0))
+    return float(x), float(y), float(z)
+
+
+def same_grid(first: Volume, second: Volume, *, tolerance_mm: float = 1e-3) -> bool:
+    """Tell whether two volumes have the same sizes and put every voxel at the same place."""
+    if first.shape != second.shape:
+        return False
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)
+    corners[:, :3] *= np.array(first.shape[::-1]) - 1
+    difference = (first.affine_ras - second.affine_ras) @ corners.T
+    return bool(np.abs(difference).max() <= tolerance_mm)

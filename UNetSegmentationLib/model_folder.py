@@ -1,0 +1,210 @@
+"""The model folder: model.json, weights.safetensors and CARD.md; what is trained, shipped and listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import write_text
+from .labels import Label
+from .planning import Plan
+
+SCHEMA_VERSION = 1
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "CARD.md"
+MODELS_VARIABLE = "UNETSEG_MODELS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """What one input channel must be: a short name and the DICOM modality that it comes from."""
+
+    name: str
+    modality: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Everything about a model but its weights; the content of model.json.
+
+    Attributes:
+        id: Short identifier: lower-case letters, digits, hyphen, underscore.
+        title: Name shown to people.
+        network: Registered name of the network.
+        network_config: Options of the network, as JSON.
+        plan: Geometry and intensity of its input.
+        preset: Registered name of the modality preset.
+        channels: What each input channel must be, in order.
+        labels: What it finds.
+        postprocess: Steps applied unless the user chooses others.
+        training: Data, licence of the data, seed, steps, versions.
+        figures: Measured on cases that it has not seen: {"cases": n, "labels": {name: {"dice": mean, ...}}}.
+        licence: Licence of the weights.
+        parent: Id of the model that it was continued from.
+        weights_sha256: Checksum of weights.safetensors, in hexadecimal.
+    """
+
+    id: str
+    title: str
+    network: str
+    network_config: dict[str, Any]
+    plan: Plan
+    preset: str
+    channels: tuple[Channel, ...]
+    labels: tuple[Label, ...]
+    postprocess: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    parent: str | None = None
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.id):
+            raise InputError(f"model id '{self.id}' is not allowed: use lower-case letters, digits, '-' and '_'")
+        if not self.labels or len({label.value for label in self.labels}) != len(self.labels):
+            raise InputError(f"model '{self.id}' needs at least one label and no value twice")
+        if len(self.channels) != len(self.plan.normalization):
+            raise InputError(
+                f"model '{self.id}' has {len(self.channels)} channels but {len(self.plan.normalization)} normalizations"
+            )
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean Dice over the labels on cases that it has not seen; None where it was not measured."""
+        values = [entry["dice"] for entry in self.figures.get("labels", {}).values() if entry.get("dice") is not None]
+        return sum(values) / len(values) if values else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self), "labels": [label.to_dict() for label in self.labels]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelDescription:
+        """Return the description of a JSON object.
+
+        Raises:
+            InputError: Another schema version, or entries that are missing or unknown.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"schema_version is {version}, this version reads {SCHEMA_VERSION}: update or re-export it"
+            )
+        entries = {key: value for key, value in values.items() if key != "schema_version"}
+        try:
+            entries["plan"] = Plan.from_dict(entries["plan"])
+            entries["channels"] = tuple(Channel(**channel) for channel in entries["channels"])
+            entries["labels"] = tuple(Label.from_dict(label) for label in entries["labels"])
+            entries["postprocess"] = tuple(entries.get("postprocess", ()))
+            return cls(**entries)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"entry missing or of the wrong kind ({error}): export the model again") from error
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that can be used: where it lies and what it says of itself."""
+
+    folder: Path
+    description: ModelDescription
+
+
+def read_description(folder: Path | str) -> ModelDescription:
+    """Read model.json of a model folder.
+
+    Raises:
+        InputError: No such folder, no model.json, or one that cannot be understood.
+    """
+    path = Path(folder) / DESCRIPTION_FILE
+    if not path.is_file():
+        raise InputError(f"{folder} is not a model folder (it has no {DESCRIPTION_FILE}): give a folder made by train")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise InputError("it is not a JSON object")
+        return ModelDescription.from_dict(values)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a model: {error}") from error
+
+
+def write_description(folder: Path, description: ModelDescription) -> None:
+    """Write model.json atomically."""
+    text = json.dumps(description.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(folder / DESCRIPTION_FILE, text + "\n")
+
+
+def user_models_folder() -> Path:
+    """Return the folder where the user's own models are kept, whether it exists or not."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "UNetSegmentation" / "models"
+
+
+def bundled_models_folder() -> Path:
+    """Return the folder of the models that ship with the extension, in the installed or the source tree."""
+    return bundled_resources_folder() / "Models"
+
+
+def bundled_resources_folder() -> Path:
+    """Return the folder of the shipped resources, in the installed or the source tree."""
+    package = Path(__file__).resolve().parent
+    inside = package / "Resources"
+    return inside if inside.is_dir() else package.parent / "Resources"
+
+
+def model_folders() -> list[Path]:
+    """Return where models are looked for, first match wins: UNETSEG_MODELS, the user's folder, the bundled one."""
+    extra = [Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry]
+    return [*extra, user_models_folder(), bundled_models_folder()]
+
+
+def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
+    """Return the usable models of some folders, by title; a folder that cannot be read as a model is left out.
+
+    Where two models share an id, the one in the earlier folder is taken.
+    """
+    found: dict[str, InstalledModel] = {}
+    for parent in model_folders() if folders is None else folders:
+        for path in sorted(parent.glob(f"*/{DESCRIPTION_FILE}")):
+            try:
+                description = read_description(path.parent)
+            except InputError:
+                continue
+            found.setdefault(description.id, InstalledModel(path.parent, description))
+    return sorted(found.values(), key=lambda model: model.description.title)
+
+
+def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> InstalledModel:
+    """Return the model with an id, or the one in a folder.
+
+    Raises:
+        InputError: There is none; the message lists the known ids.
+    """
+    folder = Path(id_or_folder)
+    if (folder / DESCRIPTION_FILE).is_file() or folder.is_dir():
+        return InstalledModel(folder.resolve(), read_description(folder))
+    models = list_models(folders)
+    for model in models:
+        if model.description.id == id_or_folder:
+            return model
+    known = ", ".join(model.description.id for model in models) or "none is installed"
+    raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
