@@ -72,13 +72,17 @@ class AxisOrder:
         """Return a view of (..., D, H, W) in canonical order."""
         lead = array.ndim - 3
         array = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
-        return np.flip(array, [lead + axis for axis in range(3) if self.flips[axis]])
+        return _flip(array, self.flips)
 
     def undo(self, array: Array) -> Array:
         """Return a view of canonical (..., D, H, W) in stored order."""
         lead = array.ndim - 3
-        array = np.flip(array, [lead + axis for axis in range(3) if self.flips[axis]])
+        array = _flip(array, self.flips)
         return array.transpose(*range(lead), *(lead + self.axes.index(axis) for axis in range(3)))
+
+
+def _flip(array: Array, flips: tuple[bool, bool, bool]) -> Array:
+    return array[(..., *(slice(None, None, -1 if is_flipped else None) for is_flipped in flips))]
 
 
 def spacing_of(affine_ras: Array) -> tuple[float, float, float]:

@@ -1,0 +1,341 @@
+"""Volumes and labelmaps from and to files: NIfTI, NRRD, MetaImage, DICOM folders, PNG, JPEG, TIFF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError
+from .files import atomic_path
+from .geometry import Array, Volume, same_grid
+from .labels import Label
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
+
+_RAS_FROM_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
+_LUMINANCE = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
+
+# Scanners and converters store directions rounded; ITK otherwise refuses such NIfTI headers outright.
+os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def read_volume(path: Path | str) -> Volume:
+    """Read an image of one or more channels.
+
+    Args:
+        path: A file, a folder that holds one DICOM series, or any one file of a DICOM series (the whole series is
+            read). Colour pictures become their luminance. The fourth axis of a 4D file becomes the channels.
+
+    Raises:
+        InputError: Missing, of an unknown kind, corrupt, or without voxels; the message says which.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give an image file or a folder with a DICOM series")
+    image = _read_series(path) if path.is_dir() else _read_file(path)
+    return _volume_of(image, path)
+
+
+def read_channels(paths: Sequence[Path | str]) -> Volume:
+    """Read one channel a file and stack them; channels on other grids are resampled linearly onto the first's.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    volumes = [read_volume(path) for path in paths]
+    first = volumes[0]
+    aligned = [volume if same_grid(first, volume) else resample_onto(volume, first) for volume in volumes]
+    array = np.concatenate([volume.array for volume in aligned]) if len(aligned) > 1 else first.array
+    return Volume(array, first.affine_ras)
+
+
+def read_labelmap(path: Path | str) -> Volume:
+    """Read a labelmap as one integer channel.
+
+    Raises:
+        InputError: It cannot be read, has several channels, or holds values that are not whole numbers.
+    """
+    volume = read_volume(path)
+    if volume.channels != 1:
+        raise InputError(f"{path} has {volume.channels} channels: a labelmap has one; export it as a single labelmap")
+    array = volume.array
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array != np.rint(array)).any():
+            raise InputError(f"{path} holds values that are not whole numbers: it is an image, give a labelmap")
+        array = array.astype(np.int32)
+    return Volume(array, volume.affine_ras)
+
+
+def write_volume(path: Path | str, volume: Volume) -> None:
+    """Write an image; the format follows from the name.
+
+    Raises:
+        InputError: The format is unknown or the file cannot be written.
+    """
+    _write(_image_of(volume.array, volume.affine_ras), Path(path))
+
+
+def write_labelmap(
+    path: Path | str,
+    labelmap: Array,
+    *,
+    affine_ras: Array,
+    labels: Sequence[Label] = (),
+) -> None:
+    """Write a labelmap (D, H, W); a name ending in .seg.nrrd opens in Slicer as named, coloured segments.
+
+    Args:
+        path: Where to; the format follows from the name (LABELMAP_SUFFIXES).
+        labelmap: Integers (D, H, W), 0 is the background.
+        affine_ras: Geometry of the image that was segmented.
+        labels: Names, colours and terms, stored in .seg.nrrd.
+
+    Raises:
+        InputError: The format is unknown or the file cannot be written.
+    """
+    path = Path(path)
+    check_labelmap_name(path)
+    smallest = np.uint8 if int(labelmap.max(initial=0)) < 256 else np.uint16
+    array = np.ascontiguousarray(labelmap, dtype=smallest)
+    image = _image_of(array[np.newaxis], affine_ras)
+    if path.name.lower().endswith(".seg.nrrd"):
+        for key, value in _segment_entries(array, labels).items():
+            image.SetMetaData(key, value)
+    _write(image, path)
+
+
+def check_labelmap_name(path: Path | str) -> None:
+    """Raise InputError where no labelmap can be written under this name."""
+    name = Path(path).name.lower()
+    if not name.endswith(LABELMAP_SUFFIXES):
+        raise InputError(f"cannot write a segmentation to '{name}': end the name in {', '.join(LABELMAP_SUFFIXES)}")
+
+
+def stem_of(path: Path | str) -> str:
+    """Return the file name without its suffixes known here: "a.b.nii.gz" gives "a.b"."""
+    name = Path(path).name
+    for suffix in sorted((*VOLUME_SUFFIXES, *PICTURE_SUFFIXES, *LABELMAP_SUFFIXES), key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def resample_onto(volume: Volume, grid: Volume, *, is_labelmap: bool = False) -> Volume:
+    """Resample a volume onto the grid of another; outside the fill is its smallest value.
+
+    Args:
+        volume: What to resample, (C, D, H, W).
+        grid: Gives sizes and affine.
+        is_labelmap: Take the nearest voxel instead of interpolating linearly.
+    """
+    reference = _image_of(grid.array[:1], grid.affine_ras)
+    interpolator = sitk.sitkNearestNeighbor if is_labelmap else sitk.sitkLinear
+    channels = []
+    for channel in volume.array:
+        image = _image_of(channel[np.newaxis], volume.affine_ras)
+        fill = 0.0 if is_labelmap else float(channel.min())
+        resampled = sitk.Resample(image, reference, sitk.Transform(), interpolator, fill, image.GetPixelID())
+        channels.append(sitk.GetArrayFromImage(resampled))
+    return Volume(np.stack(channels), grid.affine_ras)
+
+
+def _read_file(path: Path) -> sitk.Image:
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): copy or export it again")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read: it is damaged or no {_known_formats()} file") from error
+    if "DICOM" in _io_name(reader).upper() or "GDCM" in _io_name(reader).upper():
+        return _read_series_of(path, reader)
+    if 0 in reader.GetSize():
+        raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
+    try:
+        image: sitk.Image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{path} is damaged or cut off: its voxels cannot be read; copy or export it again") from error
+    except MemoryError as error:
+        raise InputError(f"{path} ({reader.GetSize()} voxels) does not fit into memory: crop or resample it") from error
+    return image
+
+
+def _io_name(reader: sitk.ImageFileReader) -> str:
+    return str(reader.GetImageIOFromFileName(reader.GetFileName()))
+
+
+def _known_formats() -> str:
+    return "NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG or TIFF"
+
+
+def _read_series_of(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
+    """Read the DICOM series that one file belongs to."""
+    uid = reader.GetMetaData("0020|000e").strip() if reader.HasMetaDataKey("0020|000e") else ""
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path.parent), uid) if uid else ()
+    return _read_slices(files if len(files) > 1 else (str(path),), path)
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    """Read the only DICOM image series of a folder."""
+    series = {}
+    for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
+        series[uid] = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+    if not series:
+        raise InputError(f"folder {folder} holds no DICOM images: give an image file, or the folder of one series")
+    if len(series) > 1:
+        examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series.values())
+        raise InputError(
+            f"folder {folder} holds {len(series)} DICOM series: name one file of the one you want: {examples}"
+        )
+    return _read_slices(next(iter(series.values())), folder)
+
+
+def _read_slices(files: Sequence[str], source: Path) -> sitk.Image:
+    try:
+        if len(files) == 1:
+            return sitk.ReadImage(files[0])
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(files)
+        image: sitk.Image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"the DICOM series in {source} is damaged or incomplete: export it again") from error
+    _check_slice_distances(files, source)
+    return image
+
+
+def _check_slice_distances(files: Sequence[str], source: Path) -> None:
+    """Raise InputError where slices are missing: the stack would be squeezed without a word."""
+    positions = []
+    reader = sitk.ImageFileReader()
+    for file in files:
+        reader.SetFileName(file)
+        reader.ReadImageInformation()
+        if reader.GetNumberOfComponents() != 1 or not reader.HasMetaDataKey("0020|0032"):
+            return
+        positions.append(np.array(reader.GetOrigin()[:3]))
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    if steps.size and steps.max() - steps.min() > 0.1 * np.median(steps):
+        raise InputError(
+            f"the slices in {source} are {steps.min():.2f} to {steps.max():.2f} mm apart: "
+            "a slice is missing or doubled; export the series again"
+        )
+
+
+def _volume_of(image: sitk.Image, path: Path) -> Volume:
+    """Return the volume of an ITK image: 2D gets D = 1, vector pixels and a fourth axis become channels."""
+    array = sitk.GetArrayFromImage(image)
+    if array.dtype.kind == "c":
+        raise InputError(f"{path} holds complex numbers: export its magnitude as an image")
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = np.moveaxis(array, -1, 0)
+        if path.name.lower().endswith(PICTURE_SUFFIXES):
+            array = _luminance(array)
+    elif image.GetDimension() <= 3:
+        array = array[np.newaxis]
+    if image.GetDimension() == 2:
+        array = array[:, np.newaxis]
+    if array.ndim != 4:
+        raise InputError(
+            f"{path} has {image.GetDimension()} axes of sizes {image.GetSize()}: give a 2D, 3D or 4D image"
+        )
+    return Volume(array, _affine_of(image))
+
+
+def _luminance(channels: Array) -> Array:
+    """Map grey+alpha, RGB or RGBA (C, ...) to one channel of the same type."""
+    if len(channels) < 3:
+        return channels[:1]
+    grey = np.tensordot(_LUMINANCE, channels[:3].astype(np.float64), axes=1)
+    return np.rint(grey).astype(channels.dtype)[np.newaxis] if channels.dtype.kind in "iu" else grey[np.newaxis]
+
+
+def _affine_of(image: sitk.Image) -> Array:
+    axes = min(image.GetDimension(), 3)
+    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:axes, :axes]
+    affine = np.eye(4)
+    affine[:axes, :axes] = direction * np.array(image.GetSpacing()[:axes])
+    affine[:axes, 3] = image.GetOrigin()[:axes]
+    if image.GetDimension() == 4 and abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        affine[:3, :3] = np.diag(image.GetSpacing()[:3])
+    return _RAS_FROM_LPS @ affine
+
+
+def _image_of(array: Array, affine_ras: Array) -> sitk.Image:
+    """Return a 3D ITK image of (C, D, H, W)."""
+    affine = _RAS_FROM_LPS @ np.asarray(affine_ras, dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    channels = np.ascontiguousarray(array if array.dtype != np.float16 else array.astype(np.float32))
+    if channels.dtype == np.bool_:
+        channels = channels.astype(np.uint8)
+    if len(channels) == 1:
+        image = sitk.GetImageFromArray(channels[0])
+    else:
+        image = sitk.GetImageFromArray(np.moveaxis(channels, 0, -1), isVector=True)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    # ITK writes rotations only; rounding in a header is mended, a sheared grid becomes its nearest rotation.
+    image.SetDirection(_orthonormal(affine[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def _orthonormal(directions: Array) -> Array:
+    left, _, right = np.linalg.svd(directions)
+    rotation = left @ right
+    return directions if np.abs(rotation - directions).max() < 1e-6 else rotation
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    if path.name.lower().endswith(PICTURE_SUFFIXES):
+        if image.GetSize()[2] != 1:
+            raise InputError(
+                f"cannot write {image.GetSize()[2]} slices to the picture {path.name}: use .nii.gz or .nrrd"
+            )
+        image = image[:, :, 0]
+    with atomic_path(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise InputError(f"cannot write {path}: the format is unknown or the disk is full") from error
+
+
+def _segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
+    """Return the key-value pairs by which Slicer knows segments in a NRRD file (vtkMRMLSegmentationStorageNode)."""
+    entries: dict[str, Any] = {
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for index, label in enumerate(labels):
+        extent = _extent_of(labelmap == label.value)
+        prefix = f"Segment{index}_"
+        entries[prefix + "ID"] = f"Segment_{label.value}"
+        entries[prefix + "Name"] = label.name
+        entries[prefix + "NameAutoGenerated"] = "0"
+        entries[prefix + "Color"] = " ".join(f"{part / 255:.6f}" for part in label.color)
+        entries[prefix + "ColorAutoGenerated"] = "0"
+        entries[prefix + "Layer"] = "0"
+        entries[prefix + "LabelValue"] = str(label.value)
+        entries[prefix + "Extent"] = " ".join(map(str, extent))
+        if label.terminology_entry:
+            entries[prefix + "Tags"] = f"TerminologyEntry:{label.terminology_entry}|"
+    return entries
+
+
+def _extent_of(mask: Array) -> tuple[int, ...]:
+    """Return first and last index along x, y, z; the whole grid's where the mask is empty has 0 -1 as Slicer writes."""
+    if not mask.any():
+        return (0, -1, 0, -1, 0, -1)
+    bounds: list[int] = []
+    for axis in (2, 1, 0):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        bounds += [int(hit[0]), int(hit[-1])]
+    return tuple(bounds)
