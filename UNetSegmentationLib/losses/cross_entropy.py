@@ -1,0 +1,32 @@
+"""Cross-entropy; binary cross-entropy of every output where outputs are regions or sigmoids."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .contract import IGNORED, LOSSES, SegmentationLoss, weighted_mean
+
+
+@LOSSES.register("cross_entropy", title="Cross-entropy")
+class CrossEntropyLoss(SegmentationLoss):
+    """Mean over voxels of the negative log-probability of the true class, each voxel at the weight of its class.
+
+    Regions and sigmoids: mean over voxels and outputs, each output at its weight.
+    """
+
+    def compare(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (B, K, ...) for labels (B, ...)."""
+        if not self.is_exclusive:
+            return self._compare_outputs(logits, target)
+        weights = self.weights_like(logits)
+        total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORED, reduction="sum")
+        counted = (weights[target.clamp(min=0)] * (target != IGNORED)).sum()
+        return total / counted.where(counted > 0, counted.new_ones(()))
+
+    def _compare_outputs(self, logits: Tensor, target: Tensor) -> Tensor:
+        scores = self.output_logits(logits)
+        truth = self.membership(target, logits.shape[1]).to(scores)
+        losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+        weights = self.weights_like(scores).view(1, -1, *(1,) * (target.ndim - 1))
+        return weighted_mean(losses, weights * (target != IGNORED).unsqueeze(1))
