@@ -1,0 +1,148 @@
+"""Intensity steps of the imaging device: bias field, blur, low resolution, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, exp
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .bspline import bspline_field
+from .config import AugmentationConfig
+from .draws import Draws
+from .tone import SPATIAL, per_channel
+
+BIAS_POINTS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasField:
+    """Smooth factor on the intensities counted from the channel's minimum.
+
+    Attributes:
+        logarithms: A tuple a channel: the logarithm of the factor at BIAS_POINTS^3 control points.
+    """
+
+    logarithms: tuple[tuple[float, ...], ...]
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        control = torch.tensor(self.logarithms, device=image.device)
+        control = control.reshape(-1, BIAS_POINTS, BIAS_POINTS, BIAS_POINTS)
+        factor = bspline_field(control, image.shape[1:]).exp_()
+        low = image.amin(SPATIAL, keepdim=True)
+        return (image - low).mul_(factor).add_(low)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blur:
+    """Gaussian blur.
+
+    Attributes:
+        sigmas: Standard deviation in voxels of the finest axis, one a channel.
+        finest_share: Finest spacing over the spacing of each axis (D, H, W).
+    """
+
+    sigmas: tuple[float, ...]
+    finest_share: tuple[float, float, float]
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        channels = []
+        for channel, sigma in zip(image, self.sigmas, strict=True):
+            blurred = channel
+            for axis, share in enumerate(self.finest_share):
+                blurred = _blur_axis(blurred, axis, sigma * share)
+            channels.append(blurred)
+        return torch.stack(channels)
+
+
+def _blur_axis(channel: Tensor, axis: int, sigma: float) -> Tensor:
+    """Return (D, H, W) blurred along one axis, its border repeated; kernels below a fifth of a voxel do nothing."""
+    extent = channel.shape[axis]
+    radius = min(ceil(3 * sigma), extent - 1)
+    if sigma < 0.2 or radius == 0:
+        return channel
+    weights = [exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    places = torch.arange(-radius, extent + radius, device=channel.device).clamp_(0, extent - 1)
+    padded = channel.index_select(axis, places)
+    # A few whole-array additions: a convolution of one channel takes several times as long on a CPU.
+    blurred = padded.narrow(axis, radius, extent) * (weights[0] / total)
+    for offset in range(1, radius + 1):
+        for side in (radius - offset, radius + offset):
+            blurred.add_(padded.narrow(axis, side, extent), alpha=weights[offset] / total)
+    return blurred
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowResolution:
+    """Sampling down to the nearest voxels and up again linearly.
+
+    Attributes:
+        shares: Share of the voxels kept along an axis, one a channel.
+        axes: Axes sampled.
+    """
+
+    shares: tuple[float, ...]
+    axes: tuple[int, ...]
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        size = image.shape[1:]
+        channels = []
+        for channel, share in zip(image, self.shares, strict=True):
+            low = [max(1, round(extent * share)) if axis in self.axes else extent for axis, extent in enumerate(size)]
+            small = F.interpolate(channel[None, None], size=low, mode="nearest-exact")
+            channels.append(F.interpolate(small, size=size, mode="trilinear", align_corners=False)[0, 0])
+        return torch.stack(channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Gaussian noise.
+
+    Attributes:
+        deviations: Standard deviation in units of the channel's own, one a channel.
+        seed: Of the noise, so that it can be replayed.
+    """
+
+    deviations: tuple[float, ...]
+    seed: int
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        # Made on the CPU: every device gets the same noise.
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(self.seed)).to(image.device)
+        scale = per_channel(self.deviations, image) * image.std(SPATIAL, keepdim=True, correction=0)
+        return torch.addcmul(image, noise, scale)
+
+
+def draw_bias_field(draws: Draws, config: AugmentationConfig, channels: int) -> BiasField:
+    """Draw the control points of every channel."""
+    deviation = draws.uniform(*config.bias_field_range)
+    return BiasField(
+        logarithms=tuple(tuple(v * deviation for v in draws.normals(BIAS_POINTS**3)) for _ in range(channels))
+    )
+
+
+def draw_blur(draws: Draws, config: AugmentationConfig, channels: int) -> Blur:
+    """Draw one width a channel."""
+    first, second, third = (min(config.spacing_mm) / step for step in config.spacing_mm)
+    return Blur(sigmas=draws.uniforms(channels, *config.blur_sigma_range), finest_share=(first, second, third))
+
+
+def draw_low_resolution(draws: Draws, config: AugmentationConfig, channels: int) -> LowResolution:
+    """Draw one share a channel; an axis that is coarse already stays as it is."""
+    limit = config.anisotropy_limit * min(config.spacing_mm)
+    return LowResolution(
+        shares=draws.uniforms(channels, *config.low_resolution_range),
+        axes=tuple(axis for axis, step in enumerate(config.spacing_mm) if step <= limit),
+    )
+
+
+def draw_noise(draws: Draws, config: AugmentationConfig, channels: int) -> Noise:
+    """Draw one deviation a channel, and the seed."""
+    return Noise(deviations=draws.uniforms(channels, *config.noise_range), seed=draws.integer(2**62))

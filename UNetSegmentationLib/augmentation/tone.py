@@ -1,0 +1,127 @@
+"""Intensity steps that change a voxel by its value alone: gamma, brightness, contrast, random remapping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log
+
+import torch
+from torch import Tensor
+
+from .config import AugmentationConfig
+from .draws import Draws
+
+SPATIAL = (1, 2, 3)
+# Percentiles from this many voxels lie within a percentile of the whole patch's, at a hundredth of the sorting.
+PERCENTILE_SAMPLES = 8192
+
+
+def per_channel(values: tuple[float, ...], image: Tensor) -> Tensor:
+    """Return one number a channel as (C, 1, 1, 1) on the image's device."""
+    return torch.tensor(values, device=image.device).reshape(-1, 1, 1, 1)
+
+
+def restore_mean_and_deviation(changed: Tensor, image: Tensor) -> Tensor:
+    """Shift and stretch every channel of `changed` (C, D, H, W) to the mean and deviation that it has in `image`."""
+    deviation, mean = torch.std_mean(image, SPATIAL, keepdim=True, correction=0)
+    new_deviation, new_mean = torch.std_mean(changed, SPATIAL, keepdim=True, correction=0)
+    factor = deviation / new_deviation.clamp(min=1e-6)
+    return changed.mul(factor).add_(mean - new_mean * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gamma:
+    """Power law between the channel's extremes; mean and deviation are kept."""
+
+    exponents: tuple[float, ...]
+    inverts: bool
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        low, high = image.amin(SPATIAL, keepdim=True), image.amax(SPATIAL, keepdim=True)
+        zero, one = (high, low) if self.inverts else (low, high)
+        share = (image - zero).div_(torch.where(high > low, one - zero, torch.ones_like(low))).clamp_(min=0)
+        powered = share.pow_(per_channel(self.exponents, image))
+        return restore_mean_and_deviation(powered.neg_() if self.inverts else powered, image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brightness:
+    """Shift by a share of the channel's deviation."""
+
+    shifts: tuple[float, ...]
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        return image + per_channel(self.shifts, image) * image.std(SPATIAL, keepdim=True, correction=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Stretching about the channel's mean; values stay within the channel's extremes."""
+
+    factors: tuple[float, ...]
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        low, high = image.amin(SPATIAL, keepdim=True), image.amax(SPATIAL, keepdim=True)
+        factors = per_channel(self.factors, image)
+        return (image * factors).add_(image.mean(SPATIAL, keepdim=True) * (1 - factors)).clamp_(low, high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remap:
+    """Piecewise-linear remapping between the 0.5th and 99.5th percentile; mean and deviation are kept.
+
+    Attributes:
+        values: A tuple a channel: what the knots, equally spaced, become.
+    """
+
+    values: tuple[tuple[float, ...], ...]
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image (C, D, H, W)."""
+        low, high = (bound.reshape(-1, 1, 1, 1) for bound in _percentiles(image))
+        pieces = len(self.values[0]) - 1
+        place = (image - low).mul_(pieces / (high - low).clamp(min=1e-6)).clamp_(0, pieces)
+        knot = place.to(torch.int64).clamp_(max=pieces - 1)
+        share = place.sub_(knot)
+        table = torch.tensor(self.values, device=image.device)
+        steps = table[:, 1:] - table[:, :-1]
+        remapped = torch.empty_like(image)
+        for channel in range(image.shape[0]):
+            piece = knot[channel].flatten()
+            left = table[channel].index_select(0, piece)
+            line = left.addcmul_(steps[channel].index_select(0, piece), share[channel].flatten())
+            remapped[channel] = line.reshape(image.shape[1:])
+        return restore_mean_and_deviation(remapped, image)
+
+
+def _percentiles(image: Tensor) -> Tensor:
+    voxels = image.flatten(1)
+    # An odd stride does not fall in step with the rows of even sizes.
+    stride = max(1, voxels.shape[1] // PERCENTILE_SAMPLES) | 1
+    levels = torch.tensor([0.005, 0.995], device=image.device)
+    return torch.quantile(voxels[:, ::stride], levels, dim=1)
+
+
+def draw_gamma(draws: Draws, config: AugmentationConfig, channels: int) -> Gamma:
+    """Draw one exponent a channel, log-uniformly."""
+    low, high = config.gamma_range
+    exponents = tuple(exp(value) for value in draws.uniforms(channels, log(low), log(high)))
+    return Gamma(exponents=exponents, inverts=draws.happens(config.gamma_invert_probability))
+
+
+def draw_brightness(draws: Draws, config: AugmentationConfig, channels: int) -> Brightness:
+    """Draw one shift a channel."""
+    return Brightness(shifts=draws.uniforms(channels, *config.brightness_range))
+
+
+def draw_contrast(draws: Draws, config: AugmentationConfig, channels: int) -> Contrast:
+    """Draw one factor a channel."""
+    return Contrast(factors=draws.uniforms(channels, *config.contrast_range))
+
+
+def draw_remap(draws: Draws, config: AugmentationConfig, channels: int) -> Remap:
+    """Draw the knots' values of every channel from 0 to 1."""
+    return Remap(values=tuple(draws.uniforms(config.remap_knots, 0.0, 1.0) for _ in range(channels)))
