@@ -1,0 +1,1 @@
+record(PACKAGE ${PROJECT_NAME} "" "")
