@@ -1,0 +1,48 @@
+# Every target does its own set-up: the Python environment in .venv, and on Debian the system packages.
+# Paths are relative throughout, so that the checkout may lie in a folder with spaces in its name.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help demo app test lint format screenshots venv system clean
+
+PYTHON := .venv/bin/python
+
+help:
+	@echo "make demo         segment the bundled MRI case with the panel; result and picture in output/"
+	@echo "make app          open the panel as a program in a window"
+	@echo "make test         run every check"
+	@echo "make lint         run ruff and mypy only"
+	@echo "make format       let ruff rewrite what it can"
+	@echo "make screenshots  take the pictures of the README anew"
+	@echo "make venv         prepare the Python environment only"
+	@echo "make clean        remove what the targets above wrote"
+
+.venv/complete: Testing/requirements.txt Testing/prepare.sh pyproject.toml
+	@echo "preparing the Python environment in .venv (some minutes, once)"
+	@Testing/prepare.sh venv
+
+venv: .venv/complete
+
+system:
+	@Testing/prepare.sh system
+
+demo: venv system
+	@$(PYTHON) Testing/Demo/demo.py --output output
+
+app: venv system
+	@$(PYTHON) Testing/Demo/app.py
+
+test: venv system
+	@Testing/check.sh all
+
+lint: venv
+	@Testing/check.sh style
+
+format: venv
+	@$(PYTHON) -m ruff check --fix
+	@$(PYTHON) -m ruff format
+
+screenshots: venv system
+	@$(PYTHON) Testing/Demo/demo.py --output output --picture Resources/Screenshots/panel.png
+
+clean:
+	rm -rf .venv build output .mypy_cache .ruff_cache .pytest_cache .hypothesis
