@@ -1,0 +1,112 @@
+"""The registry: what is registered is found, with and without importing it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.losses import LOSSES
+from UNetSegmentationLib.networks import NETWORKS
+from UNetSegmentationLib.postprocess import STEPS
+from UNetSegmentationLib.presets import PRESETS
+from UNetSegmentationLib.registry import Registry
+
+REGISTRIES = {"networks": NETWORKS, "losses": LOSSES, "postprocess": STEPS, "presets": PRESETS}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a package `sweets` that holds a registry, and forget it afterwards."""
+    folder = tmp_path / "sweets"
+    folder.mkdir()
+    lines = [
+        '"""Sweets."""',
+        "from UNetSegmentationLib.registry import Registry",
+        'SWEETS: Registry[str] = Registry("sweet", "sweets")',
+    ]
+    (folder / "__init__.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.split(".")[0] == "sweets"]:
+        del sys.modules[name]
+
+
+def _add_entry(folder: Path, file: str, *, name: str, title: str) -> None:
+    source = f'from sweets import SWEETS\nSWEETS.register("{name}", title="{title}")("taste of {name}")\n'
+    (folder / f"{file}.py").write_text(source, encoding="utf-8")
+
+
+def _sweets() -> Registry[str]:
+    from sweets import SWEETS
+
+    return SWEETS
+
+
+def test_a_new_file_is_a_new_entry(package: Path) -> None:
+    _add_entry(package, "toffee", name="toffee", title="Toffee")
+    _add_entry(package, "another", name="fudge", title="Soft fudge")
+    assert dict(_sweets()) == {"toffee": "taste of toffee", "fudge": "taste of fudge"}
+    assert list(_sweets()) == ["fudge", "toffee"]
+    assert _sweets().title("fudge") == "Soft fudge"
+    assert len(_sweets()) == 2
+
+
+def test_declared_reads_without_importing(package: Path) -> None:
+    _add_entry(package, "toffee", name="toffee", title="Toffee")
+    (package / "broken.py").write_text("import a_module_that_is_nowhere\n", encoding="utf-8")
+    assert _sweets().declared == {"toffee": "Toffee"}
+    assert "sweets.toffee" not in sys.modules
+
+
+def test_membership_does_not_depend_on_a_look_up_before(package: Path) -> None:
+    _add_entry(package, "toffee", name="toffee", title="Toffee")
+    assert "toffee" in _sweets()
+    assert "soup" not in _sweets()
+
+
+def test_unknown_name_lists_the_known_ones(package: Path) -> None:
+    _add_entry(package, "toffee", name="toffee", title="Toffee")
+    _add_entry(package, "fudge", name="fudge", title="Fudge")
+    with pytest.raises(InputError, match="unknown sweet 'soup': choose one of fudge, toffee"):
+        _sweets()["soup"]
+    with pytest.raises(InputError, match="unknown sweet 'soup'"):
+        _sweets().title("soup")
+
+
+def test_a_name_is_given_once(package: Path) -> None:
+    _add_entry(package, "one", name="toffee", title="Toffee")
+    _add_entry(package, "two", name="toffee", title="Toffee again")
+    with pytest.raises(ValueError, match="sweet 'toffee' is registered twice"):
+        len(_sweets())
+
+
+def test_register_returns_what_it_decorates() -> None:
+    registry: Registry[type] = Registry("thing", "nowhere")
+    assert registry.register("thing", title="Thing")(Path) is Path
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+class TestEveryRegistry:
+    def test_is_not_empty(self, kind: str) -> None:
+        assert len(REGISTRIES[kind]) > 0
+
+    def test_declares_exactly_what_it_holds(self, kind: str) -> None:
+        registry = REGISTRIES[kind]
+        assert registry.declared == {name: registry.title(name) for name in registry}
+
+    def test_each_entry_has_its_own_title(self, kind: str) -> None:
+        titles = [REGISTRIES[kind].title(name) for name in REGISTRIES[kind]]
+        assert len(set(titles)) == len(titles)
+        assert all(title.strip() == title != "" for title in titles)
+
+    def test_names_are_plain_identifiers(self, kind: str) -> None:
+        assert all(name.isidentifier() and name == name.lower() for name in REGISTRIES[kind])
+
+    def test_each_file_says_what_it_is(self, kind: str) -> None:
+        folder = Path(__file__).parents[2] / "UNetSegmentationLib" / kind
+        sources = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+        assert all(ast.get_docstring(ast.parse(source)) for source in sources)
