@@ -56,7 +56,9 @@ prepare_venv() {
     touch .venv/installing
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r Testing/requirements.txt ||
         fail "the packages of Testing/requirements.txt could not be installed: see the lines above, then run make again"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+    # setuptools warns of a folder named like its package; the paths are the same.
+    PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        --no-deps --no-build-isolation -e .
     rm .venv/installing
     touch .venv/complete
 }
