@@ -20,7 +20,8 @@ help:
 	@echo "preparing the Python environment in .venv (some minutes, once)"
 	@Testing/prepare.sh venv
 
-venv: .venv/complete ;
+venv: .venv/complete
+	@:
 
 system:
 	@Testing/prepare.sh system
