@@ -134,7 +134,7 @@ def test_installed_library_finds_its_models(extension: Configured) -> None:
     program = (
         "from UNetSegmentationLib.model_folder import list_models; print(*(m.folder for m in list_models()), sep='\\n')"
     )
-    environment = {key: value for key, value in os.environ.items() if key != "UNETSEG_MODELS"}
+    environment = {key: value for key, value in os.environ.items() if key not in ("UNETSEG_MODELS", "XDG_DATA_HOME")}
     environment |= {"PYTHONPATH": str(extension.installed / MODULES), "HOME": str(extension.build)}
     answer = subprocess.run(
         [sys.executable, "-c", program],
@@ -145,7 +145,7 @@ def test_installed_library_finds_its_models(extension: Configured) -> None:
         cwd=extension.installed,
     )
     assert answer.returncode == 0, answer.stderr
-    listed = {Path(line).resolve() for line in answer.stdout.splitlines()}
+    listed = {Path(line).resolve() for line in answer.stdout.splitlines() if line}
     shipped = (extension.installed / MODULES / "UNetSegmentationLib/Resources/Models").resolve()
     assert listed == {path.parent for path in shipped.glob("*/model.json")}
 
