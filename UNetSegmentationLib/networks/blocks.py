@@ -19,6 +19,7 @@ NORM_EPSILON = 1e-5
 _CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _POOLINGS: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_AVERAGE_POOLINGS: dict[int, type[nn.AvgPool2d | nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _DROPOUTS: dict[int, type[nn.Dropout2d | nn.Dropout3d]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 _LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 
@@ -134,6 +135,16 @@ def make_pooling(stride: Sequence[int]) -> nn.Module:
     return nn.Identity() if prod(stride) == 1 else _POOLINGS[len(stride)](tuple(stride))
 
 
+def make_average_pooling(stride: Sequence[int]) -> nn.Module:
+    """Return average pooling by `stride` along each axis."""
+    return nn.Identity() if prod(stride) == 1 else _AVERAGE_POOLINGS[len(stride)](tuple(stride))
+
+
+def make_dropout(style: BlockStyle) -> nn.Module:
+    """Return the layer that drops whole feature maps with the style's probability."""
+    return _DROPOUTS[style.dimensions](style.dropout) if style.dropout else nn.Identity()
+
+
 def make_head(in_channels: int, config: NetworkConfig) -> nn.Module:
     """Return the 1x1 convolution from features (B, in_channels, ...) to logits (B, K, ...)."""
     return convolution(config.dimensions)(in_channels, config.num_classes, 1)
@@ -146,7 +157,7 @@ class ConvBlock(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         style: What the network's blocks have in common.
-        kernel: Odd size along each axis; 3 by default.
+        kernel: Size along each axis, odd or equal to the stride; 3 by default.
         stride: Step along each axis; 1 by default.
         is_activated: Ends with the activation.
     """
@@ -168,7 +179,7 @@ class ConvBlock(nn.Module):
             out_channels,
             kernel,
             stride=tuple(stride) or 1,
-            padding=tuple(size // 2 for size in kernel),
+            padding=tuple((size - 1) // 2 for size in kernel),
             bias=style.conv_bias,
         )
         self.norm = make_norm(style.norm, out_channels)
@@ -218,7 +229,7 @@ class Stage(nn.Module):
         )
         self.shortcut = make_shortcut(in_channels, out_channels, stride, style=style) if style.residual else None
         self.activation = make_activation(style.activation, out_channels) if style.residual else None
-        self.dropout = _DROPOUTS[style.dimensions](style.dropout) if style.dropout else nn.Identity()
+        self.dropout = make_dropout(style)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, in_channels, ...) to (B, out_channels, ... / stride)."""

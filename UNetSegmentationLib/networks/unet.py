@@ -73,10 +73,10 @@ class Encoder(nn.Module):
             for level in range(depth)
         )
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Map image (B, C, ...) to the features of every stage, finest first."""
+    def forward(self, image: Tensor, *, stages: int | None = None) -> list[Tensor]:
+        """Map image (B, C, ...) to the features of every stage, or of the first `stages`, finest first."""
         features = [image]
-        for pooling, stage in zip(self.poolings, self.stages, strict=True):
+        for pooling, stage in list(zip(self.poolings, self.stages, strict=True))[:stages]:
             features.append(stage(pooling(features[-1])))
         return features[1:]
 
@@ -88,33 +88,42 @@ class Decoder(nn.Module):
         config: Shape of the network.
         skip_channels: Channels of the skips, finest first, and of the coarsest features; the encoder's by default.
         convs: Convolutions of each stage, finest first; the configuration's by default.
+        style: What the blocks have in common; the configuration's by default.
     """
 
     def __init__(
-        self, config: UNetConfig, *, skip_channels: Sequence[int] = (), convs: Sequence[int] | None = None
+        self,
+        config: UNetConfig,
+        *,
+        skip_channels: Sequence[int] = (),
+        convs: Sequence[int] | None = None,
+        style: BlockStyle | None = None,
     ) -> None:
         super().__init__()
+        style = style or config.style
         skips = tuple(skip_channels) or config.features_per_stage
         features = config.features_per_stage
         self.taps = nn.ModuleList(Tap("skip", level) for level in range(len(features) - 1))
         self.ups = nn.ModuleList()
+        self.up_channels: list[int] = []
         self.stages = nn.ModuleList()
         for level in range(len(features) - 1):
             coarser = features[level + 1] if level + 2 < len(features) else skips[-1]
             up = UpSample(
                 coarser,
                 features[level],
-                style=config.style,
+                style=style,
                 stride=config.strides[level + 1],
                 mode=config.upsampling,
                 bias=config.conv_bias is not False,
             )
             self.ups.append(up)
+            self.up_channels.append(up.out_channels)
             self.stages.append(
                 Stage(
                     up.out_channels + skips[level],
                     features[level],
-                    style=config.style,
+                    style=style,
                     convs=convs[level] if convs else config.convs_per_stage,
                     kernel=config.kernel_sizes[level],
                 )
@@ -125,7 +134,7 @@ class Decoder(nn.Module):
         self.is_supervised = config.deep_supervision
 
     def gate(self, level: int, skip: Tensor, coarser: Tensor) -> Tensor:  # noqa: ARG002
-        """Return what of the skip (B, C, ...) at `level` enters the decoder, given the coarser features."""
+        """Return what of the skip (B, C, ...) at `level` enters the decoder, given the up-sampled coarser features."""
         return skip
 
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
@@ -133,8 +142,9 @@ class Decoder(nn.Module):
         *skips, decoded = features
         decoded_levels = [decoded]
         for level in reversed(range(len(skips))):
-            skip = self.gate(level, self.taps[level](skips[level]), decoded)
-            decoded = self.stages[level](torch.cat([self.ups[level](decoded), skip], dim=1))
+            coarser = self.ups[level](decoded)
+            skip = self.gate(level, self.taps[level](skips[level]), coarser)
+            decoded = self.stages[level](torch.cat([coarser, skip], dim=1))
             decoded_levels.insert(0, decoded)
         if self.is_supervised and self.training:
             return [head(level) for head, level in zip(self.heads, decoded_levels, strict=False)]
