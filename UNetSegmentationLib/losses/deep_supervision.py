@@ -70,7 +70,8 @@ def level_strides(
     finer = tuple(size)
     for coarse in level_sizes[1:]:
         if alignment:
-            stride = tuple(-(-n // a) * a // m for n, a, m in zip(size, alignment, coarse, strict=True))
+            padded = [-(-n // a) * a for n, a in zip(size, alignment, strict=True)]
+            stride = tuple(n // m if n % m == 0 else 0 for n, m in zip(padded, coarse, strict=True))
         else:
             steps = (-(-n // m) for n, m in zip(finer, coarse, strict=True))
             stride = tuple(s * step for s, step in zip(strides[-1], steps, strict=True))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .contract import LOSSES
+from .contract import LOSSES, weighted_mean
 from .overlap import OverlapConfig, OverlapLoss
 
 
@@ -33,4 +33,5 @@ class DiceLoss(OverlapLoss):
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         counts = self.count(logits, target, power=2 if self.config.is_squared else 1)
         smooth = self.config.smooth
-        return self.mean_of((2 * counts.hits + smooth) / (counts.predicted + counts.true + smooth), counts)
+        overlap = (2 * counts.hits + smooth) / (counts.predicted + counts.true + smooth)
+        return weighted_mean(1 - overlap, counts.weights)

@@ -1,4 +1,4 @@
-"""What Dice and Tversky share: soft counts of hits, false alarms and misses, and their mean over outputs."""
+"""What Dice and Tversky share: soft counts of hits, predicted and true voxels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from .contract import IGNORED, LossConfig, SegmentationLoss, weighted_mean
+from .contract import IGNORED, LossConfig, SegmentationLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,3 @@ class OverlapLoss(SegmentationLoss):
             true=truth.sum(axes).to(predicted).view(shape),
             weights=weights * has_voxels.view(-1, 1),
         )
-
-    def mean_of(self, ratios: Tensor, counts: SoftCounts) -> Tensor:
-        """Return the weighted mean of 1 - ratios (B, R)."""
-        return weighted_mean(1 - ratios, counts.weights)

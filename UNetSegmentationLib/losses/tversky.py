@@ -1,0 +1,50 @@
+"""Tversky loss (Salehi et al. 2017, arXiv:1706.05721) and its focal form (Abraham & Khan 2018, arXiv:1810.07842)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .contract import LOSSES, weighted_mean
+from .overlap import OverlapConfig, OverlapLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TverskyConfig(OverlapConfig):
+    """Options of the Tversky loss.
+
+    Attributes:
+        false_positive_weight: What a false alarm costs (alpha of the paper); 0.5 and 0.5 make it the Dice loss.
+        false_negative_weight: What a miss costs (beta); above the other, small structures are missed less.
+        gamma: Exponent of the loss of every output, at least 1; 4/3 makes it the focal Tversky loss.
+    """
+
+    false_positive_weight: float = 0.3
+    false_negative_weight: float = 0.7
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        costs = (self.false_positive_weight, self.false_negative_weight)
+        self.require(min(costs) >= 0 and max(costs) > 0, f"the error weights are {costs}: give 0 or more, not both 0")
+        self.require(self.gamma >= 1, f"gamma is {self.gamma}: give at least 1, below it gradients are infinite")
+
+
+@LOSSES.register("tversky", title="Tversky")
+class TverskyLoss(OverlapLoss):
+    """1 - hits / (hits + alpha false alarms + beta misses), averaged over outputs and images."""
+
+    Config: ClassVar[type[TverskyConfig]] = TverskyConfig
+    config: TverskyConfig
+
+    def compare(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (B, K, ...) for labels (B, ...)."""
+        options, counts = self.config, self.count(logits, target)
+        # Rounding may leave a difference of sums just below 0, which a power would turn into NaN.
+        false_alarms = (counts.predicted - counts.hits).clamp(min=0)
+        misses = (counts.true - counts.hits).clamp(min=0)
+        errors = options.false_positive_weight * false_alarms + options.false_negative_weight * misses
+        losses = errors / (counts.hits + errors + options.smooth)
+        return weighted_mean(losses**options.gamma, counts.weights)
