@@ -18,6 +18,7 @@ from .labels import Label
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
+NOT_IMAGES = {"SEG": "segmentation", "RTSTRUCT": "structure set", "SR": "report", "PR": "presentation state"}
 
 _RAS_FROM_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _LUMINANCE = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
@@ -179,24 +180,32 @@ def _known_formats() -> str:
 
 def _read_series_of(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
     """Read the DICOM series that one file belongs to."""
-    uid = reader.GetMetaData("0020|000e").strip() if reader.HasMetaDataKey("0020|000e") else ""
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path.parent), uid) if uid else ()
-    return _read_slices(files if len(files) > 1 else (str(path),), path)
+    modality = reader.GetMetaData("0008|0060").strip() if reader.HasMetaDataKey("0008|0060") else ""
+    if modality in NOT_IMAGES:
+        raise InputError(f"{path} is a DICOM {NOT_IMAGES[modality]}, not an image: give the series that it belongs to")
+    # Series are told apart as GDCM does it: anonymised files may have an empty series UID.
+    for files in _series_in(path.parent):
+        if any(Path(file).name == path.name for file in files):
+            return _read_slices(files, path)
+    return _read_slices((str(path),), path)
+
+
+def _series_in(folder: Path) -> list[tuple[str, ...]]:
+    uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    return [tuple(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)) for uid in uids]
 
 
 def _read_series(folder: Path) -> sitk.Image:
     """Read the only DICOM image series of a folder."""
-    series = {}
-    for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
-        series[uid] = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+    series = _series_in(folder)
     if not series:
         raise InputError(f"folder {folder} holds no DICOM images: give an image file, or the folder of one series")
     if len(series) > 1:
-        examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series.values())
+        examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series)
         raise InputError(
             f"folder {folder} holds {len(series)} DICOM series: name one file of the one you want: {examples}"
         )
-    return _read_slices(next(iter(series.values())), folder)
+    return _read_slices(series[0], folder)
 
 
 def _read_slices(files: Sequence[str], source: Path) -> sitk.Image:

@@ -1,0 +1,252 @@
+"""Cases on disk: found by folder, checked, split by subject, prepared for training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .geometry import Volume, same_grid, to_canonical
+from .labels import Label
+from .planning import Fingerprint, Plan
+from .preprocessing import prepare, resample_labels, turn
+from .volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
+
+IMAGE_FOLDERS = ("imagesTr", "images")
+LABEL_FOLDERS = ("labelsTr", "labels")
+SUBJECT_COLUMNS = ("subject", "patient", "patient_id", "participant_id")
+CASE_COLUMNS = ("case", "name", "case_id")
+SAMPLES_PER_CASE = 10_000
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# Distinct, readable in slices and 3D (Okabe and Ito 2008).
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image with its reference labelmap.
+
+    Attributes:
+        id: Name without channel number and suffixes.
+        images: One file a channel.
+        labels: The reference.
+        subject: Person that it stems from; cases of one subject never stand on both sides of a split.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    labels: Path
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCase:
+    """A case on the network's grid.
+
+    Attributes:
+        id: Name of the case.
+        image: Normalised voxels (C, D, H, W), float32.
+        labels: Class numbers (D, H, W), int16.
+        foreground: Indices (N, 3) of the labelled voxels, int16.
+    """
+
+    id: str
+    image: Tensor
+    labels: Tensor
+    foreground: Tensor
+
+
+def find_cases(folder: Path | str) -> list[Case]:
+    """Return the labelled cases of a data set: an nnU-Net raw folder, or images/ and labels/ with matching stems.
+
+    A file manifest.csv with a column of case names and one of subjects tells who a case stems from; without it every
+    case counts as a person of its own.
+
+    Raises:
+        InputError: No such folders, no labelled case, or cases with different numbers of channels.
+    """
+    folder = Path(folder)
+    images, labels = (_sub_folder(folder, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
+    references = {stem_of(path): path for path in _data_files(labels)}
+    subjects = _subjects(folder / "manifest.csv")
+    channels: dict[str, list[Path]] = {}
+    for path in _data_files(images):
+        match = _CHANNEL.match(stem_of(path))
+        is_channel = match is not None and match["case"] in references and stem_of(path) not in references
+        channels.setdefault(match["case"] if match and is_channel else stem_of(path), []).append(path)
+    cases = [
+        Case(id=name, images=tuple(channels[name]), labels=references[name], subject=subjects.get(name, name))
+        for name in sorted(references)
+        if name in channels
+    ]
+    if not cases:
+        raise InputError(f"no image in {images} has a labelmap of the same name in {labels}: give both the same stem")
+    counts = {len(case.images) for case in cases}
+    if len(counts) > 1:
+        odd = min(cases, key=lambda case: len(case.images))
+        raise InputError(
+            f"cases have {sorted(counts)} channels; '{odd.id}' has {len(odd.images)}: complete or remove it"
+        )
+    return cases
+
+
+def split_by_subject(cases: Sequence[Case], *, folds: int, seed: int = 0) -> list[list[Case]]:
+    """Return the cases in `folds` parts of nearly equal numbers of subjects; no subject is in two parts.
+
+    Raises:
+        InputError: Fewer subjects than folds.
+    """
+    subjects = sorted({case.subject for case in cases})
+    if len(subjects) < folds:
+        raise InputError(
+            f"{len(subjects)} subject(s) cannot be split into {folds} folds: give fewer folds or more data"
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(subjects))
+    part_of = {subjects[index]: position % folds for position, index in enumerate(shuffled)}
+    return [[case for case in cases if part_of[case.subject] == part] for part in range(folds)]
+
+
+def read_labels_of(folder: Path | str, values: Sequence[int]) -> tuple[Label, ...]:
+    """Return the labels of a data set: from labels.json, else names from nnU-Net's dataset.json, else "Label 1", ...
+
+    Args:
+        folder: The data set.
+        values: Label values that occur.
+
+    Raises:
+        InputError: A file cannot be understood or does not name a value that occurs.
+    """
+    folder = Path(folder)
+    try:
+        if (folder / "labels.json").is_file():
+            entries = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+            labels = tuple(Label.from_dict(entry) for entry in entries)
+        else:
+            labels = _numbered_labels(_nnunet_names(folder / "dataset.json"), values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"the label names of {folder} cannot be read ({error}): mend labels.json or dataset.json"
+        ) from error
+    unnamed = sorted(set(values) - {label.value for label in labels})
+    if unnamed:
+        raise InputError(f"labelmaps of {folder} hold the values {unnamed} that no label names: add or remove them")
+    return labels
+
+
+def read_case(case: Case) -> tuple[Volume, Volume]:
+    """Read the image and its labelmap.
+
+    Raises:
+        InputError: A file cannot be read, or the two are of different sizes.
+    """
+    image, labels = read_channels(case.images), read_labelmap(case.labels)
+    if image.shape != labels.shape:
+        raise InputError(
+            f"case '{case.id}': the image has {image.shape} voxels, its labelmap {labels.shape}: "
+            "they do not belong together; mend or remove the case"
+        )
+    return image, labels if same_grid(image, labels) else resample_onto(labels, image, is_labelmap=True)
+
+
+def label_values(cases: Sequence[Case]) -> list[int]:
+    """Return the label values that occur in the references, without the background."""
+    found: set[int] = set()
+    for case in cases:
+        found |= set(np.unique(read_labelmap(case.labels).array).tolist())
+    return sorted(found - {0})
+
+
+def prepare_case(case: Case, plan: Plan, labels: Sequence[Label]) -> PreparedCase:
+    """Read a case and bring image and labels to the network's grid.
+
+    Raises:
+        InputError: The case cannot be read or does not fit the plan.
+    """
+    volume, reference = read_case(case)
+    prepared = prepare(volume, plan)
+    turned = turn(reference, plan)[0].array[0]
+    classes = np.zeros(turned.shape, dtype=np.int16)
+    for index, label in enumerate(labels):
+        classes[turned == label.value] = index + 1
+    shape = prepared.image.shape[1:]
+    target = resample_labels(torch.from_numpy(classes), (shape[0], shape[1], shape[2]))
+    return PreparedCase(id=case.id, image=prepared.image, labels=target, foreground=target.nonzero().to(torch.int16))
+
+
+def fingerprint_of(cases: Sequence[Case], *, orientation: str = "RAS") -> Fingerprint:
+    """Read all cases and return what the planner needs to know of them.
+
+    Raises:
+        InputError: A case cannot be read or has no labelled voxel in any case.
+    """
+    shapes, spacings, samples = [], [], []
+    for case in cases:
+        volume, reference = read_case(case)
+        turned = to_canonical(volume)[0] if orientation == "RAS" and volume.shape[0] > 1 else volume
+        shapes.append(turned.shape)
+        spacings.append(turned.spacing_mm)
+        voxels = volume.array[:, reference.array[0] > 0]
+        samples.append(voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)])
+    foreground = np.concatenate(samples, axis=1).astype(np.float64)
+    if not foreground.size:
+        raise InputError("no labelmap of the data set holds a labelled voxel: give cases with labels")
+    statistics = tuple(
+        {
+            "mean": float(channel.mean()),
+            "std": max(float(channel.std()), 1e-6),
+            "lower": float(np.percentile(channel, 0.5)),
+            "upper": float(np.percentile(channel, 99.5)) + 1e-6,
+        }
+        for channel in foreground
+    )
+    return Fingerprint(
+        shapes=tuple(shapes), spacings_mm=tuple(spacings), channels=len(statistics), foreground=statistics
+    )
+
+
+def _sub_folder(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise InputError(f"{folder} has no folder {' or '.join(names)}: give a data set with images and labels")
+
+
+def _data_files(folder: Path) -> list[Path]:
+    suffixes = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
+
+
+def _subjects(manifest: Path) -> dict[str, str]:
+    if not manifest.is_file():
+        return {}
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = rows[0].keys() if rows else ()
+    case_column = next((name for name in CASE_COLUMNS if name in columns), None)
+    subject_column = next((name for name in SUBJECT_COLUMNS if name in columns), None)
+    if case_column is None or subject_column is None:
+        return {}
+    return {stem_of(row[case_column]): row[subject_column] for row in rows}
+
+
+def _nnunet_names(path: Path) -> dict[int, str]:
+    if not path.is_file():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {int(value): name for name, value in values["labels"].items() if not isinstance(value, list)}
+
+
+def _numbered_labels(names: dict[int, str], values: Sequence[int]) -> tuple[Label, ...]:
+    return tuple(
+        Label(value=value, name=names.get(value, f"Label {value}"), color=PALETTE[index % len(PALETTE)])
+        for index, value in enumerate(values)
+    )

@@ -1,0 +1,241 @@
+"""From a volume in scanner geometry to a labelmap in the same geometry."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import __version__
+from .checkpoint import load_network
+from .devices import choose_device
+from .errors import CancelledError, InputError
+from .geometry import Array, Volume
+from .labels import Label
+from .postprocess import apply_steps
+from .preprocessing import PreparedVolume, prepare
+from .presets import PRESETS
+from .sliding_window import labelmap_on_grid, predict_logits, probabilities_on_grid
+
+Progress = Callable[[float, str], None]
+
+# Shares of the progress bar: (start, end).
+_PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
+# A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
+_SPACING_RATIO_WARNED = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """A result on the grid of its volume.
+
+    Attributes:
+        labelmap: Label values (D, H, W), uint8 or uint16.
+        labels: What the model looks for, found or not.
+        probabilities: (K, D, H, W) float16, background first; None unless asked for.
+        duration_s: Seconds by stage, and "total".
+        warnings: Sentences for the user.
+        provenance: Model, checksum, device, settings and versions.
+    """
+
+    labelmap: Array
+    labels: tuple[Label, ...]
+    probabilities: Array | None = None
+    duration_s: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class Predictor:
+    """A model in memory, ready for one volume after another.
+
+    Args:
+        folder: Model folder.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        InputError: The folder is no usable model, or the machine has no such device.
+    """
+
+    def __init__(self, folder: Path | str, *, device: str = "auto") -> None:
+        self.folder = Path(folder)
+        self.device = choose_device(device)
+        network, self.description = load_network(self.folder)
+        self.network = network.to(self.device)
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        tta: bool = False,
+        overlap: float = 0.5,
+        postprocess: tuple[str, ...] | None = None,
+        with_probabilities: bool = False,
+        on_progress: Progress | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Segment a volume.
+
+        Args:
+            volume: One channel for each of the model's.
+            tta: Average over mirrored copies along the axes that the model was trained to mirror.
+            overlap: Share of a tile that neighbours have in common.
+            postprocess: Names of steps; None takes the model's own.
+            with_probabilities: Also return probabilities.
+            on_progress: Called with the finished share, 0 to 1, and the stage in words.
+            is_cancelled: Asked often; the job ends soon after it says yes.
+
+        Raises:
+            InputError: The volume does not fit the model.
+            CancelledError: `is_cancelled` said so.
+        """
+        plan, steps = self.description.plan, self.description.postprocess if postprocess is None else postprocess
+        clock = _Clock(on_progress, is_cancelled)
+        with clock.stage("Preparing the image", _PREPARING):
+            clean, warnings = self.check(volume)
+            prepared = prepare(clean, plan)
+        with clock.stage("Segmenting", _PREDICTING) as report:
+            logits = predict_logits(
+                self.network,
+                prepared.image.to(self.device),
+                patch_size=plan.patch_size,
+                dimensions=plan.dimensions,
+                overlap=overlap,
+                mirror_axes=plan.mirror_axes if tta else (),
+                on_progress=report,
+                is_cancelled=is_cancelled,
+            )
+        with clock.stage("Finishing", _FINISHING):
+            labelmap = self._label_values(labelmap_on_grid(logits, prepared.shape))
+            labelmap = np.ascontiguousarray(prepared.order.undo(labelmap))
+            labelmap = apply_steps(labelmap, volume.spacing_mm, steps)
+            probabilities = self._probabilities(logits, prepared) if with_probabilities else None
+        clock.finish()
+        if not labelmap.any():
+            warnings.append(
+                f"nothing was found: the model looks for {', '.join(label.name for label in self.description.labels)}"
+            )
+        return Segmentation(
+            labelmap=labelmap,
+            labels=self.description.labels,
+            probabilities=probabilities,
+            duration_s=clock.duration_s,
+            warnings=tuple(warnings),
+            provenance=self._provenance(tta=tta, overlap=overlap, postprocess=steps),
+        )
+
+    def check(self, volume: Volume) -> tuple[Volume, list[str]]:
+        """Return the volume without NaN or infinity, and warnings.
+
+        Raises:
+            InputError: Wrong number of channels or dimensions, or no finite, varying values.
+        """
+        description = self.description
+        names = ", ".join(channel.name for channel in description.channels)
+        if volume.channels != len(description.channels):
+            raise InputError(
+                f"the image has {volume.channels} channel(s), model '{description.id}' needs "
+                f"{len(description.channels)} ({names}): give one file a channel, in this order"
+            )
+        is_flat = volume.shape[0] == 1
+        if description.plan.dimensions == 3 and is_flat:
+            raise InputError(
+                f"the image is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images"
+            )
+        if PRESETS[description.preset].dimensions == (2,) and not is_flat:
+            raise InputError(
+                f"the image has {volume.shape[0]} slices, model '{description.id}' needs a single 2D image: "
+                "choose a model for 3D volumes"
+            )
+        array, warnings = _without_gaps(volume.array)
+        return Volume(array, volume.affine_ras), warnings + self._doubts(volume)
+
+    def _doubts(self, volume: Volume) -> list[str]:
+        plan = self.description.plan
+        if plan.longest_side:
+            return []
+        ratios = [new / old for new, old in zip(sorted(volume.spacing_mm), sorted(plan.spacing_mm), strict=True) if old]
+        if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
+            return []
+        spacing = " x ".join(f"{value:.3g}" for value in volume.spacing_mm[::-1])
+        wanted = " x ".join(f"{value:.3g}" for value in plan.spacing_mm[::-1])
+        return [f"the voxels are {spacing} mm, the model was trained at {wanted} mm: check the result with care"]
+
+    def _label_values(self, classes: Array) -> Array:
+        """Map class numbers 0..K-1 to the model's label values."""
+        values = [0, *(label.value for label in self.description.labels)]
+        if values == list(range(len(values))):
+            return classes
+        return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)[classes]
+
+    def _probabilities(self, logits: torch.Tensor, prepared: PreparedVolume) -> Array:
+        return np.ascontiguousarray(prepared.order.undo(probabilities_on_grid(logits, prepared.shape)))
+
+    def _provenance(self, **settings: Any) -> dict[str, Any]:
+        return {
+            "model_id": self.description.id,
+            "weights_sha256": self.description.weights_sha256,
+            "network": self.description.network,
+            "device": str(self.device),
+            "precision": "float32",
+            "settings": settings,
+            "versions": {
+                "unetsegmentation": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+class _Clock:
+    """Times the stages, reports progress and stops between stages when the job was cancelled."""
+
+    def __init__(self, on_progress: Progress | None, is_cancelled: Callable[[], bool] | None) -> None:
+        self._on_progress = on_progress
+        self._is_cancelled = is_cancelled
+        self.duration_s: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, share: tuple[float, float]) -> Iterator[Callable[[float], None]]:
+        """Time a stage that covers `share` of the progress bar; gives a function that takes the stage's own share."""
+        if self._is_cancelled and self._is_cancelled():
+            raise CancelledError("cancelled")
+        start, end = share
+
+        def report(fraction: float) -> None:
+            if self._on_progress:
+                self._on_progress(start + (end - start) * fraction, name)
+
+        report(0.0)
+        began = perf_counter()
+        yield report
+        self.duration_s[name] = perf_counter() - began
+        report(1.0)
+
+    def finish(self) -> None:
+        """Add the total."""
+        self.duration_s["total"] = sum(self.duration_s.values())
+
+
+def _without_gaps(array: Array) -> tuple[Array, list[str]]:
+    """Return (C, D, H, W) with NaN and infinity replaced by the channel's smallest value, and what to warn of."""
+    warnings = []
+    if array.dtype.kind == "f":
+        is_finite = np.isfinite(array)
+        if not is_finite.all():
+            if not is_finite.any(axis=(1, 2, 3)).all():
+                raise InputError("a channel holds no finite value (all NaN or infinite): export the image again")
+            gaps = int(array.size - np.count_nonzero(is_finite))
+            smallest = np.where(is_finite, array, np.inf).min(axis=(1, 2, 3), keepdims=True)
+            array = np.where(is_finite, array, smallest)
+            warnings.append(f"{gaps} voxels were NaN or infinite and were taken as background")
+    if any(channel.min() == channel.max() for channel in array):
+        raise InputError(f"a channel of the image is empty: every voxel is {array.flat[0]:g}; give another image")
+    return array, warnings

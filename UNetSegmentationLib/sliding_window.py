@@ -1,0 +1,203 @@
+"""Prediction of volumes larger than a patch: overlapping tiles blended by a Gaussian (Isensee 2021, nnU-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations, product
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import CancelledError, InputError
+from .geometry import Array
+
+GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
+
+
+def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """Return the first voxel of each tile along one axis: evenly spread, covering all, overlapping at least so much.
+
+    Args:
+        size: Voxels along the axis, at least `patch`.
+        patch: Voxels of a tile.
+        overlap: Share of a tile that neighbours have in common, 0 to below 1.
+
+    Raises:
+        InputError: The overlap is out of range or the patch larger than the axis.
+    """
+    if not 0 <= overlap < 1:
+        raise InputError(f"overlap is {overlap}: give 0 to below 1")
+    if patch > size:
+        raise InputError(f"a patch of {patch} does not fit into {size} voxels: pad the image first")
+    if size == patch:
+        return [0]
+    tiles = ceil((size - patch) / max(1.0, patch * (1 - overlap))) + 1
+    return [round(index * (size - patch) / (tiles - 1)) for index in range(tiles)]
+
+
+def gaussian_weights(patch_size: tuple[int, int, int]) -> Tensor:
+    """Return the blending weights (D, H, W) of a tile: 1 at the centre, positive everywhere."""
+    axes = []
+    for size in patch_size:
+        offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+        axes.append(torch.exp(-0.5 * (offsets / (size * GAUSSIAN_SIGMA_RATIO)) ** 2))
+    weights = torch.einsum("d,h,w->dhw", *axes)
+    weights /= weights.max()
+    # float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum.
+    return weights.clamp(min=1e-5).float()
+
+
+def predict_logits(
+    network: nn.Module,
+    image: Tensor,
+    *,
+    patch_size: tuple[int, int, int],
+    dimensions: int,
+    overlap: float = 0.5,
+    mirror_axes: tuple[int, ...] = (),
+    on_progress: Callable[[float], None] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Tensor:
+    """Map a prepared image (C, D, H, W) to logits (K, D, H, W) on its grid, on the device of `image`.
+
+    Args:
+        network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where dimensions is 2.
+        image: Any size; smaller than the patch is padded with zeros, evenly on both sides.
+        patch_size: Tile (D, H, W).
+        dimensions: 2 or 3.
+        overlap: Share of a tile that neighbours have in common.
+        mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
+        on_progress: Called with the finished share, 0 to 1, after each tile.
+        is_cancelled: Asked before each tile and each layer.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
+    """
+    padded, inner = _pad_to(image, patch_size)
+    starts = [tile_starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)]
+    weights = gaussian_weights(patch_size).to(image.device)
+    tiles = list(product(*starts))
+    total: Tensor | None = None
+    weight_sum = torch.zeros(padded.shape[1:], device=image.device)
+    with torch.inference_mode(), _cancellable(network, is_cancelled):
+        for done, start in enumerate(tiles):
+            window = tuple(slice(first, first + size) for first, size in zip(start, patch_size, strict=True))
+            logits = _tile_logits(network, padded[(slice(None), *window)], dimensions, mirror_axes)
+            if total is None:
+                total = torch.zeros((len(logits), *padded.shape[1:]), device=image.device)
+            total[(slice(None), *window)].addcmul_(logits.float(), weights)
+            weight_sum[window] += weights
+            if on_progress:
+                on_progress((done + 1) / len(tiles))
+    if total is None:
+        raise InputError("the image holds no voxels: give another")
+    return total.div_(weight_sum)[(slice(None), *inner)]
+
+
+def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], *, slices_at_once: int = 16) -> Array:
+    """Return the label of the highest logit (K, d, h, w) on a grid of sizes `shape` over the same extent.
+
+    Logits are interpolated linearly, a few slices and one class at a time, so that the full-resolution logits of all
+    classes never exist together.
+    """
+    dtype = np.uint8 if len(logits) <= 256 else np.uint16
+    labelmap = np.empty(shape, dtype=dtype)
+    for first in range(0, shape[0], slices_at_once):
+        rows = range(first, min(first + slices_at_once, shape[0]))
+        best, label = _interpolated_slices(logits[0], shape, rows), None
+        label = torch.zeros_like(best, dtype=torch.int16)
+        for index in range(1, len(logits)):
+            candidate = _interpolated_slices(logits[index], shape, rows)
+            is_better = candidate > best
+            label[is_better] = index
+            best = torch.maximum(best, candidate)
+        labelmap[rows.start : rows.stop] = label.cpu().numpy()
+    return labelmap
+
+
+def probabilities_on_grid(logits: Tensor, shape: tuple[int, int, int]) -> Array:
+    """Return softmax probabilities (K, D, H, W), float16, on a grid of sizes `shape` over the same extent."""
+    probabilities = np.empty((len(logits), *shape), dtype=np.float16)
+    for row in range(shape[0]):
+        slices = torch.stack([_interpolated_slices(channel, shape, range(row, row + 1)) for channel in logits])
+        probabilities[:, row : row + 1] = slices.softmax(dim=0).cpu().numpy()
+    return probabilities
+
+
+def _interpolated_slices(channel: Tensor, shape: tuple[int, int, int], rows: range) -> Tensor:
+    """Return slices `rows` of (d, h, w) brought to (D, H, W), linearly, with aligned extents."""
+    if tuple(channel.shape) == shape:
+        return channel[rows.start : rows.stop]
+    depth = channel.shape[0]
+    position = (torch.tensor(rows, device=channel.device) + 0.5) * (depth / shape[0]) - 0.5
+    position = position.clamp(0, depth - 1)
+    lower = position.floor().long()
+    upper = (lower + 1).clamp(max=depth - 1)
+    slices = torch.lerp(channel[lower], channel[upper], (position - lower)[:, None, None].to(channel.dtype))
+    if channel.shape[1:] == shape[1:]:
+        return slices
+    return F.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def _pad_to(image: Tensor, patch_size: tuple[int, int, int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """Pad (C, D, H, W) with zeros to at least the patch; return also where the image lies in the result."""
+    missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
+    before = [amount // 2 for amount in missing]
+    inner = tuple(slice(first, first + size) for first, size in zip(before, image.shape[1:], strict=True))
+    padding = [side for lead, all_ in zip(before[::-1], missing[::-1], strict=True) for side in (lead, all_ - lead)]
+    return F.pad(image, padding), inner
+
+
+def _tile_logits(network: nn.Module, tile: Tensor, dimensions: int, mirror_axes: tuple[int, ...]) -> Tensor:
+    """Return the logits (K, d, h, w) of one tile (C, d, h, w), averaged over its mirrored copies."""
+    total: Tensor | None = None
+    copies = list(_mirrorings(mirror_axes))
+    for axes in copies:
+        flips = [1 + axis for axis in axes]
+        batch = tile.flip(flips) if flips else tile
+        logits = _forward(network, batch, dimensions)
+        logits = logits.flip(flips) if flips else logits
+        total = logits if total is None else total + logits
+    assert total is not None
+    return total / len(copies)
+
+
+def _mirrorings(axes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    for count in range(len(axes) + 1):
+        yield from combinations(axes, count)
+
+
+def _forward(network: nn.Module, tile: Tensor, dimensions: int) -> Tensor:
+    """Run the network on (C, d, h, w); a 2D network takes the slices as its batch."""
+    logits: Tensor
+    if dimensions == 3:
+        logits = network(tile[None])[0]
+    else:
+        logits = network(tile.movedim(1, 0)).movedim(0, 1)
+    return logits
+
+
+class _cancellable:
+    """While entered, every layer of the network first asks whether the job was cancelled."""
+
+    def __init__(self, network: nn.Module, is_cancelled: Callable[[], bool] | None) -> None:
+        self._network = network
+        self._is_cancelled = is_cancelled
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        if self._is_cancelled is None:
+            return
+        leaves = [module for module in self._network.modules() if not list(module.children())]
+        self._handles = [module.register_forward_pre_hook(self._stop_if_cancelled) for module in leaves]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _stop_if_cancelled(self, *_: object) -> None:
+        if self._is_cancelled is not None and self._is_cancelled():
+            raise CancelledError("cancelled")

@@ -1,0 +1,230 @@
+"""From a data set on disk to a model folder: plan, prepare, train, measure, describe."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .augmentation import AugmentationConfig
+from .checkpoint import save_weights
+from .dataset import Case, find_cases, fingerprint_of, label_values, prepare_case, read_labels_of, split_by_subject
+from .devices import choose_device
+from .errors import InputError
+from .evaluation import evaluate, figures_of_model
+from .files import write_text
+from .labels import Label
+from .model_card import card_of
+from .model_folder import (
+    CARD_FILE,
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    Channel,
+    ModelDescription,
+    sha256_of,
+    write_description,
+)
+from .networks import build_network
+from .planning import Plan, make_plan, network_shape_for
+from .prediction import Predictor
+from .presets import PRESETS
+from .training import CHECKPOINT_FILE, TrainingOptions, train
+from .training_record import TrainingRecord
+
+RECORD_FILE = "training.jsonl"
+JOB_FILE = "job.json"
+VALIDATION_CASES_WHILE_TRAINING = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What to train, on what, and what to say of it.
+
+    Attributes:
+        dataset: Data set folder (see dataset.find_cases).
+        folder: Model folder to make.
+        id: Model id; the folder's name by default.
+        title: Name shown to people; from network and preset by default.
+        network: Registered name.
+        preset: Registered name.
+        plan: Plan file to use instead of making one.
+        fold: Which part of the subjects is held back, of how many.
+        options: How long and how.
+        network_options: Options of the network beyond those that the plan gives.
+        device: "auto", "cpu", "cuda" or "mps".
+        data_licence: Licence of the data, for the card.
+        data_source: Where the data come from and whom to credit, for the card.
+        is_half: Store the weights in half precision.
+    """
+
+    dataset: Path
+    folder: Path
+    id: str = ""
+    title: str = ""
+    network: str = "unet"
+    preset: str = "mri"
+    plan: Path | None = None
+    fold: tuple[int, int] = (0, 5)
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    network_options: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    data_licence: str = ""
+    data_source: str = ""
+    is_half: bool = True
+
+    def __post_init__(self) -> None:
+        part, parts = self.fold
+        if not (parts >= 2 and 0 <= part < parts):
+            raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
+
+
+def run_training(
+    job: TrainingJob, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
+    """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
+
+    Args:
+        job: What to train.
+        is_resumed: Go on from the folder's checkpoint.
+        is_cancelled: Asked often.
+
+    Yields:
+        Events of training.train, and {"event": "stage", "message": ...}, {"event": "evaluation", ...},
+        {"event": "done", "description": ...}.
+
+    Raises:
+        InputError: The data set or the job cannot be used, or the folder holds a model and resuming was not asked for.
+        CancelledError: `is_cancelled` said so.
+    """
+    _check_folder(job.folder, is_resumed=is_resumed)
+    yield {"event": "stage", "message": "Reading the data set"}
+    cases = find_cases(job.dataset)
+    folds = split_by_subject(cases, folds=job.fold[1], seed=0)
+    held_back = folds[job.fold[0]]
+    training_cases = [case for case in cases if case not in held_back]
+    labels = read_labels_of(job.dataset, label_values(cases))
+    plan = _plan_of(job, training_cases)
+    description = _describe(job, plan, labels, channels=len(cases[0].images))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_text(
+        job.folder / JOB_FILE, json.dumps({"plan": plan.to_dict(), "held_back": [case.id for case in held_back]})
+    )
+    yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
+    prepared = [prepare_case(case, plan, labels) for case in training_cases]
+    watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
+    with torch.random.fork_rng():
+        torch.manual_seed(job.options.seed)
+        network = build_network(job.network, description.network_config)
+    record = TrainingRecord(job.folder / RECORD_FILE)
+    steps, seconds = 0, 0.0
+    for event in train(
+        network,
+        prepared,
+        watched,
+        plan,
+        options=job.options,
+        augmentation=augmentation_for(plan, labels),
+        folder=job.folder,
+        device=choose_device(job.device),
+        is_cancelled=is_cancelled,
+    ):
+        if event["event"] != "step" or event["step"] % 10 == 0:
+            record.append(event)
+        steps, seconds = event["step"], event.get("elapsed_s", seconds)
+        yield event
+    save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
+    description = replace(
+        description,
+        weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
+        training={**description.training, **_record_of(job, training_cases, held_back, steps=steps, seconds=seconds)},
+    )
+    write_description(job.folder, description)
+    yield {"event": "stage", "message": f"Measuring on {len(held_back)} cases that were held back"}
+    description = replace(description, figures=_measure(job, held_back, record))
+    write_description(job.folder, description)
+    write_text(job.folder / CARD_FILE, card_of(description))
+    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    yield {"event": "done", "description": description.to_dict()}
+
+
+def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
+    """Return the augmentation of a plan; nothing is mirrored where a label names a side."""
+    names_side = any(side in label.name.lower().split() for label in labels for side in ("left", "right"))
+    mirror_axes = () if names_side else plan.mirror_axes
+    spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
+    return AugmentationConfig(spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0)
+
+
+def _check_folder(folder: Path, *, is_resumed: bool) -> None:
+    has_checkpoint = (folder / CHECKPOINT_FILE).is_file()
+    if is_resumed and not has_checkpoint:
+        raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")
+    if not is_resumed and (has_checkpoint or (folder / DESCRIPTION_FILE).is_file()):
+        raise InputError(f"{folder} holds a model or an unfinished training: give another folder, or --resume to go on")
+
+
+def _plan_of(job: TrainingJob, cases: Sequence[Case]) -> Plan:
+    if job.plan is not None:
+        try:
+            return Plan.from_dict(json.loads(job.plan.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"the plan {job.plan} cannot be used: {error}") from error
+    orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
+    return make_plan(fingerprint_of(cases, orientation=orientation), job.preset)
+
+
+def _describe(job: TrainingJob, plan: Plan, labels: tuple[Label, ...], *, channels: int) -> ModelDescription:
+    names = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(channels)))[:channels]
+    network_config = {
+        "in_channels": channels,
+        "num_classes": len(labels) + 1,
+        "dimensions": plan.dimensions,
+        **network_shape_for(plan),
+        "deep_supervision": True,
+        **job.network_options,
+    }
+    return ModelDescription(
+        id=job.id or job.folder.resolve().name.lower().replace(" ", "-"),
+        title=job.title or f"{PRESETS[job.preset].title}, {job.network}",
+        network=job.network,
+        network_config=network_config,
+        plan=plan,
+        preset=job.preset,
+        channels=tuple(Channel(name=name, modality=PRESETS[job.preset].modalities[0]) for name in names),
+        labels=labels,
+        licence=job.data_licence,
+        training={"data": job.data_source, "data_licence": job.data_licence},
+    )
+
+
+def _record_of(
+    job: TrainingJob, training_cases: Sequence[Case], held_back: Sequence[Case], *, steps: int, seconds: float
+) -> dict[str, Any]:
+    return {
+        "cases": len(training_cases),
+        "subjects": len({case.subject for case in training_cases}),
+        "held_back_cases": [case.id for case in held_back],
+        "held_back_subjects": len({case.subject for case in held_back}),
+        "fold": list(job.fold),
+        "steps": steps,
+        "minutes": round(seconds / 60, 1),
+        "options": asdict(job.options),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"unetsegmentation": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def _measure(job: TrainingJob, held_back: Sequence[Case], record: TrainingRecord) -> dict[str, Any]:
+    predictor = Predictor(job.folder, device=job.device)
+    results = []
+    for result in evaluate(predictor, held_back):
+        record.append({"event": "evaluation", **asdict(result)})
+        results.append(result)
+    return figures_of_model(predictor, results)
