@@ -1,4 +1,4 @@
-"""Stages of a network from patch size and spacing, by the rules of nnU-Net's planner (doi:10.1038/s41592-020-01008-z)."""
+"""Stages of a network from its patch, by the rules of nnU-Net's planner (doi:10.1038/s41592-020-01008-z)."""
 
 from __future__ import annotations
 

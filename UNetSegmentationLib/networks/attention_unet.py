@@ -30,10 +30,8 @@ class AttentionGate(nn.Module):
         self.from_skip = ConvBlock(skip_channels, inner, style=style, kernel=kernel, is_activated=False)
         self.from_coarser = ConvBlock(coarser_channels, inner, style=style, kernel=kernel, is_activated=False)
         # Norm over one image would force a gate that is half open on every image, lesion or none.
-        is_batch_norm = config.norm == "batch"
-        style = replace(
-            style, norm="batch" if is_batch_norm else "none", conv_bias=style.conv_bias or not is_batch_norm
-        )
+        if config.norm != "batch":
+            style = replace(style, norm="none", conv_bias=True)
         self.to_gate = ConvBlock(inner, 1, style=style, kernel=kernel, is_activated=False)
         self.tap = Tap("gate", level)
 

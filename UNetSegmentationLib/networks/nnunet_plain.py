@@ -1,4 +1,4 @@
-"""nnU-Net's plain convolutional U-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z) as its planner shapes it."""
+"""nnU-Net's plain U-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z) as its planner shapes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .unet import Decoder, Encoder, UNetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class NNUNetConfig(UNetConfig):
-    """Shape of nnU-Net's networks; `stages.plan_stages` gives features, strides and kernels for a patch size and spacing.
+    """Shape of nnU-Net's networks; `stages.plan_stages` gives features, strides and kernels for a patch.
 
     Attributes:
         encoder_convs: Convolutions of each encoder stage; empty: convs_per_stage everywhere.

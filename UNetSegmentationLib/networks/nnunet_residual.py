@@ -127,8 +127,9 @@ class NNUNetResidual(SegmentationNetwork):
         initialise_weights(self)
         for module in self.modules():
             # Each block starts as its shortcut, which is how nnU-Net starts its training.
-            if isinstance(module, ResidualBlock) and config.norm != "none":
-                nn.init.zeros_(module.second.norm.weight)
+            if isinstance(module, ResidualBlock):
+                for parameter in module.second.norm.parameters():
+                    nn.init.zeros_(parameter)
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, D, H, W) or (B, C, H, W) to logits (B, K, same size)."""
