@@ -47,19 +47,18 @@ find_python() {
 
 prepare_venv() {
     find_python
-    # An interrupted installation leaves half-written packages that pip takes for whole ones.
-    if [ -e .venv/installing ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    # An interrupted installation leaves half-written packages that pip takes for whole ones: start anew.
+    if [ ! -e .venv/complete ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        rm -f .venv/complete
         rm -rf .venv
+        python3.11 -m venv .venv
     fi
-    [ -d .venv ] || python3.11 -m venv .venv
     rm -f .venv/complete
-    touch .venv/installing
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r Testing/requirements.txt ||
         fail "the packages of Testing/requirements.txt could not be installed: see the lines above, then run make again"
     # setuptools warns of a folder named like its package; the paths are the same.
     PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --disable-pip-version-check \
         --no-deps --no-build-isolation -e .
-    rm .venv/installing
     touch .venv/complete
 }
 

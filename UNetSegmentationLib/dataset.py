@@ -115,30 +115,30 @@ def split_by_subject(cases: Sequence[Case], *, folds: int, seed: int = 0) -> lis
     return [[case for case in cases if part_of[case.subject] == part] for part in range(folds)]
 
 
-def read_labels_of(folder: Path | str, values: Sequence[int]) -> tuple[Label, ...]:
+def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ...]:
     """Return the labels of a data set: from labels.json, else names from nnU-Net's dataset.json, else "Label 1", ...
 
     Args:
-        folder: The data set.
+        source: The data set's folder, or a JSON file with a list of labels.
         values: Label values that occur.
 
     Raises:
         InputError: A file cannot be understood or does not name a value that occurs.
     """
-    folder = Path(folder)
+    path = Path(source)
+    named = path / "labels.json" if path.is_dir() else path
     try:
-        if (folder / "labels.json").is_file():
-            entries = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-            labels = tuple(Label.from_dict(entry) for entry in entries)
+        if named.is_file() or not path.is_dir():
+            labels = tuple(Label.from_dict(entry) for entry in json.loads(named.read_text(encoding="utf-8")))
         else:
-            labels = _numbered_labels(_nnunet_names(folder / "dataset.json"), values)
-    except (ValueError, KeyError, TypeError) as error:
+            labels = _numbered_labels(_nnunet_names(path / "dataset.json"), values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"the label names of {folder} cannot be read ({error}): mend labels.json or dataset.json"
+            f"the label names in {path} cannot be read ({error}): mend labels.json or dataset.json"
         ) from error
     unnamed = sorted(set(values) - {label.value for label in labels})
     if unnamed:
-        raise InputError(f"labelmaps of {folder} hold the values {unnamed} that no label names: add or remove them")
+        raise InputError(f"labelmaps hold the values {unnamed} that {path} does not name: add or remove them")
     return labels
 
 

@@ -92,9 +92,9 @@ def predict_logits(
             weight_sum[window] += weights
             if on_progress:
                 on_progress((done + 1) / len(tiles))
-    if total is None:
-        raise InputError("the image holds no voxels: give another")
-    return total.div_(weight_sum)[(slice(None), *inner)]
+        if total is None:
+            raise InputError("the image holds no voxels: give another")
+        return total.div_(weight_sum)[(slice(None), *inner)]
 
 
 def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], *, slices_at_once: int = 16) -> Array:

@@ -55,6 +55,8 @@ class TrainingJob:
         network: Registered name.
         preset: Registered name.
         plan: Plan file to use instead of making one.
+        labels: File with the labels' names, colours and terms (a JSON list of labels.Label); the data set's own by
+            default.
         fold: Which part of the subjects is held back, of how many.
         options: How long and how.
         network_options: Options of the network beyond those that the plan gives.
@@ -71,6 +73,7 @@ class TrainingJob:
     network: str = "unet"
     preset: str = "mri"
     plan: Path | None = None
+    labels: Path | None = None
     fold: tuple[int, int] = (0, 5)
     options: TrainingOptions = field(default_factory=TrainingOptions)
     network_options: dict[str, Any] = field(default_factory=dict)
@@ -109,7 +112,7 @@ def run_training(
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
-    labels = read_labels_of(job.dataset, label_values(cases))
+    labels = read_labels_of(job.labels or job.dataset, label_values(cases))
     plan = _plan_of(job, training_cases)
     description = _describe(job, plan, labels, channels=len(cases[0].images))
     job.folder.mkdir(parents=True, exist_ok=True)

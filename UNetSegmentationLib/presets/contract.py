@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..registry import Registry
 
-NORMALIZATIONS = ("zscore", "ct", "percentile")
+NORMALIZATIONS = ("zscore", "ct", "percentile", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,12 @@ class Preset:
         title: Name shown to people.
         modalities: DICOM modality codes that it stands for.
         normalization: "zscore" (per image), "ct" (clip and scale by the training foreground) or
-            "percentile" (1st to 99th percentile to 0..1).
+            "percentile" (1st to 99th percentile to 0..1); "none" is for networks that want stored values.
         display_window: (width, level) of the viewer in stored units; None lets the viewer choose.
         range_hu: Plausible stored values, checked before a run; None where the scale is arbitrary.
         dimensions: Spatial dimensions of images of this modality that can be segmented.
         channel_names: Names offered for the first channels.
+        tissue_ranges_hu: Tissues that a stored value alone suggests, each (name, lower, upper); None has no limit.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Preset:
     range_hu: tuple[float, float] | None = None
     dimensions: tuple[int, ...] = (3,)
     channel_names: tuple[str, ...] = ()
+    tissue_ranges_hu: tuple[tuple[str, float | None, float | None], ...] = ()
 
     def __post_init__(self) -> None:
         if self.normalization not in NORMALIZATIONS:
