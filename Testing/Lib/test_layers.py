@@ -29,10 +29,21 @@ LAYERS = (
             "planning",
             "metrics",
         ),
-        *("postprocess", "protocol", "model_folder", "case_library"),
+        *("postprocess", "protocol", "model_folder", "model_card", "stages", "training_record", "case_library"),
     },
     {"networks", "losses", "preprocessing", "augmentation", "checkpoint", "devices", "probability_steps"},
-    {"sliding_window", "prediction", "prompts", "dataset", "training", "comparison", "importers", "feature_view"},
+    {
+        "sliding_window",
+        "prediction",
+        "prompts",
+        "dataset",
+        "training",
+        "training_job",
+        "evaluation",
+        "comparison",
+        "importers",
+        "feature_view",
+    },
     {"worker", "cli", "__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
