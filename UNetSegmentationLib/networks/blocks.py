@@ -108,6 +108,19 @@ class BatchNorm(nn.BatchNorm3d):
         return super().forward(input)
 
 
+class AveragePooling(nn.Module):
+    """Mean over boxes of `stride` voxels, taken in float32: torch has no half-precision kernel for it on the CPU."""
+
+    def __init__(self, stride: Sequence[int]) -> None:
+        super().__init__()
+        self.pooling = _AVERAGE_POOLINGS[len(stride)](tuple(stride))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, ...) to (B, C, ... / stride)."""
+        pooled: Tensor = self.pooling(features if features.dtype == torch.float64 else features.float())
+        return pooled.to(features.dtype)
+
+
 def convolution(dimensions: int) -> Callable[..., nn.Module]:
     """Return torch's convolution for 2 or 3 spatial dimensions."""
     return _CONVOLUTIONS[dimensions]
@@ -137,7 +150,7 @@ def make_pooling(stride: Sequence[int]) -> nn.Module:
 
 def make_average_pooling(stride: Sequence[int]) -> nn.Module:
     """Return average pooling by `stride` along each axis."""
-    return nn.Identity() if prod(stride) == 1 else _AVERAGE_POOLINGS[len(stride)](tuple(stride))
+    return nn.Identity() if prod(stride) == 1 else AveragePooling(stride)
 
 
 def make_dropout(style: BlockStyle) -> nn.Module:

@@ -1,0 +1,145 @@
+"""MRI of several sequences, fused by mean and variance of those present (HeMIS, Havaei 2016, arXiv:1607.05194)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .blocks import initialise_weights
+from .contract import NETWORKS, SegmentationNetwork
+from .unet import Decoder, Encoder, UNetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceFusionConfig(UNetConfig):
+    """Shape of a fusion network; channel c of the image is sequence c.
+
+    Attributes:
+        sequences: Names of the sequences in the order of the channels; empty: numbered.
+        sequence_dropout: Probability of leaving a sequence out of a training image; at least one stays.
+        shares_encoder: One encoder for all sequences instead of one each: the order of sequences is then of no account.
+    """
+
+    sequences: tuple[str, ...] = ()
+    sequence_dropout: float = 0.5
+    shares_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        names = tuple(self.sequences) or tuple(f"sequence {index + 1}" for index in range(self.in_channels))
+        object.__setattr__(self, "sequences", names)
+        super().__post_init__()
+
+    def _check(self, depth: int, axes: int) -> None:
+        super()._check(depth, axes)
+        if len(self.sequences) != self.in_channels:
+            raise InputError(
+                f"{type(self).__name__}: {len(self.sequences)} sequences are named for {self.in_channels} channels: "
+                "name one a channel"
+            )
+        if not 0 <= self.sequence_dropout < 1:
+            raise InputError(f"{type(self).__name__}: sequence_dropout is {self.sequence_dropout}: give 0 to below 1")
+
+
+@NETWORKS.register("sequence_fusion", title="MRI sequence fusion")
+class SequenceFusion(SegmentationNetwork):
+    """An encoder a sequence; at every level the decoder sees the mean and the variance over the present sequences.
+
+    A sequence is missing where the caller says so, or where its channel holds NaN. It then has no influence on the
+    logits and its encoder gets no gradient from that image.
+    """
+
+    Config: ClassVar[type[SequenceFusionConfig]] = SequenceFusionConfig
+    config: SequenceFusionConfig
+    accepts_missing_channels: ClassVar[bool] = True
+
+    def __init__(self, config: SequenceFusionConfig) -> None:
+        super().__init__(config)
+        encoders = 1 if config.shares_encoder else config.in_channels
+        self.encoders = nn.ModuleList(Encoder(config, in_channels=1) for _ in range(encoders))
+        self.decoder = Decoder(config, skip_channels=[2 * width for width in config.features_per_stage])
+        initialise_weights(self)
+
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor]:
+        """Map image (B, C, ...) of any size to logits (B, K, ...).
+
+        Args:
+            image: One channel a sequence; what a missing one holds does not matter.
+            present: Bool (B, C); by default false where a channel holds NaN (all of it, or all but a margin).
+
+        Raises:
+            InputError: An image has no sequence at all, or `present` is not (B, C).
+        """
+        if present is None:
+            present = find_present(image)
+        if present.shape != image.shape[:2]:
+            raise InputError(f"present is {tuple(present.shape)}: give (B, C) = {tuple(image.shape[:2])}")
+        if not present.any(dim=1).all():
+            raise InputError("an image has no sequence at all: give at least one")
+        if self.training and self.config.sequence_dropout:
+            present = drop_sequences(present, self.config.sequence_dropout)
+        mask = present.reshape(*present.shape, *(1,) * self.config.dimensions)
+        # NaN marks what is missing from here on, also for the margin that padding adds.
+        return super().forward(torch.where(mask, image, torch.nan))
+
+    def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Map image (B, C, ...) whose missing channels are NaN to logits (B, K, ...)."""
+        present = find_present(image)
+        given = [index for index, is_given in enumerate(present.any(dim=0).tolist()) if is_given]
+        sequences = [
+            _encode_present(
+                self.encoders[0 if self.config.shares_encoder else index], image[:, index, None], present[:, index]
+            )
+            for index in given
+        ]
+        fused = [fuse(torch.stack(level), present[:, given]) for level in zip(*sequences, strict=True)]
+        logits: Tensor | list[Tensor] = self.decoder(fused)
+        return logits
+
+    def missing_sequences(self, image: Tensor) -> tuple[str, ...]:
+        """Return the names of the sequences that any image of (B, C, ...) lacks, to warn of them."""
+        is_given = find_present(image).all(dim=0).tolist()
+        return tuple(name for name, given in zip(self.config.sequences, is_given, strict=True) if not given)
+
+
+def find_present(image: Tensor) -> Tensor:
+    """Return bool (B, C): which channels of image (B, C, ...) hold no NaN."""
+    return ~image.isnan().flatten(2).any(dim=2)
+
+
+def _encode_present(encoder: nn.Module, channel: Tensor, present: Tensor) -> list[Tensor]:
+    """Return the encoder's features (B, ...) of the present images of channel (B, 1, ...), and zeros for the others.
+
+    Missing images do not even pass the encoder, so that they cannot enter the statistics of a batch norm.
+    """
+    rows = present.nonzero().flatten()
+    if len(rows) == len(channel):
+        features: list[Tensor] = encoder(channel)
+        return features
+    known = encoder(channel[rows])
+    return [entry.new_zeros((len(channel), *entry.shape[1:])).index_add(0, rows, entry) for entry in known]
+
+
+def fuse(features: Tensor, present: Tensor) -> Tensor:
+    """Return mean and variance over the present sequences, (B, 2C, ...).
+
+    Args:
+        features: (S, B, C, ...), zero where a sequence is missing.
+        present: Bool (B, S).
+    """
+    weights = present.T.reshape(*present.T.shape, *(1,) * (features.ndim - 2)).to(features.dtype)
+    count = weights.sum(dim=0)
+    mean = (features * weights).sum(dim=0) / count
+    variance = ((features - mean).square() * weights).sum(dim=0) / count
+    return torch.cat([mean, variance], dim=1)
+
+
+def drop_sequences(present: Tensor, probability: float) -> Tensor:
+    """Return bool (B, C) with sequences left out at random, of every image at least one kept."""
+    draws = torch.rand(present.shape, device=present.device).masked_fill(~present, -1)
+    kept = draws >= probability
+    kept[torch.arange(len(draws), device=present.device), draws.argmax(dim=1)] = True
+    return kept & present
