@@ -1,0 +1,167 @@
+"""UNetSegmentation: the module, its panel, its logic and its self test, as Slicer looks for them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+try:
+    import UNetSegmentationLib  # noqa: F401
+except ModuleNotFoundError:
+    # Installed, the library is on the path; in the source tree it lies beside the module's folder.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from UNetSegmentationPanel import samples
+from UNetSegmentationPanel.logic import Jobs, Outcome, SegmentSettings
+from UNetSegmentationPanel.panel import Panel
+from UNetSegmentationPanel.parameters import UNetSegmentationParameterNode
+from UNetSegmentationPanel.worker_process import WorkerProcess
+
+
+class UNetSegmentation(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("UNet Segmentation")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["UNetSegmentation contributors"]
+        parent.helpText = _(
+            "Segments CT, MRI and X-ray images with networks of the U-Net family, on the GPU or the CPU."
+            "<ol><li>Choose a volume.</li><li>Check modality and model; both are suggested.</li>"
+            "<li>Press Apply.</li></ol>The result is a segmentation with named segments, on the volume's own grid."
+        )
+        parent.acknowledgementText = _(
+            "Built on PyTorch and 3D Slicer. Each model names its training data and their licence on its card."
+        )
+        slicer.app.connect("startupCompleted()", samples.register)
+
+
+class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Loads the form and keeps the panel in step with the scene."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: UNetSegmentationLogic | None = None
+        self.panel: Panel | None = None
+        self._parameterNode: Any = None
+        self._guiTag: Any = None
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        form = slicer.util.loadUI(self.resourcePath(f"UI/{self.moduleName}.ui"))
+        self.layout.addWidget(form)
+        form.setMRMLScene(slicer.mrmlScene)
+        self.logic = UNetSegmentationLogic()
+        self.panel = Panel(form, self.logic.jobs, requirements=Path(self.resourcePath("requirements.txt")))
+        self.ui = self.panel.ui
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        self.setParameterNode(None)
+        self.panel.cleanup()
+        self.removeObservers()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        # A running job goes on and delivers its result; only the two-way binding rests.
+        self._disconnectGui()
+
+    def onSceneStartClose(self, _caller: Any, _event: str) -> None:
+        self.logic.jobs.abandon()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, _caller: Any, _event: str) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        """Take the scene's parameter node, choosing the volume on display where none is chosen."""
+        parameterNode = self.logic.getParameterNode()
+        if parameterNode.inputVolume is None:
+            parameterNode.inputVolume = self.logic.suggestedVolume()
+        self.setParameterNode(parameterNode)
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Bind the panel to a parameter node, or to none."""
+        self._disconnectGui()
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+        self.panel.setParameters(parameterNode)
+
+    def _disconnectGui(self) -> None:
+        if self._parameterNode is not None and self._guiTag is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+        self._guiTag = None
+
+
+class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
+    """For scripts as for the panel: the parameter node and the jobs.
+
+    Args:
+        worker: The process that segments; by default Slicer's Python with the library's worker.
+    """
+
+    def __init__(self, worker: WorkerProcess | None = None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.jobs = Jobs(worker)
+
+    def getParameterNode(self) -> UNetSegmentationParameterNode:
+        return UNetSegmentationParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))
+
+    def suggestedVolume(self) -> Any:
+        """Return the volume on display, otherwise the first of the scene, otherwise None."""
+        selection = slicer.app.applicationLogic().GetSelectionNode()
+        active = slicer.mrmlScene.GetNodeByID(selection.GetActiveVolumeID() or "") if selection is not None else None
+        return active or slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+
+    def segment(self, volumeNode: Any, modelFolder: Path | str, *, device: str = "auto") -> Outcome:
+        """Segment a volume and wait for it while the window stays alive; for scripts.
+
+        Args:
+            volumeNode: Volume to segment.
+            modelFolder: Folder of the model.
+            device: "auto", "cpu" or an id of the worker's devices.
+
+        Returns:
+            How it ended; `segmentationId` names the result.
+        """
+        outcomes: list[Outcome] = []
+        settings = SegmentSettings(volumeId=volumeNode.GetID(), modelFolder=str(modelFolder), device=device)
+        self.jobs.segment(settings, onProgress=lambda _progress: None, onFinished=outcomes.append)
+        while not outcomes:
+            slicer.app.processEvents()
+        return outcomes[0]
+
+
+class UNetSegmentationTest(ScriptedLoadableModuleTest):
+    """Self test: without torch everything up to the worker, with torch and a model a real segmentation."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self, **_options: Any) -> None:
+        from UNetSegmentationPanel import self_test
+
+        for check in self_test.CHECKS:
+            self.setUp()
+            self.delayDisplay(check(UNetSegmentationLogic))

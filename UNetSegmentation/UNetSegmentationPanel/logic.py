@@ -1,0 +1,358 @@
+"""The jobs of the panel: from a volume in the scene to a segmentation in the scene."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.model_folder import InstalledModel, list_models
+from UNetSegmentationLib.protocol import ArrayFile, SegmentRequest, SegmentResult
+
+from . import scene_exchange, surfaces
+from .steps import WAIT, Steps
+from .worker_process import WorkerProcess
+
+# Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
+READ_END, WORKER_END, IMPORT_END = 0.05, 0.90, 0.95
+ESTIMATE_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings:
+    """What to segment and how.
+
+    Attributes:
+        volumeId: ID of the volume node.
+        modelFolder: Folder of the model.
+        outputId: ID of the chosen segmentation; None for a new one.
+        device: "auto" or an id that the worker offered.
+        mirror: Average over mirrored copies.
+        show3D: Make surfaces.
+    """
+
+    volumeId: str
+    modelFolder: str
+    outputId: str | None = None
+    device: str = "auto"
+    mirror: bool = False
+    show3D: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a job stands: fraction 0 to 1, the stage in words, seconds left or None when they cannot be told."""
+
+    fraction: float
+    stage: str
+    left_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        kind: "done", "cancelled" or "failed".
+        message: One or two sentences for the panel.
+        details: Traceback or last words, for the log.
+        segmentationId: ID of the result.
+    """
+
+    kind: str
+    message: str
+    details: str = ""
+    segmentationId: str | None = None
+
+
+class SegmentJob:
+    """One run: read the volume, let the worker segment it, bring the result into the scene, make surfaces.
+
+    `onFinished` is called exactly once; nodes are held by ID, since they may vanish while the job runs.
+    """
+
+    def __init__(
+        self,
+        settings: SegmentSettings,
+        *,
+        worker: WorkerProcess,
+        onProgress: Callable[[Progress], None],
+        onFinished: Callable[[Outcome], None],
+    ) -> None:
+        self.settings = settings
+        self._worker = worker
+        self._onProgress = onProgress
+        self._onFinished: Callable[[Outcome], None] | None = onFinished
+        self._folder = Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
+        self._affine: tuple[tuple[float, ...], ...] = ()
+        self._requestId: int | None = None
+        self._steps: Steps | None = None
+        self._started = time.monotonic()
+        self._workStarted: float | None = None
+        self._result: SegmentResult | None = None
+        self._segmentationId: str | None = None
+        self._warnings: list[str] = []
+
+    @property
+    def isRunning(self) -> bool:
+        return self._onFinished is not None
+
+    def start(self) -> None:
+        self._tell(0.0, _("Reading the volume"))
+        work = self._reporting(
+            scene_exchange.exportVolume(self.settings.volumeId, self._folder / "volume.raw"),
+            _("Reading the volume"),
+            (0.0, READ_END),
+        )
+        self._steps = Steps(work, onDone=self._exported, onFailed=self._failed)
+
+    def cancel(self) -> None:
+        """Give up; the job finishes as cancelled within a second. A result that is in the scene already stays."""
+        if self._segmentationId is not None:
+            self._stopSteps()
+            self._done()
+        elif self._requestId is not None:
+            self._tell(None, _("Cancelling"))
+            self._worker.cancel(self._requestId)
+        else:
+            self._stopSteps()
+            self._cancelled()
+
+    def abandon(self) -> None:
+        """Give up at once: the scene is going away."""
+        self._stopSteps()
+        if self._requestId is not None:
+            self._worker.cancel(self._requestId)
+        self._finish(Outcome(kind="cancelled", message=_("Cancelled: the scene was closed.")))
+
+    def _exported(self, volume: ArrayFile) -> None:
+        node = scene_exchange.nodeById(self.settings.volumeId)
+        if node is None:
+            self._failed(InputError(_("The volume was removed from the scene before its result was there.")))
+            return
+        request = SegmentRequest(
+            model=self.settings.modelFolder,
+            volume=volume,
+            affine_ras=scene_exchange.worldAffine(node),
+            output=str(self._folder / "labelmap.raw"),
+            device=self.settings.device,
+            tta=self.settings.mirror,
+        )
+        self._tell(READ_END, _("Starting the worker") if not self._worker.ready else _("Segmenting"))
+        self._requestId = self._worker.request("segment", request.to_dict(), self._onMessage)
+
+    def _onMessage(self, message: dict[str, Any]) -> None:
+        event = message["event"]
+        if event == "progress":
+            self._onWorkerProgress(float(message["fraction"]), str(message["stage"]))
+            return
+        if event == "warning":
+            self._warnings.append(str(message["message"]))
+            return
+        self._requestId = None
+        if not self.isRunning:
+            # The scene went away meanwhile; now that the worker has let go of the files they can be removed.
+            self._removeFolder()
+        elif event == "result":
+            self._onResult(message)
+        elif event == "cancelled":
+            self._cancelled()
+        else:
+            self._finish(
+                Outcome(kind="failed", message=str(message["message"]), details=str(message.get("details", "")))
+            )
+
+    def _onWorkerProgress(self, fraction: float, stage: str) -> None:
+        now = time.monotonic()
+        if self._workStarted is None and fraction > 0:
+            self._workStarted = now - 0.01
+        left_s = None
+        if self._workStarted is not None and now - self._workStarted > ESTIMATE_AFTER_S and fraction > 0:
+            left_s = (now - self._workStarted) * (1 - fraction) / fraction
+        self._tell(READ_END + fraction * (WORKER_END - READ_END), stage, left_s)
+
+    def _onResult(self, message: dict[str, Any]) -> None:
+        self._result = SegmentResult.from_dict(message)
+        if not any(segment.voxels for segment in self._result.segments):
+            names = ", ".join(segment.label.name for segment in self._result.segments)
+            self._finish(Outcome(kind="done", message=_("Nothing was found: none of {names}.").format(names=names)))
+            return
+        work = self._reporting(
+            scene_exchange.importSegmentation(
+                self._result, volumeId=self.settings.volumeId, outputId=self.settings.outputId
+            ),
+            _("Bringing the result into the scene"),
+            (WORKER_END, IMPORT_END),
+        )
+        self._steps = Steps(work, onDone=self._imported, onFailed=self._failed)
+
+    def _imported(self, imported: tuple[str, bool]) -> None:
+        self._segmentationId, isNew = imported
+        # The request's files are not needed any more, and surfaces may take a while.
+        self._removeFolder()
+        segmentation = scene_exchange.nodeById(self._segmentationId)
+        volume = scene_exchange.nodeById(self.settings.volumeId)
+        scene_exchange.showResult(volume, segmentation, isNew=isNew)
+        surfaces.show3D(segmentation, self.settings.show3D)
+        if not self.settings.show3D:
+            self._done()
+            return
+        work = self._reporting(
+            surfaces.createSurfaces(self._segmentationId), _("Making the 3D surfaces"), (IMPORT_END, 1.0)
+        )
+        self._steps = Steps(work, onDone=lambda _nothing: self._surfacesDone(isNew), onFailed=self._failed)
+
+    def _surfacesDone(self, isNew: bool) -> None:
+        if isNew and slicer.app.layoutManager() is not None:
+            slicer.util.resetThreeDViews()
+        self._done()
+
+    def _done(self) -> None:
+        node = scene_exchange.nodeById(self._segmentationId)
+        if node is None:
+            self._finish(Outcome(kind="cancelled", message=_("The result was removed from the scene.")))
+            return
+        names = [segment.label.name for segment in self._result.segments if segment.voxels]
+        missing = [segment.label.name for segment in self._result.segments if not segment.voxels]
+        sentences = [
+            _("Found {names} in {seconds:.0f} s.").format(
+                names=_joined(names), seconds=max(1.0, time.monotonic() - self._started)
+            )
+        ]
+        if missing:
+            sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
+        if self.settings.outputId not in (None, self._segmentationId):
+            sentences.append(_("The chosen segmentation holds work of yours and was kept; this one is new."))
+        sentences += [*dict.fromkeys([*self._warnings, *self._result.warnings])]
+        self._finish(Outcome(kind="done", message=" ".join(sentences), segmentationId=self._segmentationId))
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, InputError):
+            self._finish(Outcome(kind="failed", message=str(error)))
+        else:
+            message = _("Something went wrong in the panel ({error}): see the application log.").format(error=error)
+            self._finish(Outcome(kind="failed", message=message, details=repr(error)))
+
+    def _cancelled(self) -> None:
+        self._finish(Outcome(kind="cancelled", message=_("Cancelled; nothing was changed.")))
+
+    def _finish(self, outcome: Outcome) -> None:
+        onFinished, self._onFinished = self._onFinished, None
+        self._stopSteps()
+        if self._requestId is None:
+            self._removeFolder()
+        if outcome.details:
+            logging.error("%s\n%s", outcome.message, outcome.details)
+        if onFinished is not None:
+            onFinished(outcome)
+
+    def _tell(self, fraction: float | None, stage: str, left_s: float | None = None) -> None:
+        if not self.isRunning:
+            return
+        if fraction is not None:
+            self._fraction = fraction
+        self._onProgress(Progress(fraction=self._fraction, stage=stage, left_s=left_s))
+
+    def _reporting(self, work: Any, stage: str, share: tuple[float, float]) -> Any:
+        """Run a generator and report the fractions that it yields as this share of the whole."""
+        start, end = share
+        reported = 0.0
+        while True:
+            try:
+                value = next(work)
+            except StopIteration as stop:
+                return stop.value
+            if value is not WAIT and time.monotonic() - reported > 0.1:
+                reported = time.monotonic()
+                fraction = value[0] if isinstance(value, tuple) else value
+                self._tell(start + (end - start) * fraction, stage)
+            yield value
+
+    def _stopSteps(self) -> None:
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            steps.stop()
+
+    def _removeFolder(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Jobs:
+    """The one job that may run, and the worker that all jobs share."""
+
+    def __init__(
+        self,
+        worker: WorkerProcess | None = None,
+        *,
+        listModels: Callable[[], list[InstalledModel]] = list_models,
+    ) -> None:
+        self.worker = worker or WorkerProcess()
+        self.listModels = listModels
+        self._job: SegmentJob | None = None
+        self._surfaces: Steps | None = None
+
+    @property
+    def isRunning(self) -> bool:
+        return self._job is not None and self._job.isRunning
+
+    def segment(
+        self,
+        settings: SegmentSettings,
+        *,
+        onProgress: Callable[[Progress], None],
+        onFinished: Callable[[Outcome], None],
+    ) -> None:
+        """Start a job.
+
+        Raises:
+            RuntimeError: Another one is running.
+        """
+        if self.isRunning:
+            raise RuntimeError("a job is running: cancel it first")
+        self._stopSurfaces()
+        self._job = SegmentJob(settings, worker=self.worker, onProgress=onProgress, onFinished=onFinished)
+        self._job.start()
+
+    def cancel(self) -> None:
+        """Give up the running job; its outcome follows within a second."""
+        if self.isRunning:
+            self._job.cancel()
+
+    def abandon(self) -> None:
+        """Give up whatever runs, now: the scene is closing."""
+        self._stopSurfaces()
+        if self.isRunning:
+            self._job.abandon()
+
+    def show3D(self, segmentationNode: Any, isVisible: bool) -> None:
+        """Show or hide surfaces, making those that are missing in the background."""
+        self._stopSurfaces()
+        surfaces.show3D(segmentationNode, isVisible)
+        if isVisible and not surfaces.hasSurfaces(segmentationNode):
+            self._surfaces = Steps(
+                surfaces.createSurfaces(segmentationNode.GetID()),
+                onDone=lambda _nothing: None,
+                onFailed=lambda error: logging.error("Surfaces could not be made: %s", error),
+            )
+
+    def cleanup(self) -> None:
+        """Stop everything and end the worker."""
+        self.abandon()
+        self.worker.stop()
+
+    def _stopSurfaces(self) -> None:
+        steps, self._surfaces = self._surfaces, None
+        if steps is not None:
+            steps.stop()
+
+
+def _joined(names: list[str]) -> str:
+    shown = names if len(names) <= 6 else [*names[:5], _("{count} more").format(count=len(names) - 5)]
+    return ", ".join(shown)

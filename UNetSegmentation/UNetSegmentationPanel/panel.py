@@ -1,0 +1,400 @@
+"""Wires the widgets of the panel to the parameter node and the jobs; it computes nothing."""
+
+import html
+import logging
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+from vtk import vtkCommand
+
+from UNetSegmentationLib.model_folder import CARD_FILE, InstalledModel
+from UNetSegmentationLib.presets import PRESETS
+
+from . import choices, dependencies, samples, scene_exchange
+from .logic import Jobs, Outcome, Progress, SegmentSettings
+
+ICON_SIZE = 16
+STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
+
+
+class Panel(VTKObservationMixin):
+    """The panel's widgets, brought up to date from the state in one direction: parameters and jobs to widgets."""
+
+    def __init__(self, form: Any, jobs: Jobs, *, requirements: Path) -> None:
+        super().__init__()
+        self.ui = slicer.util.childWidgetVariables(form)
+        self.jobs = jobs
+        self._requirements = requirements
+        self._parameters: Any = None
+        self._volumeId: str | None = None
+        self._isShown3D = True
+        self._models: list[InstalledModel] = []
+        self._choices: choices.Choices | None = None
+        self._dependencies = dependencies.findState()
+        self._outcome: Outcome | None = None
+        self._progress: Progress | None = None
+        self._isUpdating = False
+        self._isWarm = False
+        self._networkTitles = choices.declaredNetworks()
+        jobs.worker.onReady = lambda _message: self.refresh()
+        self._connect()
+
+    def _connect(self) -> None:
+        self.ui.presetComboBox.connect("currentIndexChanged(int)", self._onPresetChosen)
+        self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
+        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChosen)
+        self.ui.modelLabel.connect("linkActivated(QString)", self._onModelLink)
+        self.ui.statusLabel.connect("linkActivated(QString)", self._onStatusLink)
+        self.ui.applyButton.connect("clicked(bool)", self._onApply)
+        self.ui.installButton.connect("clicked(bool)", self._onInstall)
+        self.ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
+
+    def setParameters(self, parameters: Any) -> None:
+        """Show another parameter node; None while the scene is closed."""
+        self.removeObservers()
+        self._parameters = parameters
+        self._outcome = None
+        if parameters is None:
+            self.ui.segmentsTable.setSegmentationNode(None)
+            return
+        self._volumeId = _idOf(parameters.inputVolume)
+        self._isShown3D = parameters.show3D
+        if parameters.inputVolume is not None and not parameters.preset:
+            self._guessPreset()
+        self.addObserver(parameters.parameterNode, vtkCommand.ModifiedEvent, self._onParametersModified)
+        self.refresh()
+
+    def enter(self) -> None:
+        """Look again for what may have changed outside: models and installed packages."""
+        self._models = self.jobs.listModels()
+        self._dependencies = dependencies.findState()
+        self._isWarm = False
+        self.refresh()
+
+    def cleanup(self) -> None:
+        """Let go of the scene and the worker."""
+        self.removeObservers()
+        self._parameters = None
+        self.jobs.worker.onReady = None
+        self.jobs.cleanup()
+
+    def refresh(self) -> None:
+        """Bring every widget up to date."""
+        if self._parameters is None or self._isUpdating:
+            return
+        self._isUpdating = True
+        try:
+            self._refreshDependencies()
+            self._refreshModel()
+            self._refreshDevices()
+            self._refreshSegment()
+            self._refreshResult()
+        finally:
+            self._isUpdating = False
+        self._warmUp()
+
+    def _refreshDependencies(self) -> None:
+        self.ui.dependencyFrame.visible = not self._dependencies.isReady
+        self.ui.dependencyLabel.text = self._dependencies.message
+
+    def _refreshModel(self) -> None:
+        parameters = self._parameters
+        self._choices = found = choices.findChoices(
+            self._models,
+            preset=parameters.preset,
+            network=parameters.network,
+            model=parameters.model,
+            networkTitles=self._networkTitles,
+        )
+        _fill(self.ui.presetComboBox, list(choices.declaredPresets().items()), found.preset)
+        titles = [
+            (name, title if hasModel else _("{title} (no model yet)").format(title=title))
+            for name, title, hasModel in found.networks
+        ]
+        _fill(self.ui.networkComboBox, titles, found.network)
+        models = [(entry.description.id, entry.description.title) for entry in found.models]
+        _fill(
+            self.ui.modelComboBox,
+            models or [("", _("None installed"))],
+            found.model.description.id if found.model else "",
+        )
+        self.ui.modelComboBox.enabled = bool(models)
+        self.ui.modelLabel.text = _describe(found.model)
+        self.ui.modelLabel.visible = found.model is not None
+        if found.model is None:
+            self.ui.cardBrowser.visible = False
+        elif self.ui.cardBrowser.visible:
+            self._showCard()
+
+    def _refreshDevices(self) -> None:
+        offered = [(str(device["id"]), str(device["title"])) for device in self.jobs.worker.ready.get("devices", [])]
+        entries = dict([*STANDARD_DEVICES, *offered])
+        chosen = self._parameters.device
+        if chosen not in entries:
+            # The choice may come from another machine's scene, or from before the worker is ready.
+            entries[chosen] = chosen
+        _fill(self.ui.deviceComboBox, list(entries.items()), chosen)
+
+    def _refreshSegment(self) -> None:
+        isRunning, reason = self.jobs.isRunning, self._whyNot()
+        for section in (
+            self.ui.inputSelector,
+            self.ui.presetComboBox,
+            self.ui.networkComboBox,
+            self.ui.advancedContents,
+        ):
+            section.enabled = not isRunning
+        self.ui.modelComboBox.enabled = not isRunning and bool(self._choices.models)
+        self.ui.applyButton.text = _("Cancel") if isRunning else _("Apply")
+        self.ui.applyButton.enabled = isRunning or not reason
+        self.ui.applyButton.toolTip = (
+            _("Stop the run; nothing in the scene is changed.")
+            if isRunning
+            else reason or _("Segment the volume with the model chosen above.")
+        )
+        self.ui.progressBar.visible = isRunning
+        if isRunning:
+            self._say("", self._stage())
+        elif reason:
+            isAsked = self._parameters.inputVolume is None
+            self._say("" if isAsked else "SP_MessageBoxInformation", reason)
+        elif self._outcome is not None:
+            icons = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
+            self._say(icons[self._outcome.kind], html.escape(self._outcome.message))
+        else:
+            self._say("", "")
+
+    def _refreshResult(self) -> None:
+        segmentation = self._parameters.outputSegmentation
+        self.ui.resultSection.visible = segmentation is not None
+        self.ui.segmentsTable.setSegmentationNode(segmentation)
+        if segmentation is None:
+            return
+        display = segmentation.GetDisplayNode()
+        if display is not None:
+            blocked = self.ui.opacitySlider.blockSignals(True)
+            self.ui.opacitySlider.value = display.GetOpacity()
+            self.ui.opacitySlider.blockSignals(blocked)
+        made = scene_exchange.provenanceOf(segmentation)
+        self.ui.provenanceLabel.visible = bool(made)
+        self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
+            model=html.escape(str(made.get("model_id", "?"))), device=html.escape(str(made.get("device", "?")))
+        )
+        self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
+
+    def _whyNot(self) -> str:
+        """Return why Apply cannot be pressed, in a sentence that says what to do; empty when it can."""
+        volume, found = self._parameters.inputVolume, self._choices
+        if not self._dependencies.isReady:
+            return _("Install the missing components above first.")
+        if volume is None:
+            hint = _("Load an image (drag it into the window), then choose it above.")
+            link = _('Or <a href="sample">load the sample image</a>.') if samples.available() else ""
+            return f"{hint} {link}".strip()
+        presetTitle = PRESETS.title(found.preset)
+        if found.model is None:
+            networkTitle = self._networkTitles.get(found.network, found.network)
+            other = next((title for _name, title, hasModel in found.networks if hasModel), "")
+            message = _("There is no {network} model for {preset} yet.").format(
+                network=networkTitle, preset=presetTitle
+            )
+            advice = _("Choose {other} as the network.").format(other=other) if other else _("Choose another modality.")
+            return f"{message} {advice}"
+        return scene_exchange.whyUnusable(volume) or _whyUnfit(found.model, volume)
+
+    def _stage(self) -> str:
+        if self._progress is None:
+            return ""
+        left = _inWords(self._progress.left_s)
+        return f"{self._progress.stage}, {left}" if left else self._progress.stage
+
+    def _say(self, icon: str, text: str) -> None:
+        self.ui.statusLabel.text = text
+        self.ui.statusLabel.visible = bool(text)
+        self.ui.statusIcon.visible = bool(icon)
+        if icon:
+            standard = self.ui.statusIcon.style().standardIcon(getattr(qt.QStyle, icon))
+            self.ui.statusIcon.setPixmap(standard.pixmap(ICON_SIZE, ICON_SIZE))
+
+    def _warmUp(self) -> None:
+        """Start the worker once a run is possible, so that it has loaded torch by the time Apply is pressed."""
+        if not self._isWarm and self.ui.applyButton.enabled:
+            self._isWarm = True
+            self.jobs.worker.start()
+
+    def _onParametersModified(self, _caller: Any, _event: str) -> None:
+        if self._isUpdating or self._parameters is None:
+            return
+        volumeId = _idOf(self._parameters.inputVolume)
+        if volumeId != self._volumeId:
+            self._volumeId = volumeId
+            self._outcome = None
+            self._onVolumeChosen()
+        if self._parameters.show3D != self._isShown3D:
+            self._isShown3D = self._parameters.show3D
+            if self._parameters.outputSegmentation is not None:
+                self.jobs.show3D(self._parameters.outputSegmentation, self._isShown3D)
+        self.refresh()
+
+    def _onVolumeChosen(self) -> None:
+        volume, output = self._parameters.inputVolume, self._parameters.outputSegmentation
+        if volume is None:
+            return
+        self._guessPreset()
+        if output is not None and not scene_exchange.belongsTo(output, volume):
+            self._isUpdating = True
+            self._parameters.outputSegmentation = None
+            self._isUpdating = False
+
+    def _guessPreset(self) -> None:
+        volume = self._parameters.inputVolume
+        if scene_exchange.whyUnusable(volume):
+            return
+        self._isUpdating = True
+        self._parameters.preset = scene_exchange.guessPreset(volume, choices.modalitiesByPreset())
+        self._isUpdating = False
+
+    def _onPresetChosen(self, _index: int) -> None:
+        self._choose(preset=self.ui.presetComboBox.currentData)
+
+    def _onNetworkChosen(self, _index: int) -> None:
+        self._choose(network=self.ui.networkComboBox.currentData)
+
+    def _onModelChosen(self, _index: int) -> None:
+        self._choose(model=self.ui.modelComboBox.currentData)
+
+    def _onDeviceChosen(self, _index: int) -> None:
+        self._choose(device=self.ui.deviceComboBox.currentData)
+
+    def _choose(self, **values: str) -> None:
+        if self._isUpdating or self._parameters is None:
+            return
+        self._outcome = None
+        for name, value in values.items():
+            setattr(self._parameters, name, value or "")
+
+    def _onModelLink(self, _link: str) -> None:
+        self.ui.cardBrowser.visible = not self.ui.cardBrowser.visible
+        if self.ui.cardBrowser.visible:
+            self._showCard()
+
+    def _showCard(self) -> None:
+        path = self._choices.model.folder / CARD_FILE
+        text = path.read_text(encoding="utf-8") if path.is_file() else _("This model has no card.")
+        self.ui.cardBrowser.setMarkdown(text)
+
+    def _onStatusLink(self, link: str) -> None:
+        if link == "sample":
+            volume = samples.load()
+            if volume is not None:
+                self._parameters.inputVolume = volume
+
+    def _onInstall(self, _checked: bool) -> None:
+        self.ui.dependencyLabel.text = _("Installing …")
+        slicer.app.processEvents()
+        self._dependencies = dependencies.install(self._requirements)
+        self.refresh()
+
+    def _onOpacity(self, value: float) -> None:
+        segmentation = self._parameters.outputSegmentation if self._parameters is not None else None
+        if segmentation is not None and segmentation.GetDisplayNode() is not None:
+            segmentation.GetDisplayNode().SetOpacity(value)
+
+    def _onApply(self, _checked: bool) -> None:
+        if self.jobs.isRunning:
+            self.jobs.cancel()
+            return
+        parameters = self._parameters
+        self._outcome = None
+        self.jobs.segment(
+            SegmentSettings(
+                volumeId=parameters.inputVolume.GetID(),
+                modelFolder=str(self._choices.model.folder),
+                outputId=_idOf(parameters.outputSegmentation),
+                device=parameters.device,
+                mirror=parameters.mirror,
+                show3D=parameters.show3D,
+            ),
+            onProgress=self._onProgress,
+            onFinished=self._onFinished,
+        )
+        self.refresh()
+
+    def _onProgress(self, progress: Progress) -> None:
+        self._progress = progress
+        self.ui.progressBar.value = round(100 * progress.fraction)
+        self._say("", self._stage())
+
+    def _onFinished(self, outcome: Outcome) -> None:
+        logging.info("UNetSegmentation: %s", outcome.message)
+        self._outcome = outcome
+        self._progress = None
+        self.ui.progressBar.value = 0
+        if self._parameters is None:
+            return
+        segmentation = scene_exchange.nodeById(outcome.segmentationId)
+        if segmentation is not None:
+            self._parameters.outputSegmentation = segmentation
+        self.refresh()
+
+
+def _fill(combo: Any, entries: list[tuple[str, str]], current: str) -> None:
+    """Offer (name, title) entries, leaving the menu alone where nothing changed: it may be open."""
+    blocked = combo.blockSignals(True)
+    present = [(combo.itemData(index), combo.itemText(index)) for index in range(combo.count)]
+    if present != entries:
+        combo.clear()
+        for name, title in entries:
+            combo.addItem(title, name)
+    combo.setCurrentIndex(next((index for index, (name, _title) in enumerate(entries) if name == current), -1))
+    combo.blockSignals(blocked)
+
+
+def _idOf(node: Any) -> str | None:
+    return node.GetID() if node is not None else None
+
+
+def _describe(model: InstalledModel | None) -> str:
+    """Return what a model finds, how well, under which licence, and the link to its card."""
+    if model is None:
+        return ""
+    description = model.description
+    names = [label.name for label in description.labels]
+    shown = names if len(names) <= 4 else [*names[:3], _("{count} more").format(count=len(names) - 3)]
+    parts = [_("Finds {names}.").format(names=html.escape(", ".join(shown)))]
+    if description.mean_dice is not None:
+        cases = description.figures.get("cases")
+        figure = _("Dice {dice:.2f}").format(dice=description.mean_dice)
+        parts.append(
+            _("{figure} on {cases} unseen cases.").format(figure=figure, cases=cases) if cases else f"{figure}."
+        )
+    if description.licence:
+        parts.append(_("Licence {licence}.").format(licence=html.escape(description.licence)))
+    parts.append(f'<a href="card">{_("Model card")}</a>')
+    return " ".join(parts)
+
+
+def _whyUnfit(model: InstalledModel, volume: Any) -> str:
+    description = model.description
+    isFlat = volume.GetImageData().GetDimensions()[2] == 1
+    if len(description.channels) > 1:
+        names = ", ".join(channel.name for channel in description.channels)
+        return _("This model needs several volumes ({names}): choose a model for one.").format(names=names)
+    if isFlat and description.plan.dimensions == 3:
+        return _("The volume is a single slice and this model is three-dimensional: choose another model.")
+    return ""
+
+
+def _inWords(left_s: float | None) -> str:
+    if left_s is None:
+        return ""
+    if left_s < 5:
+        return _("a few seconds left")
+    if left_s < 90:
+        return _("{seconds} s left").format(seconds=round(left_s))
+    return _("{minutes} min left").format(minutes=round(left_s / 60))

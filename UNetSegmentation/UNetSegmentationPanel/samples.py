@@ -1,0 +1,55 @@
+"""The sample images that come with the extension."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from UNetSegmentationLib.model_folder import bundled_resources_folder
+
+FOLDER = "Samples"
+IMAGE_SUFFIXES = (".nii.gz", ".nrrd", ".mha", ".png")
+REFERENCE_MARKS = (".seg.nrrd", "_seg.nii.gz", "_labels.nii.gz", "_reference.nii.gz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image that comes with the extension."""
+
+    name: str
+    path: Path
+
+
+def available() -> list[Sample]:
+    """Return the sample images, without the reference segmentations that lie beside them."""
+    folder = bundled_resources_folder() / FOLDER
+    paths = sorted(folder.glob("*")) if folder.is_dir() else []
+    return [
+        Sample(name=path.name.split(".", maxsplit=1)[0], path=path)
+        for path in paths
+        if path.name.endswith(IMAGE_SUFFIXES) and not path.name.endswith(REFERENCE_MARKS)
+    ]
+
+
+def load() -> Any:
+    """Load the first sample into the scene and return its volume node; None where there is no sample."""
+    found = available()
+    return slicer.util.loadVolume(str(found[0].path)) if found else None
+
+
+def register() -> None:
+    """Offer the samples in Slicer's Sample Data module, where that module is present."""
+    try:
+        import SampleData
+    except ImportError:
+        return
+    for sample in available():
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="UNetSegmentation",
+            sampleName=sample.name,
+            uris=sample.path.resolve().as_uri(),
+            fileNames=sample.path.name,
+            nodeNames=sample.name,
+            loadFileType="VolumeFile",
+        )

@@ -1,0 +1,283 @@
+"""Nodes to arrays and back; the only place where RAS, IJK and KJI are converted.
+
+Long work comes as generators for steps.Steps: each step moves a few megabytes and returns within milliseconds.
+"""
+
+import json
+import uuid
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
+
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
+
+SLAB_BYTES = 4 * 2**20
+SAMPLE_VOXELS = 500_000
+CT_BELOW = -500
+
+PROVENANCE_ATTRIBUTE = "UNetSegmentation.Provenance"
+UNTOUCHED_ATTRIBUTE = "UNetSegmentation.Untouched"
+BINARY_LABELMAP = "Binary labelmap"
+# Modification times start anew in every session, so that a stored one is only worth something together with this.
+_SESSION = uuid.uuid4().hex
+
+
+def nodeById(nodeId: str | None) -> Any:
+    """Return the node of the scene with an ID, or None when it is gone."""
+    return slicer.mrmlScene.GetNodeByID(nodeId) if nodeId else None
+
+
+def whyUnusable(volumeNode: Any) -> str:
+    """Return why a volume cannot be segmented, in one sentence; empty when nothing speaks against it.
+
+    Looks at the header alone; voxels are checked while they are exported.
+    """
+    image = volumeNode.GetImageData()
+    if image is None or min(image.GetDimensions()) < 1 or image.GetPointData().GetScalars() is None:
+        return _("The volume is empty: choose one that has voxels.")
+    components = image.GetNumberOfScalarComponents()
+    if components != 1 and not (components in (3, 4) and image.GetDimensions()[2] == 1):
+        return _("The volume has {count} values per voxel: choose one with a single value.").format(count=components)
+    parent = volumeNode.GetParentTransformNode()
+    if parent is not None and not parent.IsTransformToWorldLinear():
+        return _("The volume is under a non-linear transform: harden the transform first (Transforms module).")
+    matrix = np.array(worldAffine(volumeNode))
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
+        return _("The volume's axes are degenerate: correct its spacing and directions (Volumes module).")
+    return ""
+
+
+def worldAffine(volumeNode: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the 4x4 from voxel index (i, j, k) to world RAS millimetres, through linear parent transforms."""
+    affine = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(affine)
+    parent = volumeNode.GetParentTransformNode()
+    if parent is not None:
+        toWorld = vtk.vtkMatrix4x4()
+        parent.GetMatrixTransformToWorld(toWorld)
+        vtk.vtkMatrix4x4.Multiply4x4(toWorld, affine, affine)
+    return tuple(tuple(affine.GetElement(row, column) for column in range(4)) for row in range(4))
+
+
+def voxels(volumeNode: Any) -> np.ndarray:
+    """Return the voxels (D, H, W), or (D, H, W, components), in place."""
+    image = volumeNode.GetImageData()
+    array = vtk_to_numpy(image.GetPointData().GetScalars())
+    shape = tuple(reversed(image.GetDimensions()))
+    components = image.GetNumberOfScalarComponents()
+    return array.reshape(shape if components == 1 else (*shape, components))
+
+
+def modalityOf(volumeNode: Any) -> str:
+    """Return the DICOM modality code of a volume; empty when it did not come from DICOM."""
+    modality = volumeNode.GetAttribute("DICOM.Modality")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if not modality and hierarchy is not None:
+        item = hierarchy.GetItemByDataNode(volumeNode)
+        modality = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
+    return modality or ""
+
+
+def guessPreset(volumeNode: Any, presets: dict[str, tuple[str, ...]]) -> str:
+    """Return the name of the preset that a volume most likely needs.
+
+    Args:
+        volumeNode: A volume with voxels.
+        presets: DICOM modality codes by name of the preset.
+    """
+    modality = modalityOf(volumeNode)
+    for name, modalities in presets.items():
+        if modality in modalities:
+            return name
+    array = voxels(volumeNode)
+    if array.shape[0] == 1:
+        return "xray"
+    # The exact minimum of 512³ voxels would take longer than a person should wait for a menu.
+    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    return "ct" if array[::step, ::step, ::step].min() < CT_BELOW else "mri"
+
+
+def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]:
+    """Write the voxels of a volume as (1, D, H, W) to a raw file, slab by slab; yields the fraction done.
+
+    Raises:
+        InputError: The volume vanished or cannot be segmented.
+    """
+    volumeNode = _presentVolume(volumeId)
+    reason = whyUnusable(volumeNode)
+    if reason:
+        raise InputError(reason)
+    array = voxels(volumeNode)
+    dtype = array.dtype if array.ndim == 3 else np.dtype(np.float32)
+    rows = array.reshape(-1, *array.shape[2:])
+    rowsPerSlab = max(1, SLAB_BYTES // max(1, rows[0].nbytes))
+    with path.open("wb") as file:
+        for start in range(0, len(rows), rowsPerSlab):
+            slab = _grey(rows[start : start + rowsPerSlab])
+            if slab.dtype.kind == "f" and not np.isfinite(slab).all():
+                raise InputError(
+                    _("The volume contains values that are not numbers (NaN or infinite): replace them first.")
+                )
+            slab.astype(dtype.newbyteorder("<"), copy=False).tofile(file)
+            yield min(1.0, (start + rowsPerSlab) / len(rows))
+            if _presentVolume(volumeId).GetImageData() is None:
+                raise InputError(_("The volume lost its voxels while they were read: choose it again."))
+    return ArrayFile(path=str(path), dtype=dtype.name, shape=(1, *array.shape[:3]))
+
+
+def importSegmentation(
+    result: SegmentResult, *, volumeId: str, outputId: str | None
+) -> Generator[float, None, tuple[str, bool]]:
+    """Put a result into the scene as a segmentation, slab by slab; yields the fraction done.
+
+    The result replaces the content of the chosen output only where that is our own untouched result for the same
+    volume; in every other case it goes to a new segmentation.
+
+    Returns:
+        ID of the segmentation and whether it is new.
+
+    Raises:
+        InputError: The volume vanished or changed its size while the job ran.
+    """
+    found = [segment for segment in result.segments if segment.voxels]
+    labelmap = result.labelmap.open()
+    if tuple(labelmap.shape) != voxels(_presentVolume(volumeId)).shape[:3]:
+        raise InputError(_("The volume changed its size while it was segmented: press Apply again."))
+    image = yield from _croppedImage(labelmap, _unionOfBounds(found))
+    volumeNode = _presentVolume(volumeId)
+    toWorld = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(toWorld)
+    image.SetImageToWorldMatrix(toWorld)
+    # From here on in one step: a cancelled job must not leave half a result, nor half of the one before it.
+    node, isNew = _target(volumeNode, nodeById(outputId))
+    with slicer.util.NodeModify(node):
+        for segment in found:
+            _addSegment(node, segment, image)
+        node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(_provenance(result, volumeNode), ensure_ascii=False))
+        node.SetAttribute(UNTOUCHED_ATTRIBUTE, _fingerprint(node))
+    return node.GetID(), isNew
+
+
+def belongsTo(segmentationNode: Any, volumeNode: Any) -> bool:
+    """Tell whether a segmentation was made on a volume."""
+    role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentationNode.GetNodeReferenceID(role) == volumeNode.GetID()
+
+
+def isUntouchedResult(segmentationNode: Any, volumeNode: Any) -> bool:
+    """Tell whether a segmentation holds nothing but our result for this volume, as we left it."""
+    mark = segmentationNode.GetAttribute(UNTOUCHED_ATTRIBUTE)
+    return bool(mark) and belongsTo(segmentationNode, volumeNode) and mark == _fingerprint(segmentationNode)
+
+
+def provenanceOf(segmentationNode: Any) -> dict[str, Any]:
+    """Return how a segmentation was made; empty when it is not one of ours."""
+    text = segmentationNode.GetAttribute(PROVENANCE_ATTRIBUTE)
+    return json.loads(text) if text else {}
+
+
+def showResult(volumeNode: Any, segmentationNode: Any, *, isNew: bool) -> None:
+    """Show a result over its volume; the first time, slices go to its centre."""
+    layoutManager = slicer.app.layoutManager()
+    if layoutManager is None:
+        return
+    if volumeNode.GetID() not in _backgroundVolumeIds():
+        slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+    bounds = [0.0] * 6
+    segmentationNode.GetRASBounds(bounds)
+    if isNew and bounds[0] <= bounds[1]:
+        center = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+
+
+def _presentVolume(volumeId: str) -> Any:
+    node = nodeById(volumeId)
+    if node is None:
+        raise InputError(_("The volume was removed from the scene before its result was there."))
+    return node
+
+
+def _grey(slab: np.ndarray) -> np.ndarray:
+    """Return (rows, W) of rows that may have colours: photographs and X-ray pictures saved in RGB."""
+    return slab if slab.ndim == 2 else slab[..., :3].mean(axis=-1, dtype=np.float32)
+
+
+def _unionOfBounds(found: list[SegmentFound]) -> tuple[tuple[int, int], ...]:
+    bounds = np.array([segment.bounds for segment in found])
+    lower, upper = bounds[:, :, 0].min(axis=0), bounds[:, :, 1].max(axis=0)
+    return tuple((int(first), int(last)) for first, last in zip(lower, upper, strict=True))
+
+
+def _croppedImage(labelmap: np.ndarray, bounds: tuple[tuple[int, int], ...]) -> Generator[float, None, Any]:
+    """Copy a box of the labelmap to the vtkOrientedImageData that all segments share; yields the fraction done."""
+    (k0, k1), (j0, j1), (i0, i1) = bounds
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(i0, i1, j0, j1, k0, k1)
+    image.AllocateScalars(get_vtk_array_type(labelmap.dtype), 1)
+    target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
+    source = labelmap[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1]
+    step = max(1, SLAB_BYTES // max(1, source[0].nbytes))
+    for start in range(0, len(source), step):
+        target[start : start + step] = source[start : start + step]
+        yield min(1.0, (start + step) / len(source))
+    return image
+
+
+def _target(volumeNode: Any, chosen: Any) -> tuple[Any, bool]:
+    """Return the segmentation for a result, emptied, and whether it is new."""
+    isNew = chosen is None or not isUntouchedResult(chosen, volumeNode)
+    if isNew:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volumeNode.GetName()} segmentation")
+        node.CreateDefaultDisplayNodes()
+    else:
+        node = chosen
+        node.GetSegmentation().RemoveAllSegments()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), volumeNode.GetID())
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.GetSegmentation().SetSourceRepresentationName(BINARY_LABELMAP)
+    return node, isNew
+
+
+def _addSegment(node: Any, found: SegmentFound, image: Any) -> None:
+    label = found.label
+    segment = slicer.vtkSegment()
+    segment.SetName(label.name)
+    segment.SetColor(*(part / 255 for part in label.color))
+    segment.SetLabelValue(label.value)
+    if label.terminology_entry:
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), label.terminology_entry)
+    segment.AddRepresentation(BINARY_LABELMAP, image)
+    segmentation = node.GetSegmentation()
+    segmentation.AddSegment(segment, segmentation.GenerateUniqueSegmentID(f"Segment_{label.value}"))
+
+
+def _provenance(result: SegmentResult, volumeNode: Any) -> dict[str, Any]:
+    return {
+        **result.provenance,
+        "volume": volumeNode.GetName(),
+        "duration_s": result.duration_s,
+        "warnings": list(result.warnings),
+    }
+
+
+def _fingerprint(segmentationNode: Any) -> str:
+    segmentation = segmentationNode.GetSegmentation()
+    parts = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        image = segment.GetRepresentation(BINARY_LABELMAP)
+        parts.append(f"{segmentation.GetNthSegmentID(index)}:{segment.GetName()}:{image.GetMTime() if image else 0}")
+    return f"{_SESSION} {' '.join(parts)}"
+
+
+def _backgroundVolumeIds() -> set[str]:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return {node.GetBackgroundVolumeID() for node in nodes}

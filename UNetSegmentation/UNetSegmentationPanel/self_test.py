@@ -1,0 +1,90 @@
+"""The checks of UNetSegmentationTest; they run in Slicer itself, without torch and with it."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+from UNetSegmentationLib.labels import Label
+from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
+
+from . import dependencies, samples, scene_exchange
+
+
+def checkParameterNode(makeLogic: Callable[[], Any]) -> str:
+    """Choices survive in the scene's parameter node."""
+    logic = makeLogic()
+    logic.getParameterNode().preset = "ct"
+    assert makeLogic().getParameterNode().preset == "ct"
+    assert logic.getParameterNode().show3D
+    return "Choices are kept in the scene"
+
+
+def checkGeometry(_makeLogic: Callable[[], Any]) -> str:
+    """A result on an oblique, flipped, anisotropic volume lies where its voxels lie."""
+    volume = _obliqueVolume()
+    labelmap = np.zeros((5, 6, 7), np.uint8)
+    labelmap[1:3, 2:5, 3:6] = 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "labelmap.raw"
+        labelmap.tofile(path)
+        segment = SegmentFound(
+            label=Label(value=2, name="Block", color=(200, 60, 40)), voxels=18, bounds=((1, 2), (2, 4), (3, 5))
+        )
+        result = SegmentResult(
+            labelmap=ArrayFile(path=str(path), dtype="uint8", shape=labelmap.shape),
+            segments=(segment,),
+            provenance={"model_id": "test"},
+            duration_s={"total": 0.1},
+        )
+        work = scene_exchange.importSegmentation(result, volumeId=volume.GetID(), outputId=None)
+        segmentationId, isNew = _runToEnd(work)
+    segmentation = slicer.mrmlScene.GetNodeByID(segmentationId)
+    assert isNew
+    segmentId = segmentation.GetSegmentation().GetNthSegmentID(0)
+    found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
+    np.testing.assert_array_equal(found > 0, labelmap > 0)
+    assert json.loads(segmentation.GetAttribute(scene_exchange.PROVENANCE_ATTRIBUTE))["model_id"] == "test"
+    return "The result lies on the volume's grid"
+
+
+def checkSample(makeLogic: Callable[[], Any]) -> str:
+    """The bundled sample is segmented where torch, a sample and a model are there."""
+    logic = makeLogic()
+    models = [model for model in logic.jobs.listModels() if model.description.preset == "mri"]
+    if not (dependencies.findState().isReady and models and samples.available()):
+        return "Not segmented: PyTorch, a model or the sample is missing"
+    outcome = logic.segment(samples.load(), models[0].folder)
+    logic.jobs.cleanup()
+    assert outcome.kind == "done", outcome.message
+    segmentation = slicer.mrmlScene.GetNodeByID(outcome.segmentationId)
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == len(models[0].description.labels)
+    assert "torch" not in sys.modules
+    return outcome.message
+
+
+CHECKS = (checkParameterNode, checkGeometry, checkSample)
+
+
+def _obliqueVolume() -> Any:
+    volume = slicer.util.addVolumeFromArray(np.zeros((5, 6, 7), np.int16), name="oblique")
+    transform = vtk.vtkTransform()
+    transform.Translate(11.0, -7.0, 30.0)
+    transform.RotateWXYZ(33.0, 0.3, 0.5, 0.8)
+    transform.Scale(-0.7, 1.1, 3.0)
+    volume.SetIJKToRASMatrix(transform.GetMatrix())
+    return volume
+
+
+def _runToEnd(work: Any) -> Any:
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
