@@ -5,10 +5,12 @@ SHELL := /bin/bash
 .PHONY: help demo app test lint format screenshots venv system clean
 
 PYTHON := .venv/bin/python
+# The panel's module in the host that stands in for the Slicer application.
+HOST = PYTHONPATH="$$PWD/Testing/Host" $(PYTHON) -m slicer_host --additional-module-paths UNetSegmentation --module UNetSegmentation
 
 help:
 	@echo "make demo         segment the bundled MRI case with the panel; result and picture in output/"
-	@echo "make app          open the panel as a program in a window"
+	@echo "make app          open the panel as a program in a window; FILES=image.nii.gz loads data"
 	@echo "make test         run every check"
 	@echo "make lint         run ruff and mypy only"
 	@echo "make format       let ruff rewrite what it can"
@@ -27,10 +29,12 @@ system:
 	@Testing/prepare.sh system
 
 demo: venv system
-	@$(PYTHON) Testing/Demo/demo.py --output output
+	@$(HOST) --testing --python-script Testing/Demo/demo.py --output output
 
 app: venv system
-	@$(PYTHON) Testing/Demo/app.py
+	@if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+		echo "make app opens a window and there is no display (DISPLAY is not set): use make demo here" >&2; exit 2; fi
+	@$(HOST) $(FILES)
 
 test: venv system
 	@Testing/check.sh all
@@ -43,7 +47,7 @@ format: venv
 	@$(PYTHON) -m ruff format
 
 screenshots: venv system
-	@$(PYTHON) Testing/Demo/demo.py --output output --picture Resources/Screenshots/panel.png
+	@$(HOST) --testing --python-script Testing/Demo/demo.py --output output --picture Resources/Screenshots/panel.png
 
 clean:
 	rm -rf .venv build output .mypy_cache .ruff_cache .pytest_cache .hypothesis
