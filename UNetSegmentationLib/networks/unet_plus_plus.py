@@ -73,7 +73,7 @@ class Node(nn.Module):
 class UNetPlusPlus(SegmentationNetwork):
     """U-Nets of every depth that share an encoder; with deep supervision each has a head on the image's grid.
 
-    The list in training mode holds the deepest first, all of the image's size. In evaluation mode the deepest head
+    The list in training mode holds the deepest first, all at the finest stride. In evaluation mode the deepest head
     answers (the paper's fast mode), or the one that `pruning_level` names.
     """
 
@@ -98,14 +98,6 @@ class UNetPlusPlus(SegmentationNetwork):
             }
         )
         initialise_weights(self)
-
-    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        """Map image (B, C, ...) of any size to logits (B, K, ...), in training mode with supervision to a list."""
-        logits = super().forward(image)
-        if isinstance(logits, Tensor):
-            return logits
-        region = tuple(slice(0, extent) for extent in image.shape[2:])
-        return [entry[(slice(None), slice(None), *region)] for entry in logits]
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, D, H, W) or (B, C, H, W) to logits (B, K, same size), or to a list, deepest first."""

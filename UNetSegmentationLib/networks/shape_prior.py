@@ -1,0 +1,140 @@
+"""Network constrained by anatomy (ACNN, Oktay et al. 2017, arXiv:1705.08302): prior in the loss, gate at inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .shape_autoencoder import AutoencoderConfig, MaskAutoencoder, fit_autoencoder, to_probabilities
+
+_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapePriorConfig(NetworkConfig):
+    """Shape of the network inside and of the prior.
+
+    Attributes:
+        network: Registered name of the network inside; it gets the shape that is given here.
+        network_options: Its further options.
+        prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8.
+        prior_latent: Numbers that describe a mask.
+        prior_weight: Factor of the prior's loss; the loss is 1 for a mask as wrong as another patient's.
+        gate_strength: Power of the prior's probabilities at inference; 0 switches the gate off.
+        gate_floor: Smallest probability that the prior gives to a class, so that it persuades but does not forbid.
+    """
+
+    network: str = "unet"
+    network_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    prior_size: int = 64
+    prior_latent: int = 64
+    prior_weight: float = 0.1
+    gate_strength: float = 1.0
+    gate_floor: float = 1e-4
+
+    def _check(self, depth: int, axes: int) -> None:
+        super()._check(depth, axes)
+        requirements = (
+            (self.network != "shape_prior", "network is 'shape_prior': name the network inside"),
+            (self.prior_weight >= 0, f"prior_weight is {self.prior_weight}: give 0 or more"),
+            (self.gate_strength >= 0, f"gate_strength is {self.gate_strength}: give 0 or more"),
+            (0 < self.gate_floor < 1, f"gate_floor is {self.gate_floor}: give above 0 to below 1"),
+        )
+        for holds, message in requirements:
+            if not holds:
+                raise InputError(f"ShapePriorConfig: {message}")
+
+    @property
+    def inner_values(self) -> dict[str, Any]:
+        """Configuration of the network inside."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(NetworkConfig)}
+        return {**values, **self.network_options}
+
+
+@NETWORKS.register("shape_prior", title="Anatomical prior (ACNN)")
+class ShapePriorNetwork(SegmentationNetwork):
+    """A network that knows what whole masks look like.
+
+    `fit_prior` learns the shapes before training; then `prior_loss` joins the loss, and in evaluation mode the class
+    probabilities are multiplied by those that the prior draws for this mask. Until it is fitted the prior does
+    nothing. It speaks of whole images, so that the plan's patch must hold one, as plans of radiographs do.
+    """
+
+    Config = ShapePriorConfig
+    config: ShapePriorConfig
+
+    def __init__(self, config: ShapePriorConfig) -> None:
+        super().__init__(config)
+        inner = NETWORKS[config.network]
+        self.network = inner(inner.Config.from_dict(config.inner_values))
+        self.prior = MaskAutoencoder(
+            AutoencoderConfig(
+                num_classes=config.num_classes,
+                dimensions=config.dimensions,
+                size=config.prior_size,
+                latent=config.prior_latent,
+            )
+        ).requires_grad_(False)
+
+    @property
+    def alignment(self) -> tuple[int, ...]:
+        """What the network inside needs."""
+        return self.network.alignment
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Map image (B, C, ...) of any size to logits (B, K, ...), in evaluation mode gated by the prior."""
+        logits: Tensor | list[Tensor] = self.network(image)
+        is_gated = not self.training and self.config.gate_strength > 0 and bool(self.prior.get_buffer("is_fitted"))
+        return self.gate(logits) if is_gated and isinstance(logits, Tensor) else logits
+
+    def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Map image (B, C, ...) to the logits (B, K, ...) of the network inside."""
+        return self.network.forward_aligned(image)
+
+    def gate(self, logits: Tensor) -> Tensor:
+        """Return logits (B, K, ...) whose probabilities are weighed by those of the nearest plausible mask."""
+        # Probabilities, not logits, are multiplied: the product of a negative logit and a small weight would grow.
+        log_probabilities = logits.float().log_softmax(dim=1)
+        drawn = self.prior.decode(self.prior.encode(log_probabilities.exp())).softmax(dim=1).float()
+        plausible = F.interpolate(
+            drawn, size=logits.shape[2:], mode=_LINEAR_MODES[self.config.dimensions], align_corners=False
+        )
+        weighed = log_probabilities + self.config.gate_strength * plausible.clamp(min=self.config.gate_floor).log()
+        return weighed.to(logits.dtype)
+
+    def fit_prior(self, labels: list[Tensor], *, steps: int = 1500, seed: int = 0) -> float:
+        """Learn the shapes of whole masks and freeze them.
+
+        Args:
+            labels: Class numbers (H, W) or (D, H, W) of whole training images.
+            steps: Optimiser steps.
+            seed: Of the training.
+
+        Returns:
+            The prior's last loss.
+
+        Raises:
+            InputError: Fewer than two masks.
+        """
+        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed)
+
+    def prior_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+        """Return the weighted distance between the shapes of a prediction and of the truth.
+
+        Args:
+            outputs: What the network returned in training mode.
+            labels: Class numbers (B, ...); voxels below 0 count as predicted right.
+        """
+        logits = outputs if isinstance(outputs, Tensor) else outputs[0]
+        probabilities = logits.float().softmax(dim=1)
+        if not bool(self.prior.get_buffer("is_fitted")):
+            return probabilities.new_zeros(())
+        truth = to_probabilities(labels.clamp(min=0), self.config.num_classes)
+        reference = torch.where((labels < 0).unsqueeze(1), probabilities.detach(), truth)
+        return self.config.prior_weight * self.prior.distance(probabilities, reference)
