@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -156,11 +158,13 @@ def _read_file(path: Path) -> sitk.Image:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise InputError(f"{path} cannot be read: it is damaged or no {_known_formats()} file") from error
+        raise InputError(f"{path} cannot be read: it is damaged or of another kind than {_known_formats()}") from error
     if "DICOM" in _io_name(reader).upper() or "GDCM" in _io_name(reader).upper():
         return _read_series_of(path, reader)
     if 0 in reader.GetSize():
         raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
+    if path.name.lower().endswith(".gz"):
+        _check_gzip(path)
     try:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
@@ -168,6 +172,16 @@ def _read_file(path: Path) -> sitk.Image:
     except MemoryError as error:
         raise InputError(f"{path} ({reader.GetSize()} voxels) does not fit into memory: crop or resample it") from error
     return image
+
+
+def _check_gzip(path: Path) -> None:
+    """Raise InputError where a gzip file is cut off: ITK reads such NIfTI files as if zeros followed."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**22):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged or cut off ({error}): copy or export it again") from error
 
 
 def _io_name(reader: sitk.ImageFileReader) -> str:

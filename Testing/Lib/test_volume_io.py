@@ -1,0 +1,229 @@
+"""What is written can be read again, by us and by others, at the same place."""
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.geometry import Volume, same_grid
+from UNetSegmentationLib.labels import Code, Label
+from UNetSegmentationLib.volume_io import (
+    read_channels,
+    read_labelmap,
+    read_volume,
+    resample_onto,
+    stem_of,
+    write_labelmap,
+    write_volume,
+)
+
+LABELS = (
+    Label(value=1, name="Ventrikel größer", color=(255, 0, 10)),
+    Label(value=3, name="Lung", color=(0, 128, 255), term=Code(scheme="SCT", value="39607008", meaning="Lung")),
+)
+
+
+def oblique(angles=(20.0, -35.0, 50.0), spacing=(0.7, 1.5, 3.1), flip=1.0):
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * np.array(spacing)
+    affine[:3, 0] *= flip
+    affine[:3, 3] = (-12.5, 33.0, 140.25)
+    return affine
+
+
+def image(dtype=np.int16, shape=(1, 4, 5, 6)):
+    return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("flip", [1.0, -1.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_volume_comes_back_at_the_same_place(tmp_path, suffix, flip, channels):
+    volume = Volume(image(shape=(channels, 4, 5, 6)), oblique(flip=flip))
+    path = tmp_path / f"größe 1{suffix}"
+    write_volume(path, volume)
+    again = read_volume(path)
+    np.testing.assert_array_equal(again.array, volume.array)
+    assert same_grid(again, volume)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(angles=st.tuples(*[st.floats(-90, 90)] * 3), flip=st.sampled_from((1.0, -1.0)))
+def test_nibabel_agrees_on_the_affine(tmp_path, angles, flip):
+    volume = Volume(image(), oblique(angles, flip=flip))
+    write_volume(tmp_path / "a.nii.gz", volume)
+    other = nibabel.load(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(other.affine, volume.affine_ras, atol=1e-3)
+    np.testing.assert_array_equal(np.asarray(other.dataobj).transpose(2, 1, 0), volume.array[0])
+
+
+def test_a_four_dimensional_file_becomes_channels(tmp_path):
+    data = np.random.default_rng(1).random((3, 4, 5, 2), dtype=np.float32)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag((-2.0, -2.0, 3.0, 1.0))), tmp_path / "time.nii.gz")
+    volume = read_volume(tmp_path / "time.nii.gz")
+    assert volume.array.shape == (2, 5, 4, 3)
+    np.testing.assert_array_equal(volume.array, data.transpose(3, 2, 1, 0))
+    assert volume.spacing_mm == (3.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("suffix", [".seg.nrrd", ".nii.gz", ".nrrd", ".mha"])
+def test_a_labelmap_comes_back(tmp_path, suffix):
+    labelmap = np.random.default_rng(2).choice([0, 1, 3], (4, 5, 6)).astype(np.uint8)
+    path = tmp_path / f"out{suffix}"
+    write_labelmap(path, labelmap, affine_ras=oblique(), labels=LABELS)
+    again = read_labelmap(path)
+    np.testing.assert_array_equal(again.array[0], labelmap)
+    assert again.array.dtype == np.uint8
+    assert same_grid(again, Volume(labelmap[None], oblique()))
+
+
+def test_segments_carry_name_colour_value_and_term(tmp_path):
+    labelmap = np.zeros((4, 5, 6), np.uint8)
+    labelmap[1:3, 2:4, 3:6] = 3
+    path = tmp_path / "a.seg.nrrd"
+    write_labelmap(path, labelmap, affine_ras=oblique(), labels=LABELS)
+    header = sitk.ReadImage(str(path))
+    assert header.GetMetaData("Segment0_Name") == "Ventrikel größer"
+    assert header.GetMetaData("Segment1_Name") == "Lung"
+    assert header.GetMetaData("Segment1_LabelValue") == "3"
+    assert header.GetMetaData("Segment1_Color") == "0.000000 0.501961 1.000000"
+    assert header.GetMetaData("Segment1_Extent") == "3 5 2 3 1 2"
+    assert "SCT^39607008^Lung" in header.GetMetaData("Segment1_Tags")
+
+
+def test_label_values_above_255_are_kept(tmp_path):
+    labelmap = np.zeros((2, 3, 4), np.int32)
+    labelmap[0, 0, 0] = 300
+    write_labelmap(tmp_path / "a.nii.gz", labelmap, affine_ras=np.eye(4))
+    assert read_labelmap(tmp_path / "a.nii.gz").array.max() == 300
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_pictures_become_one_channel_of_one_slice(tmp_path, mode):
+    Image.fromarray(np.full((5, 7), 100, np.uint8)).convert(mode).save(tmp_path / "x.png")
+    volume = read_volume(tmp_path / "x.png")
+    assert volume.array.shape == (1, 1, 5, 7)
+    assert (volume.array == 100).all()
+
+
+def test_a_labelmap_of_one_slice_can_be_a_picture(tmp_path):
+    labelmap = np.zeros((1, 5, 7), np.uint8)
+    labelmap[0, 2, 3] = 1
+    write_labelmap(tmp_path / "x.png", labelmap, affine_ras=np.diag((-1.0, -1.0, 1.0, 1.0)))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), labelmap[0])
+    with pytest.raises(InputError, match=r"2 slices.*nii\.gz"):
+        write_labelmap(tmp_path / "x.png", np.zeros((2, 5, 7), np.uint8), affine_ras=np.eye(4))
+
+
+def dicom_series(folder, positions_mm, uid="1.2.3.4"):
+    folder.mkdir(exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for index, z in enumerate(positions_mm):
+        slice_ = sitk.GetImageFromArray(np.full((8, 9), index + 1, np.int16))
+        slice_.SetSpacing((0.5, 0.75))
+        for key, value in {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|0018": f"{uid}.{index}",
+            "0020|000e": uid,
+            "0020|000d": "1.2.3",
+            "0020|0032": f"-10\\-20\\{z}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0020|0013": str(index),
+            "0018|0050": "5",
+            "0008|0060": "CT",
+        }.items():
+            slice_.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{uid}-{index}.dcm"))
+        writer.Execute(slice_)
+
+
+def test_a_dicom_folder_and_any_of_its_files_give_the_whole_series(tmp_path):
+    dicom_series(tmp_path / "été", (10.0, 12.0, 14.0))
+    volume = read_volume(tmp_path / "été")
+    assert volume.shape == (3, 8, 9)
+    # Distances come from the positions (2 mm), not from the slice thickness (5 mm).
+    assert volume.spacing_mm == pytest.approx((2.0, 0.75, 0.5))
+    assert volume.array[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert same_grid(read_volume(tmp_path / "été" / "1.2.3.4-1.dcm"), volume)
+
+
+def test_a_missing_slice_is_noticed(tmp_path):
+    dicom_series(tmp_path / "s", (10.0, 12.0, 16.0, 18.0))
+    with pytest.raises(InputError, match=r"2\.00 to 4\.00 mm apart"):
+        read_volume(tmp_path / "s")
+
+
+def test_a_folder_with_two_series_asks_for_one(tmp_path):
+    dicom_series(tmp_path / "s", (1.0, 2.0), uid="1.2.3.4")
+    dicom_series(tmp_path / "s", (1.0, 2.0, 3.0), uid="1.2.3.5")
+    with pytest.raises(InputError, match="2 DICOM series: name one file"):
+        read_volume(tmp_path / "s")
+    assert read_volume(tmp_path / "s" / "1.2.3.5-0.dcm").shape == (3, 8, 9)
+
+
+def test_channels_on_other_grids_come_onto_the_first(tmp_path):
+    fine = Volume(np.linspace(0, 10, 20, dtype=np.float32).reshape(1, 1, 1, 20).repeat(4, 1).repeat(4, 2), np.eye(4))
+    coarse = Volume(fine.array[..., ::2].copy(), np.diag((2.0, 1.0, 1.0, 1.0)))
+    write_volume(tmp_path / "a_0000.nii.gz", fine)
+    write_volume(tmp_path / "a_0001.nii.gz", coarse)
+    both = read_channels([tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz"])
+    assert both.array.shape == (2, 4, 4, 20)
+    np.testing.assert_allclose(both.array[1, ..., :19], both.array[0, ..., :19], atol=1e-4)
+
+
+def test_resampling_a_labelmap_invents_no_label():
+    labelmap = Volume(np.random.default_rng(3).choice([0, 2, 7], (1, 6, 6, 6)).astype(np.uint8), np.eye(4))
+    grid = Volume(np.zeros((1, 9, 9, 9)), np.diag((0.6, 0.6, 0.6, 1.0)))
+    assert set(np.unique(resample_onto(labelmap, grid, is_labelmap=True).array)) <= {0, 2, 7}
+
+
+def cut(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha", ".png"])
+def test_damaged_files_give_one_sentence(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".png":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(path)
+    else:
+        write_volume(path, Volume(image(shape=(1, 20, 30, 40)), oblique()))
+    cut(path, path.stat().st_size // 2)
+    with pytest.raises(InputError, match=r"damaged|cannot be read"):
+        read_volume(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="0 bytes"):
+        read_volume(path)
+    path.write_bytes(b"not an image at all" * 100)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_volume(path)
+
+
+def test_what_is_no_labelmap_is_refused(tmp_path):
+    write_volume(tmp_path / "x.nii.gz", Volume(np.full((1, 2, 3, 4), 0.5, np.float32), np.eye(4)))
+    with pytest.raises(InputError, match="not whole numbers"):
+        read_labelmap(tmp_path / "x.nii.gz")
+    write_volume(tmp_path / "y.nrrd", Volume(np.zeros((2, 2, 3, 4), np.uint8), np.eye(4)))
+    with pytest.raises(InputError, match="2 channels"):
+        read_labelmap(tmp_path / "y.nrrd")
+
+
+def test_missing_paths_and_unknown_names_are_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_volume(tmp_path / "nothing.nii.gz")
+    with pytest.raises(InputError, match="holds no DICOM"):
+        read_volume(tmp_path)
+    with pytest.raises(InputError, match="end the name in"):
+        write_labelmap(tmp_path / "x.docx", np.zeros((1, 2, 3)), affine_ras=np.eye(4))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "stem"), [("a.b.nii.gz", "a.b"), ("a.seg.nrrd", "a"), ("x.png", "x"), ("dir", "dir")])
+def test_stems(name, stem):
+    assert stem_of(name) == stem
