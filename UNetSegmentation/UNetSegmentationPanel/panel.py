@@ -18,6 +18,10 @@ from . import choices, dependencies, samples, scene_exchange
 from .logic import Jobs, Outcome, Progress, SegmentSettings
 
 ICON_SIZE = 16
+VOLUME_EVENTS = (
+    slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
+    slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+)
 STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
 
@@ -32,6 +36,7 @@ class Panel(VTKObservationMixin):
         self._parameters: Any = None
         self._volumeId: str | None = None
         self._isShown3D = True
+        self._isGuessDue = False
         self._models: list[InstalledModel] = []
         self._choices: choices.Choices | None = None
         self._dependencies = dependencies.findState()
@@ -58,15 +63,15 @@ class Panel(VTKObservationMixin):
         """Show another parameter node; None while the scene is closed."""
         self.removeObservers()
         self._parameters = parameters
+        self._volumeId = None
         self._outcome = None
         if parameters is None:
             self.ui.segmentsTable.setSegmentationNode(None)
             return
-        self._volumeId = _idOf(parameters.inputVolume)
         self._isShown3D = parameters.show3D
-        if parameters.inputVolume is not None and not parameters.preset:
-            self._guessPreset()
+        self._isGuessDue = not parameters.preset
         self.addObserver(parameters.parameterNode, vtkCommand.ModifiedEvent, self._onParametersModified)
+        self._followVolume()
         self.refresh()
 
     def enter(self) -> None:
@@ -182,8 +187,10 @@ class Panel(VTKObservationMixin):
             self.ui.opacitySlider.blockSignals(blocked)
         made = scene_exchange.provenanceOf(segmentation)
         self.ui.provenanceLabel.visible = bool(made)
+        modelId = str(made.get("model_id", "?"))
+        title = next((m.description.title for m in self._models if m.description.id == modelId), modelId)
         self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
-            model=html.escape(str(made.get("model_id", "?"))), device=html.escape(str(made.get("device", "?")))
+            model=title, device=made.get("device", "?")
         )
         self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
 
@@ -230,10 +237,7 @@ class Panel(VTKObservationMixin):
     def _onParametersModified(self, _caller: Any, _event: str) -> None:
         if self._isUpdating or self._parameters is None:
             return
-        volumeId = _idOf(self._parameters.inputVolume)
-        if volumeId != self._volumeId:
-            self._volumeId = volumeId
-            self._outcome = None
+        if _idOf(self._parameters.inputVolume) != self._volumeId:
             self._onVolumeChosen()
         if self._parameters.show3D != self._isShown3D:
             self._isShown3D = self._parameters.show3D
@@ -243,18 +247,36 @@ class Panel(VTKObservationMixin):
 
     def _onVolumeChosen(self) -> None:
         volume, output = self._parameters.inputVolume, self._parameters.outputSegmentation
-        if volume is None:
-            return
-        self._guessPreset()
-        if output is not None and not scene_exchange.belongsTo(output, volume):
+        self._outcome = None
+        self._isGuessDue = True
+        self._followVolume()
+        if volume is not None and output is not None and not scene_exchange.belongsTo(output, volume):
             self._isUpdating = True
             self._parameters.outputSegmentation = None
             self._isUpdating = False
 
+    def _followVolume(self) -> None:
+        """Watch the chosen volume: a node may be chosen before its voxels are there."""
+        former = scene_exchange.nodeById(self._volumeId)
+        volume = self._parameters.inputVolume
+        for event in VOLUME_EVENTS:
+            if former is not None and self.hasObserver(former, event, self._onVolumeModified):
+                self.removeObserver(former, event, self._onVolumeModified)
+            if volume is not None:
+                self.addObserver(volume, event, self._onVolumeModified)
+        self._volumeId = _idOf(volume)
+        self._guessPreset()
+
+    def _onVolumeModified(self, _caller: Any, _event: str) -> None:
+        if self._parameters is not None and not self.jobs.isRunning:
+            self._guessPreset()
+            self.refresh()
+
     def _guessPreset(self) -> None:
         volume = self._parameters.inputVolume
-        if scene_exchange.whyUnusable(volume):
+        if not self._isGuessDue or volume is None or scene_exchange.whyUnusable(volume):
             return
+        self._isGuessDue = False
         self._isUpdating = True
         self._parameters.preset = scene_exchange.guessPreset(volume, choices.modalitiesByPreset())
         self._isUpdating = False

@@ -10,7 +10,6 @@ from UNetSegmentationLib.model_folder import bundled_resources_folder
 
 FOLDER = "Samples"
 IMAGE_SUFFIXES = (".nii.gz", ".nrrd", ".mha", ".png")
-REFERENCE_MARKS = (".seg.nrrd", "_seg.nii.gz", "_labels.nii.gz", "_reference.nii.gz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +21,15 @@ class Sample:
 
 
 def available() -> list[Sample]:
-    """Return the sample images, without the reference segmentations that lie beside them."""
+    """Return the sample images, without the reference segmentations that lie beside them.
+
+    The reference of NAME.nii.gz is NAME_anything.nii.gz or NAME.seg.nrrd.
+    """
     folder = bundled_resources_folder() / FOLDER
     paths = sorted(folder.glob("*")) if folder.is_dir() else []
-    return [
-        Sample(name=path.name.split(".", maxsplit=1)[0], path=path)
-        for path in paths
-        if path.name.endswith(IMAGE_SUFFIXES) and not path.name.endswith(REFERENCE_MARKS)
-    ]
+    images = [path for path in paths if path.name.endswith(IMAGE_SUFFIXES) and not path.name.endswith(".seg.nrrd")]
+    found = [Sample(name=path.name.split(".", maxsplit=1)[0], path=path) for path in images]
+    return [one for one in found if not any(one.name.startswith(f"{other.name}_") for other in found)]
 
 
 def load() -> Any:
