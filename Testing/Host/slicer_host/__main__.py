@@ -1,0 +1,7 @@
+"""`python -m slicer_host`."""
+
+import sys
+
+from slicer_host.command_line import main
+
+sys.exit(main())

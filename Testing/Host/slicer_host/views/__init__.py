@@ -1,0 +1,1 @@
+"""Slice and 3D views: genuine displayable managers drawn offscreen, painted by Qt widgets."""
