@@ -11,6 +11,7 @@ import numpy as np
 from .errors import InputError
 from .presets import PRESETS
 from .presets.contract import NORMALIZATIONS
+from .stages import StagePlan, plan_stages
 
 ORIENTATIONS = ("RAS", "stored")
 
@@ -134,7 +135,6 @@ class Fingerprint:
 PATCH_VOXELS = {2: 256 * 256, 3: 96 * 96 * 96}
 FEATURES = {2: 32, 3: 16}
 MAX_FEATURES = 256
-SMALLEST_BOTTLENECK = 4
 LONGEST_RADIOGRAPH_SIDE = 256
 
 
@@ -142,7 +142,7 @@ def make_plan(fingerprint: Fingerprint, preset: str, *, batch_size: int = 2) -> 
     """Return the plan for a data set; the same fingerprint always gives the same plan.
 
     The target spacing is the median; the patch is the median size at that spacing, shrunk along its longest axes until
-    it fits PATCH_VOXELS, rounded up to what the strides divide.
+    it fits PATCH_VOXELS, rounded up to what the strides divide. Radiographs are brought to one size.
     """
     dimensions = 2 if max(shape[0] for shape in fingerprint.shapes) == 1 else 3
     is_radiograph = dimensions == 2 and PRESETS[preset].dimensions == (2,)
@@ -168,46 +168,33 @@ def make_plan(fingerprint: Fingerprint, preset: str, *, batch_size: int = 2) -> 
 
 
 def network_shape_for(plan: Plan) -> dict[str, Any]:
-    """Return features_per_stage, strides and kernel_sizes for a network trained under a plan, as JSON.
-
-    Each stage halves the axes that are still finest and stay at least SMALLEST_BOTTLENECK long; an axis more than
-    twice as coarse as the finest gets kernels of 1 until the others have caught up.
-    """
-    axes = range(3 - plan.dimensions, 3)
-    size = [float(plan.patch_size[axis]) for axis in axes]
-    spacing = [plan.spacing_mm[axis] or 1.0 for axis in axes]
-    strides, kernels = [[1] * len(size)], [_kernel(spacing)]
-    while True:
-        stride = [
-            2 if extent >= 2 * SMALLEST_BOTTLENECK and step < 2 * min(spacing) else 1
-            for extent, step in zip(size, spacing, strict=True)
-        ]
-        if max(stride) == 1 or len(strides) == 7:
-            break
-        size = [extent / by for extent, by in zip(size, stride, strict=True)]
-        spacing = [step * by for step, by in zip(spacing, stride, strict=True)]
-        strides.append(stride)
-        kernels.append(_kernel(spacing))
-    features = [min(FEATURES[plan.dimensions] * 2**level, MAX_FEATURES) for level in range(len(strides))]
-    return {"features_per_stage": features, "strides": strides, "kernel_sizes": kernels}
+    """Return features_per_stage, strides and kernel_sizes for a network trained under a plan, as JSON."""
+    stages = _stages_of(plan.patch_size, plan.spacing_mm, plan.dimensions)
+    return {
+        "features_per_stage": list(stages.features_per_stage),
+        "strides": [list(stride) for stride in stages.strides],
+        "kernel_sizes": [list(kernel) for kernel in stages.kernel_sizes],
+    }
 
 
-def _kernel(spacing: list[float]) -> list[int]:
-    return [1 if step >= 2 * min(spacing) else 3 for step in spacing]
+def _stages_of(patch_size: Sequence[int], spacing_mm: Sequence[float], dimensions: int) -> StagePlan:
+    first = 3 - dimensions
+    spacing = [step or 1.0 for step in spacing_mm]
+    return plan_stages(
+        patch_size[first:], spacing[first:], base_features=FEATURES[dimensions], max_features=MAX_FEATURES
+    )
 
 
 def _patch_size(size: list[int], spacing_mm: tuple[float, float, float], dimensions: int) -> list[int]:
-    """Shrink the axis of the largest extent in millimetres until the patch fits, then round up to multiples of 8."""
+    """Shrink the axis of the largest extent in millimetres until the patch fits, then round up to the strides."""
     patch = list(size)
     first = 3 - dimensions
-    limit = PATCH_VOXELS[dimensions]
-    while patch[0] * patch[1] * patch[2] > limit:
+    if dimensions == 2:
+        patch[0] = 1
+    while patch[0] * patch[1] * patch[2] > PATCH_VOXELS[dimensions]:
         longest = max(range(first, 3), key=lambda axis: patch[axis] * spacing_mm[axis])
         patch[longest] = max(1, round(patch[longest] * 0.9))
-    for axis in range(first, 3):
-        step = 8 if patch[axis] >= 2 * SMALLEST_BOTTLENECK else 1
-        patch[axis] = -(-patch[axis] // step) * step
-    return [1, *patch[1:]] if dimensions == 2 else patch
+    return [*patch[:first], *_stages_of(patch, spacing_mm, dimensions).patch_size]
 
 
 def _median(rows: Sequence[Sequence[float]]) -> tuple[float, float, float]:
