@@ -81,9 +81,11 @@ class SequenceFusion(SegmentationNetwork):
             raise InputError("an image has no sequence at all: give at least one")
         if self.training and self.config.sequence_dropout:
             present = drop_sequences(present, self.config.sequence_dropout)
-        mask = present.reshape(*present.shape, *(1,) * self.config.dimensions)
-        # NaN marks what is missing from here on, also for the margin that padding adds.
-        return super().forward(torch.where(mask, image, torch.nan))
+        if not present.all():
+            mask = present.reshape(*present.shape, *(1,) * self.config.dimensions)
+            # NaN marks what is missing from here on, also for the margin that padding adds.
+            image = torch.where(mask, image, torch.nan)
+        return super().forward(image)
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) whose missing channels are NaN to logits (B, K, ...)."""
@@ -107,6 +109,8 @@ class SequenceFusion(SegmentationNetwork):
 
 def find_present(image: Tensor) -> Tensor:
     """Return bool (B, C): which channels of image (B, C, ...) hold no NaN."""
+    if image.is_meta:  # without values, to count operations: nothing is missing
+        return torch.ones(image.shape[:2], dtype=torch.bool, device="cpu")
     return ~image.isnan().flatten(2).any(dim=2)
 
 
@@ -130,6 +134,8 @@ def fuse(features: Tensor, present: Tensor) -> Tensor:
         features: (S, B, C, ...), zero where a sequence is missing.
         present: Bool (B, S).
     """
+    if present.all():
+        return torch.cat([features.mean(dim=0), features.var(dim=0, correction=0)], dim=1)
     weights = present.T.reshape(*present.T.shape, *(1,) * (features.ndim - 2)).to(features.dtype)
     count = weights.sum(dim=0)
     mean = (features * weights).sum(dim=0) / count

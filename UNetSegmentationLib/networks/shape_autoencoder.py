@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,7 @@ class AutoencoderConfig:
 class MaskAutoencoder(nn.Module):
     """Describes a whole mask by a few numbers and draws it again from them; it has only ever drawn plausible ones."""
 
+    fitted: Tensor
     scale: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -67,12 +69,17 @@ class MaskAutoencoder(nn.Module):
         )
         self.head = convolution(config.dimensions)(widths[1], config.num_classes, 1)
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         initialise_weights(self)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it has learnt shapes; one without values, made to count operations, passes for fitted."""
+        return self.fitted.is_meta or bool(self.fitted)
 
     def encode(self, masks: Tensor) -> Tensor:
         """Map probabilities (B, K, ...) of whole images of any size to their descriptions (B, latent), float32."""
-        with torch.autocast(masks.device.type, enabled=False):
+        with _full_precision(masks.device):
             masks = masks.to(self.to_latent.weight.dtype)
             resized = F.interpolate(masks, size=(self.config.size,) * self.config.dimensions, mode="area")
             latent: Tensor = self.to_latent(self.downs(resized).flatten(1))
@@ -80,7 +87,7 @@ class MaskAutoencoder(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Map descriptions (B, latent) to logits (B, K, size, ...)."""
-        with torch.autocast(latent.device.type, enabled=False):
+        with _full_precision(latent.device):
             logits: Tensor = self.head(self.ups(self.from_latent(latent).unflatten(1, self.coarsest)))
         return logits
 
@@ -148,7 +155,7 @@ def fit_autoencoder(
         latent = autoencoder.encode(masks.to(device))
         # The mean squared distance of two cases is twice the variance.
         autoencoder.scale.copy_(2 * latent.var(dim=0).sum())
-    autoencoder.get_buffer("is_fitted").fill_(True)
+    autoencoder.fitted.fill_(True)
     return float(loss.detach())
 
 
@@ -179,6 +186,11 @@ def flaw_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
             mask[(slice(None), *box)] *= 1 - strength
             mask[(int(torch.randint(classes, (), generator=generator)), *box)] += strength
     return flawed
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    # Tensors without values know no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -90,7 +90,7 @@ class ShapePriorNetwork(SegmentationNetwork):
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) of any size to logits (B, K, ...), in evaluation mode gated by the prior."""
         logits: Tensor | list[Tensor] = self.network(image)
-        is_gated = not self.training and self.config.gate_strength > 0 and bool(self.prior.get_buffer("is_fitted"))
+        is_gated = not self.training and self.config.gate_strength > 0 and self.prior.is_fitted
         return self.gate(logits) if is_gated and isinstance(logits, Tensor) else logits
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
@@ -133,7 +133,7 @@ class ShapePriorNetwork(SegmentationNetwork):
         """
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
         probabilities = logits.float().softmax(dim=1)
-        if not bool(self.prior.get_buffer("is_fitted")):
+        if not self.prior.is_fitted:
             return probabilities.new_zeros(())
         truth = to_probabilities(labels.clamp(min=0), self.config.num_classes)
         reference = torch.where((labels < 0).unsqueeze(1), probabilities.detach(), truth)
