@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from .errors import InputError
 
@@ -98,8 +98,8 @@ def canonical_order(affine_ras: Array) -> AxisOrder:
     greatest total agreement is taken, so that no two axes claim the same direction.
     """
     directions = affine_ras[:3, :3] / np.linalg.norm(affine_ras[:3, :3], axis=0)
-    patient, stored = linear_sum_assignment(-np.abs(directions))
-    index_of = dict(zip(patient.tolist(), stored.tolist(), strict=True))
+    # The column of each patient axis, of all six ways; scipy's assignment would cost half a second at import.
+    index_of = max(permutations(range(3)), key=lambda columns: float(np.abs(directions[range(3), columns]).sum()))
     # Canonical array axes (D, H, W) are patient axes (S, A, R) = rows 2, 1, 0; stored column j is array axis 2 - j.
     columns = [index_of[row] for row in (2, 1, 0)]
     flips = [bool(directions[row, column] < 0) for row, column in zip((2, 1, 0), columns, strict=True)]
@@ -132,6 +132,52 @@ def index_of_point(affine_ras: Array, point_ras_mm: tuple[float, float, float]) 
     """Return the continuous voxel index (x, y, z) of a point in RAS millimetres."""
     x, y, z, _ = np.linalg.solve(affine_ras, (*point_ras_mm, 1.0))
     return float(x), float(y), float(z)
+
+
+def crop_to_box(
+    volume: Volume, centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]
+) -> tuple[Volume, tuple[slice, slice, slice]]:
+    """Return the part of a volume that encloses a box, and where it lies.
+
+    Args:
+        volume: What to crop, (C, D, H, W); the result is a view of it.
+        centre_ras_mm: Centre of the box.
+        radii_mm: Half its lengths along R, A and S.
+
+    Returns:
+        The cropped volume with its own affine, and the slices of (D, H, W) that it covers. Where the volume is
+        oblique to the patient, these enclose the box.
+
+    Raises:
+        InputError: A radius is not positive, or the box lies outside the volume.
+    """
+    if min(radii_mm) <= 0:
+        raise InputError(f"the region has radii {radii_mm} mm: give three lengths above 0")
+    signs = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1)
+    corners = np.array(centre_ras_mm)[:, None] + np.array(radii_mm)[:, None] * signs
+    index_kji = np.linalg.solve(volume.affine_ras, np.vstack([corners, np.ones(8)]))[2::-1]
+    # Voxel i reaches from i - 0.5 to i + 0.5.
+    first = np.maximum(np.floor(index_kji.min(axis=1) + 0.5), 0).astype(int)
+    last = np.minimum(np.ceil(index_kji.max(axis=1) - 0.5), np.array(volume.shape) - 1).astype(int)
+    if (first > last).any():
+        low, high = _extent_ras_mm(volume)
+        raise InputError(
+            f"the region round {tuple(centre_ras_mm)} lies outside the image, which reaches from "
+            f"R {low[0]:.0f}, A {low[1]:.0f}, S {low[2]:.0f} to R {high[0]:.0f}, A {high[1]:.0f}, S {high[2]:.0f} mm: "
+            "give a centre inside"
+        )
+    depth, height, width = (slice(int(low), int(high) + 1) for low, high in zip(first, last, strict=True))
+    affine = volume.affine_ras.copy()
+    affine[:3, 3] += volume.affine_ras[:3, :3] @ first[::-1]
+    return Volume(volume.array[:, depth, height, width], affine), (depth, height, width)
+
+
+def _extent_ras_mm(volume: Volume) -> tuple[Array, Array]:
+    """Return the smallest and largest R, A, S of the corners of a volume."""
+    ends = [(-0.5, extent - 0.5) for extent in volume.shape[::-1]]
+    corners = np.array(np.meshgrid(*ends)).reshape(3, -1)
+    points = volume.affine_ras[:3, :3] @ corners + volume.affine_ras[:3, 3:]
+    return points.min(axis=1), points.max(axis=1)
 
 
 def same_grid(first: Volume, second: Volume, *, tolerance_mm: float = 1e-3) -> bool:

@@ -11,6 +11,7 @@ from UNetSegmentationLib.geometry import (
     AxisOrder,
     Volume,
     canonical_order,
+    crop_to_box,
     index_of_point,
     resampled_shape,
     same_grid,
@@ -139,3 +140,31 @@ def test_same_grid_notices_a_shift_of_a_hundredth_of_a_millimetre():
 def test_impossible_volumes_are_refused(array, affine, words):
     with pytest.raises(InputError, match=words):
         Volume(array, affine)
+
+
+@given(volumes, st.tuples(*[st.floats(0.01, 20.0)] * 3), st.data())
+def test_a_crop_moves_no_voxel_and_holds_every_voxel_of_the_box(volume, radii, data):
+    before = positions(volume)
+    centre = before[data.draw(st.sampled_from(sorted(before)))]
+    crop, where = crop_to_box(volume, tuple(centre), radii)
+    after = positions(crop)
+    for value, point in after.items():
+        assert point == pytest.approx(before[value], abs=1e-4)
+    inside = {v for v, p in before.items() if all(abs(a - b) <= r for a, b, r in zip(p, centre, radii, strict=True))}
+    assert inside <= after.keys()
+    assert np.array_equal(volume.array[(slice(None), *where)], crop.array)
+
+
+def test_a_crop_along_the_axes_is_the_box_and_no_more():
+    volume = Volume(numbered((10, 10, 10)), affine_of((2.0, 1.0, 1.0)))
+    crop, where = crop_to_box(volume, (8.0, 5.0, 5.0), (2.0, 1.4, 0.5))
+    assert where == (slice(5, 6), slice(4, 7), slice(3, 6))
+    assert crop.shape == (1, 3, 3)
+
+
+def test_a_crop_outside_the_volume_says_how_far_it_reaches():
+    volume = Volume(numbered((4, 4, 4)), affine_of((1.0, 1.0, 1.0)))
+    with pytest.raises(InputError, match=r"outside the image, which reaches from R -0"):
+        crop_to_box(volume, (50.0, 0.0, 0.0), (5.0, 5.0, 5.0))
+    with pytest.raises(InputError, match=r"radii .* above 0"):
+        crop_to_box(volume, (0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
