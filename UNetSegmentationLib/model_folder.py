@@ -15,6 +15,7 @@ from .errors import InputError
 from .files import write_text
 from .labels import Label
 from .planning import Plan
+from .presets import PRESETS
 
 SCHEMA_VERSION = 1
 DESCRIPTION_FILE = "model.json"
@@ -202,6 +203,24 @@ def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> Insta
             return model
     known = ", ".join(model.description.id for model in models) or "none is installed"
     raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")
+
+
+def check_image_fits(description: ModelDescription, *, channels: int, shape: tuple[int, int, int]) -> None:
+    """Raise InputError where a model cannot take an image of so many channels and sizes (D, H, W)."""
+    names = ", ".join(channel.name for channel in description.channels)
+    if channels != len(description.channels):
+        raise InputError(
+            f"the image has {channels} channel(s), model '{description.id}' needs "
+            f"{len(description.channels)} ({names}): give one file a channel, in this order"
+        )
+    is_flat = shape[0] == 1
+    if description.plan.dimensions == 3 and is_flat:
+        raise InputError(f"the image is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images")
+    if PRESETS[description.preset].dimensions == (2,) and not is_flat:
+        raise InputError(
+            f"the image has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
+            "choose a model for 3D volumes"
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -19,9 +19,9 @@ from .devices import choose_device
 from .errors import CancelledError, InputError
 from .geometry import Array, Volume
 from .labels import Label
-from .postprocess import apply_steps
+from .model_folder import check_image_fits
+from .postprocess import apply_steps, parse_step
 from .preprocessing import PreparedVolume, prepare
-from .presets import PRESETS
 from .sliding_window import labelmap_on_grid, predict_logits, probabilities_on_grid
 
 Progress = Callable[[float, str], None]
@@ -97,6 +97,8 @@ class Predictor:
             CancelledError: `is_cancelled` said so.
         """
         plan, steps = self.description.plan, self.description.postprocess if postprocess is None else postprocess
+        for step in steps:  # a misspelt step must not cost the whole computation first
+            parse_step(step)
         clock = _Clock(on_progress, is_cancelled)
         with clock.stage("Preparing the image", _PREPARING):
             clean, warnings = self.check(volume)
@@ -113,9 +115,11 @@ class Predictor:
                 is_cancelled=is_cancelled,
             )
         with clock.stage("Finishing", _FINISHING):
-            labelmap = self._label_values(labelmap_on_grid(logits, prepared.shape))
+            labelmap = self._label_values(labelmap_on_grid(logits, prepared.shape, is_cancelled=is_cancelled))
             labelmap = np.ascontiguousarray(prepared.order.undo(labelmap))
-            labelmap = apply_steps(labelmap, volume.spacing_mm, steps)
+            for step in steps:
+                clock.stop_if_cancelled()
+                labelmap = apply_steps(labelmap, volume.spacing_mm, (step,))
             probabilities = self._probabilities(logits, prepared) if with_probabilities else None
         clock.finish()
         if not labelmap.any():
@@ -137,23 +141,7 @@ class Predictor:
         Raises:
             InputError: Wrong number of channels or dimensions, or no finite, varying values.
         """
-        description = self.description
-        names = ", ".join(channel.name for channel in description.channels)
-        if volume.channels != len(description.channels):
-            raise InputError(
-                f"the image has {volume.channels} channel(s), model '{description.id}' needs "
-                f"{len(description.channels)} ({names}): give one file a channel, in this order"
-            )
-        is_flat = volume.shape[0] == 1
-        if description.plan.dimensions == 3 and is_flat:
-            raise InputError(
-                f"the image is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images"
-            )
-        if PRESETS[description.preset].dimensions == (2,) and not is_flat:
-            raise InputError(
-                f"the image has {volume.shape[0]} slices, model '{description.id}' needs a single 2D image: "
-                "choose a model for 3D volumes"
-            )
+        check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
         array, warnings = _without_gaps(volume.array)
         return Volume(array, volume.affine_ras), warnings + self._doubts(volume)
 
@@ -205,8 +193,7 @@ class _Clock:
     @contextmanager
     def stage(self, name: str, share: tuple[float, float]) -> Iterator[Callable[[float], None]]:
         """Time a stage that covers `share` of the progress bar; gives a function that takes the stage's own share."""
-        if self._is_cancelled and self._is_cancelled():
-            raise CancelledError("cancelled")
+        self.stop_if_cancelled()
         start, end = share
 
         def report(fraction: float) -> None:
@@ -218,6 +205,11 @@ class _Clock:
         yield report
         self.duration_s[name] = perf_counter() - began
         report(1.0)
+
+    def stop_if_cancelled(self) -> None:
+        """Raise CancelledError where the job was cancelled."""
+        if self._is_cancelled and self._is_cancelled():
+            raise CancelledError("cancelled")
 
     def finish(self) -> None:
         """Add the total."""

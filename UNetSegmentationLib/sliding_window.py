@@ -97,11 +97,20 @@ def predict_logits(
         return total.div_(weight_sum)[(slice(None), *inner)]
 
 
-def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], *, slices_at_once: int = 16) -> Array:
+def labelmap_on_grid(
+    logits: Tensor,
+    shape: tuple[int, int, int],
+    *,
+    slices_at_once: int = 16,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Array:
     """Return the label of the highest logit (K, d, h, w) on a grid of sizes `shape` over the same extent.
 
     Logits are interpolated linearly, a few slices and one class at a time, so that the full-resolution logits of all
     classes never exist together.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
     """
     dtype = np.uint8 if len(logits) <= 256 else np.uint16
     labelmap = np.empty(shape, dtype=dtype)
@@ -110,6 +119,8 @@ def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], *, slices_at_o
         best, label = _interpolated_slices(logits[0], shape, rows), None
         label = torch.zeros_like(best, dtype=torch.int16)
         for index in range(1, len(logits)):
+            if is_cancelled and is_cancelled():
+                raise CancelledError("cancelled")
             candidate = _interpolated_slices(logits[index], shape, rows)
             is_better = candidate > best
             label[is_better] = index
