@@ -48,3 +48,10 @@ def choose_device(name: str) -> torch.device:
     if chosen not in known:
         raise InputError(f"there is no device '{name}' here: choose auto or one of {', '.join(known)}")
     return torch.device(chosen)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on a device or in the computer itself."""
+    # On the CPU torch raises a bare RuntimeError; its allocator's name is all that tells it from others.
+    is_allocator = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+    return is_allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
