@@ -1,0 +1,112 @@
+"""Cases are found, kept whole by subject, and prepared without inventing labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from UNetSegmentationLib.dataset import (
+    find_cases,
+    fingerprint_of,
+    label_values,
+    prepare_case,
+    read_case,
+    read_labels_of,
+    split_by_subject,
+)
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.planning import make_plan
+from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+
+
+def write_case(folder, name, *, channels=1, images="images", labels="labels", shape=(6, 7, 8)):
+    rng = np.random.default_rng(len(name))
+    for channel in range(channels):
+        suffix = f"_{channel:04d}" if channels > 1 else ""
+        array = rng.normal(100, 20, (1, *shape)).astype(np.float32)
+        write_volume(folder / images / f"{name}{suffix}.nii.gz", Volume(array, np.eye(4)))
+    labelmap = np.zeros(shape, np.uint8)
+    labelmap[2:4, 2:5, 3:6] = 1
+    labelmap[3, 3, 4] = 2
+    write_labelmap(folder / labels / f"{name}.nii.gz", labelmap, affine_ras=np.eye(4))
+
+
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("imagesTr", "labelsTr")])
+def test_both_layouts_are_read(tmp_path, images, labels):
+    for name in ("a", "b"):
+        write_case(tmp_path, name, channels=2, images=images, labels=labels)
+    cases = find_cases(tmp_path)
+    assert [case.id for case in cases] == ["a", "b"]
+    assert [path.name for path in cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert label_values(cases) == [1, 2]
+
+
+def test_a_name_that_ends_in_four_digits_is_no_channel(tmp_path):
+    write_case(tmp_path, "scan_2024")
+    assert [case.id for case in find_cases(tmp_path)] == ["scan_2024"]
+
+
+def test_no_subject_is_in_two_folds(tmp_path):
+    names = [f"c{index:02d}" for index in range(12)]
+    for name in names:
+        write_case(tmp_path, name, shape=(5, 6, 7))
+    rows = ["case,subject", *(f"{name},S{index // 3}" for index, name in enumerate(names))]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    folds = split_by_subject(find_cases(tmp_path), folds=3)
+    subjects = [{case.subject for case in fold} for fold in folds]
+    assert set.union(*subjects) == {"S0", "S1", "S2", "S3"}
+    assert sum(map(len, subjects)) == 4
+    assert sorted(case.id for fold in folds for case in fold) == names
+    with pytest.raises(InputError, match="4 subject"):
+        split_by_subject(find_cases(tmp_path), folds=5)
+
+
+def test_names_come_from_labels_json_or_nnunet_or_numbers(tmp_path):
+    assert [label.name for label in read_labels_of(tmp_path, [1, 5])] == ["Label 1", "Label 5"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Lung": 1, "Heart": 2}}))
+    assert [label.name for label in read_labels_of(tmp_path, [1, 2])] == ["Lung", "Heart"]
+    (tmp_path / "labels.json").write_text(json.dumps([{"value": 1, "name": "Left lung", "color": [1, 2, 3]}]))
+    assert read_labels_of(tmp_path, [1])[0].color == (1, 2, 3)
+    with pytest.raises(InputError, match=r"values \[2\]"):
+        read_labels_of(tmp_path, [1, 2])
+    (tmp_path / "labels.json").write_text("[{]")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_labels_of(tmp_path, [1])
+
+
+def test_a_labelmap_of_another_size_is_named(tmp_path):
+    write_case(tmp_path, "a")
+    write_labelmap(tmp_path / "labels" / "a.nii.gz", np.ones((9, 9, 9), np.uint8), affine_ras=np.eye(4))
+    with pytest.raises(InputError, match="case 'a'.*do not belong together"):
+        read_case(find_cases(tmp_path)[0])
+
+
+def test_an_incomplete_case_is_named(tmp_path):
+    write_case(tmp_path, "a", channels=2)
+    write_case(tmp_path, "b", channels=3)
+    with pytest.raises(InputError, match="'a' has 2"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.parametrize("made", [(), ("images",), ("images", "labels")])
+def test_folders_without_cases_are_refused(tmp_path, made):
+    for name in made:
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="has no folder|no image in"):
+        find_cases(tmp_path)
+
+
+def test_preparing_a_case_numbers_its_classes(tmp_path):
+    write_case(tmp_path, "a")
+    cases = find_cases(tmp_path)
+    fingerprint = fingerprint_of(cases)
+    plan = make_plan(fingerprint, "mri")
+    labels = read_labels_of(tmp_path, [1, 2])[::-1]
+    prepared = prepare_case(cases[0], plan, labels)
+    # Labels stand in the order (2, 1): class 1 is value 2.
+    assert prepared.labels[3, 3, 4] == 1
+    assert (prepared.labels == 2).sum() == 17
+    assert len(prepared.foreground) == 18
+    assert fingerprint.shapes == ((6, 7, 8),)
+    assert fingerprint.foreground[0]["lower"] < fingerprint.foreground[0]["mean"] < fingerprint.foreground[0]["upper"]

@@ -1,0 +1,95 @@
+"""A model folder says what it is, or why it cannot be used."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.labels import Code, Label
+from UNetSegmentationLib.model_folder import (
+    Channel,
+    ModelDescription,
+    find_model,
+    list_models,
+    read_description,
+    sha256_of,
+    write_description,
+)
+from UNetSegmentationLib.planning import Normalization, Plan
+
+PLAN = Plan(
+    dimensions=3,
+    spacing_mm=(1.0, 1.0, 1.0),
+    patch_size=(8, 8, 8),
+    batch_size=2,
+    orientation="RAS",
+    normalization=(Normalization(scheme="zscore"),),
+)
+DESCRIPTION = ModelDescription(
+    id="a-model",
+    title="Größe",
+    network="unet",
+    network_config={"in_channels": 1, "num_classes": 2},
+    plan=PLAN,
+    preset="mri",
+    channels=(Channel(name="T1", modality="MR"),),
+    labels=(Label(value=1, name="Lung", color=(1, 2, 3), term=Code(scheme="SCT", value="39607008", meaning="Lung")),),
+    figures={"cases": 2, "labels": {"Lung": {"dice": 0.9}}},
+)
+
+
+def test_a_description_comes_back_as_it_was(tmp_path):
+    write_description(tmp_path, DESCRIPTION)
+    assert read_description(tmp_path) == DESCRIPTION
+    assert DESCRIPTION.mean_dice == 0.9
+
+
+def test_models_are_found_by_id_by_folder_and_in_the_order_of_folders(tmp_path):
+    for parent, title in (("mine", "mine"), ("bundled", "theirs")):
+        (tmp_path / parent / "m").mkdir(parents=True)
+        write_description(tmp_path / parent / "m", replace(DESCRIPTION, title=title))
+    (tmp_path / "mine" / "broken").mkdir()
+    (tmp_path / "mine" / "broken" / "model.json").write_text("{")
+    folders = [tmp_path / "mine", tmp_path / "bundled", tmp_path / "none"]
+    assert [model.description.title for model in list_models(folders)] == ["mine"]
+    assert find_model("a-model", folders=folders).folder == tmp_path / "mine" / "m"
+    assert find_model(str(tmp_path / "bundled" / "m")).description.title == "theirs"
+    with pytest.raises(InputError, match="no model 'other'.*a-model"):
+        find_model("other", folders=folders)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema_version": 99}, "schema_version is 99"),
+        ({"id": "../evil"}, "id '../evil' is not allowed"),
+        ({"labels": []}, "at least one label"),
+        ({"channels": []}, "0 channels but 1 normalizations"),
+        ({"plan": {"dimensions": 3}}, "missing or of the wrong kind"),
+        ({"surprise": 1}, "missing or of the wrong kind"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_in_words(tmp_path, change, words):
+    (tmp_path / "model.json").write_text(json.dumps({**DESCRIPTION.to_dict(), **change}))
+    with pytest.raises(InputError, match=words):
+        read_description(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00\xff"])
+def test_damaged_json_is_refused(tmp_path, text):
+    (tmp_path / "model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read as a model"):
+        read_description(tmp_path)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is not a model folder"):
+        read_description(tmp_path)
+
+
+def test_the_checksum_is_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert (
+        sha256_of(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )  # FIPS 180-2, B.1

@@ -1,0 +1,182 @@
+"""Training learns, can be stopped and resumed without a trace, and draws the same patches again."""
+
+import numpy as np
+import pytest
+import torch
+
+from UNetSegmentationLib.augmentation import AugmentationConfig
+from UNetSegmentationLib.dataset import PreparedCase
+from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.networks import build_network
+from UNetSegmentationLib.planning import Normalization, Plan
+from UNetSegmentationLib.training import CHECKPOINT_FILE, PatchSource, TrainingOptions, crop_or_pad, train
+
+PLAN = Plan(
+    dimensions=3,
+    spacing_mm=(1.0, 1.0, 1.0),
+    patch_size=(8, 8, 8),
+    batch_size=2,
+    orientation="RAS",
+    normalization=(Normalization(scheme="zscore"),),
+)
+CPU = torch.device("cpu")
+
+
+def network(**options):
+    torch.manual_seed(0)
+    return build_network("unet", {"in_channels": 1, "num_classes": 2, "features_per_stage": [4, 8], **options})
+
+
+def cases(number=3, shape=(10, 11, 12)):
+    made = []
+    for index in range(number):
+        generator = torch.Generator().manual_seed(index)
+        labels = torch.zeros(shape, dtype=torch.int16)
+        first = torch.randint(1, 5, (3,), generator=generator).tolist()
+        labels[tuple(slice(start, start + 5) for start in first)] = 1
+        image = labels.float()[None] * 2 + torch.randn(1, *shape, generator=generator) * 0.3
+        made.append(PreparedCase(id=f"c{index}", image=image, labels=labels, foreground=labels.nonzero().short()))
+    return made
+
+
+def run(folder, *, steps=6, net=None, stop_at=None, augmentation=None, **options):
+    net = net or network()
+    seen = []
+    stop = {"now": False}
+    try:
+        for event in train(
+            net,
+            cases(),
+            cases(1),
+            PLAN,
+            options=TrainingOptions(steps=steps, precision="float32", validate_every=0, **options),
+            augmentation=augmentation or AugmentationConfig(),
+            folder=folder,
+            device=CPU,
+            is_cancelled=lambda: stop["now"],
+        ):
+            seen.append(event)
+            stop["now"] = event["event"] == "step" and event["step"] == stop_at
+    except CancelledError:
+        seen.append({"event": "cancelled"})
+    return net, seen
+
+
+def test_a_network_learns_a_bright_cube(tmp_path):
+    _, events = run(tmp_path, steps=80, augmentation=AugmentationConfig.none(), learning_rate=1e-2, ema_decay=0.9)
+    assert events[-2]["dice"][0] > 0.9
+    losses = [event["loss"] for event in events if event["event"] == "step"]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_resumed_equals_uninterrupted(tmp_path, dropout):
+    whole, _ = run(tmp_path / "whole", net=network(dropout=dropout))
+    _, first = run(tmp_path / "parts", net=network(dropout=dropout), stop_at=3)
+    assert first[-1]["event"] == "cancelled"
+    resumed, rest = run(tmp_path / "parts", net=network(dropout=dropout))
+    assert rest[0]["is_resumed"]
+    assert [event["step"] for event in rest if event["event"] == "step"] == [4, 5, 6]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_the_same_seed_trains_the_same_network_and_another_seed_another(tmp_path):
+    first, second, third = (run(tmp_path / str(index), seed=seed)[0] for index, seed in enumerate((7, 7, 8)))
+    weights = [net.state_dict()["decoder.heads.0.weight"] for net in (first, second, third)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_time_budget_ends_the_training_and_the_rate_falls_with_it(tmp_path):
+    _, events = run(tmp_path, steps=100_000, minutes=2 / 60)
+    steps = [event for event in events if event["event"] == "step"]
+    assert events[-1]["event"] == "end"
+    assert 1.5 < events[-1]["elapsed_s"] < 6
+    assert steps[-1]["learning_rate"] < 0.2 * steps[0]["learning_rate"]
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
+    run(tmp_path, stop_at=2)
+    with pytest.raises(InputError, match="damaged or another network's"):
+        run(tmp_path, net=network(features_per_stage=[4, 8, 16]))
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"\x08\x00\x00\x00")
+    with pytest.raises(InputError, match="damaged or another network's"):
+        run(tmp_path)
+
+
+def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
+    empty = [
+        PreparedCase(id="e", image=torch.zeros(1, 8, 8, 8), labels=torch.zeros(8, 8, 8), foreground=torch.zeros(0, 3))
+    ]
+    with pytest.raises(InputError, match="no training case holds a labelled voxel"):
+        next(
+            train(
+                network(),
+                empty,
+                [],
+                PLAN,
+                options=TrainingOptions(),
+                augmentation=AugmentationConfig(),
+                folder=tmp_path,
+                device=CPU,
+            )
+        )
+
+
+def test_patches_hold_the_foreground_as_often_as_asked():
+    big = cases(1, shape=(40, 40, 40))
+    for share, low, high in ((0.0, 0.0, 0.3), (1.0, 1.0, 1.0)):
+        source = PatchSource(big, PLAN, TrainingOptions(foreground_share=share), AugmentationConfig.none())
+        hits = [bool((labels > 0).any()) for step in range(20) for labels in source.batch(step)[1]]
+        source.close()
+        assert low <= np.mean(hits) <= high
+
+
+def test_a_2d_plan_gives_2d_batches():
+    flat = [
+        PreparedCase(
+            id="f",
+            image=torch.randn(1, 1, 20, 20),
+            labels=torch.zeros(1, 20, 20, dtype=torch.int16),
+            foreground=torch.zeros(0, 3),
+        )
+    ]
+    plan = Plan(
+        dimensions=2,
+        spacing_mm=(0.0, 0.0, 0.0),
+        patch_size=(1, 16, 12),
+        batch_size=3,
+        orientation="stored",
+        normalization=(Normalization(scheme="percentile"),),
+    )
+    source = PatchSource(flat, plan, TrainingOptions(), AugmentationConfig(mirror_axes=(2,)))
+    image, labels = source.batch(0)
+    source.close()
+    assert image.shape == (3, 1, 16, 12)
+    assert labels.shape == (3, 16, 12)
+
+
+def test_a_window_beyond_the_border_is_filled_with_zeros():
+    array = torch.arange(27).reshape(1, 3, 3, 3) + 1
+    window = crop_or_pad(array, (-1, 1, 2), (3, 2, 4))
+    assert window[0, 0].eq(0).all()
+    assert window[0, 1:, :, 0].tolist() == array[0, :2, 1:3, 2].tolist()
+    assert window[0, :, :, 1:].eq(0).all()
+    assert crop_or_pad(array, (9, 9, 9), (2, 2, 2)).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"minutes": 0.0}, "minutes is 0"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"foreground_share": 2.0}, "foreground_share"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"precision": "int4"}, "precision is 'int4'"),
+    ],
+)
+def test_impossible_options_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        TrainingOptions(**options)
