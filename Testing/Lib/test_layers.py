@@ -44,7 +44,7 @@ LAYERS = (
         "importers",
         "feature_view",
     },
-    {"worker", "cli", "__main__"},
+    {"worker", "worker_jobs", "cli", "__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
