@@ -236,54 +236,49 @@ def _start(source: Sequence[int], output_size: Size) -> Size:
 
 
 def _sample(image: Tensor, labels: Tensor, params: SpatialParams, start: Size) -> tuple[Tensor, Tensor]:
-    index = _source_index(params, start, image.device)
+    grid = _source_grid(params, start, labels.shape, image.device)
     # Shifted by the outside label, so that the zeros of the padding mean it.
     shifted = (labels - params.outside_label).to(torch.float32)[None]
-    if params.flat_axis is None:
-        moved, moved_labels = _grid_sample(image, shifted, index, labels.shape)
+    flat = params.flat_axis
+    if flat is None:
+        moved, moved_labels = _grid_sample(image, shifted, grid)
     else:
-        first, extent = start[params.flat_axis], params.output_size[params.flat_axis]
-        slices = [t.narrow(params.flat_axis + 1, first, extent) for t in (image, shifted)]
-        moved, moved_labels = _sample_slices(slices[0], slices[1], index, flat=params.flat_axis)
+        # All slices across the flat axis are sampled at the same in-plane positions: they become channels.
+        extent = params.output_size[flat]
+        stacks = [t.narrow(flat + 1, start[flat], extent).movedim(flat + 1, 1).flatten(0, 1) for t in (image, shifted)]
+        sampled = _grid_sample(stacks[0], stacks[1], grid)
+        moved, moved_labels = (t.reshape(-1, extent, *t.shape[1:]).movedim(1, flat + 1) for t in sampled)
     return moved, moved_labels[0].to(labels.dtype) + params.outside_label
 
 
-def _sample_slices(image: Tensor, labels: Tensor, index: Tensor, *, flat: int) -> tuple[Tensor, Tensor]:
-    """Sample every slice across the flat axis at the same in-plane positions: slices become channels."""
-    plane = [axis for axis in range(3) if axis != flat]
-    in_plane = index[plane].select(flat + 1, 0)
-    stacks = [t.movedim(flat + 1, 1).flatten(0, 1) for t in (image, labels)]
-    moved = _grid_sample(stacks[0], stacks[1], in_plane, [labels.shape[axis + 1] for axis in plane])
-    extent = labels.shape[flat + 1]
-    first, second = (t.reshape(-1, extent, *t.shape[1:]).movedim(1, flat + 1) for t in moved)
-    return first, second
-
-
-def _grid_sample(image: Tensor, labels: Tensor, index: Tensor, source: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Sample channels (C, ...) at source voxel indices (axes, ...): image linearly, labels at the nearest voxel."""
-    normalised = [
-        index[axis] * (2.0 / max(extent - 1, 1)) - 1.0 if extent > 1 else torch.zeros_like(index[axis])
-        for axis, extent in enumerate(source)
-    ]
-    grid = torch.stack(normalised[::-1], dim=-1)[None]
-    moved = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
-    moved_labels = F.grid_sample(labels[None], grid, mode="nearest", padding_mode="zeros", align_corners=True)[0]
+def _grid_sample(image: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample channels (C, ...) at positions (..., axes): image linearly, labels at the nearest voxel."""
+    moved = F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
+    moved_labels = F.grid_sample(labels[None], grid[None], mode="nearest", padding_mode="zeros", align_corners=True)[0]
     return moved, moved_labels
 
 
-def _source_index(params: SpatialParams, start: Size, device: torch.device) -> Tensor:
-    """Return the voxel index (3, D, H, W) in the source of every voxel of the output."""
+def _source_grid(params: SpatialParams, start: Size, source: Sequence[int], device: torch.device) -> Tensor:
+    """Return where each voxel of the output lies in the source, as `grid_sample` counts: -1 to 1, last axis first.
+
+    The shape is (D, H, W, 3); with a flat axis that axis is missing, in the size and in the positions.
+    """
+    axes = [axis for axis in (2, 1, 0) if axis != params.flat_axis]
     size = [1 if axis == params.flat_axis else extent for axis, extent in enumerate(params.output_size)]
     spacings = torch.tensor(params.spacing_mm, device=device)
-    weights = torch.tensor(params.matrix, device=device) * spacings / spacings[:, None]
+    # An axis of one voxel has one position, 0.
+    factors = torch.tensor([2 / (extent - 1) if extent > 1 else 0.0 for extent in source], device=device)
     centre = torch.tensor([s + (extent - 1) / 2 for s, extent in zip(start, size, strict=True)], device=device)
-    index = centre[:, None, None, None]
+    weights = torch.tensor(params.matrix, device=device) * spacings * (factors / spacings)[:, None]
+    grid = (centre * factors - (factors > 0).float())[axes, None, None, None]
     for axis, extent in enumerate(size):
         offsets = torch.arange(extent, device=device, dtype=torch.float32) - (extent - 1) / 2
-        view = [3, 1, 1, 1]
+        view = [len(axes), 1, 1, 1]
         view[axis + 1] = extent
-        index = index + (weights[:, axis, None] * offsets).reshape(view)
+        grid = grid + (weights[axes, axis, None] * offsets).reshape(view)
     if params.elastic_mm:
         control = torch.tensor(params.elastic_mm, device=device).reshape(3, *params.elastic_size)
-        index = index + bspline_field(control / spacings[:, None, None, None], size)
-    return index
+        grid = grid + bspline_field((control * (factors / spacings)[:, None, None, None])[axes], size)
+    if params.flat_axis is not None:
+        grid = grid.squeeze(params.flat_axis + 1)
+    return grid.movedim(0, -1)

@@ -23,10 +23,11 @@ def per_channel(values: tuple[float, ...], image: Tensor) -> Tensor:
 
 def restore_mean_and_deviation(changed: Tensor, image: Tensor) -> Tensor:
     """Shift and stretch every channel of `changed` (C, D, H, W) to the mean and deviation that it has in `image`."""
-    deviation, mean = torch.std_mean(image, SPATIAL, keepdim=True, correction=0)
-    new_deviation, new_mean = torch.std_mean(changed, SPATIAL, keepdim=True, correction=0)
+    # std and mean one by one: std_mean takes ten times as long on a CPU (torch 2.13).
+    deviation, new_deviation = (t.std(SPATIAL, keepdim=True, correction=0) for t in (image, changed))
     factor = deviation / new_deviation.clamp(min=1e-6)
-    return changed.mul(factor).add_(mean - new_mean * factor)
+    shift = image.mean(SPATIAL, keepdim=True) - changed.mean(SPATIAL, keepdim=True) * factor
+    return changed.mul(factor).add_(shift)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +85,11 @@ class Remap:
         low, high = (bound.reshape(-1, 1, 1, 1) for bound in _percentiles(image))
         pieces = len(self.values[0]) - 1
         place = (image - low).mul_(pieces / (high - low).clamp(min=1e-6)).clamp_(0, pieces)
-        knot = place.to(torch.int64).clamp_(max=pieces - 1)
-        share = place.sub_(knot)
         table = torch.tensor(self.values, device=image.device)
-        steps = table[:, 1:] - table[:, :-1]
-        remapped = torch.empty_like(image)
-        for channel in range(image.shape[0]):
-            piece = knot[channel].flatten()
-            left = table[channel].index_select(0, piece)
-            line = left.addcmul_(steps[channel].index_select(0, piece), share[channel].flatten())
-            remapped[channel] = line.reshape(image.shape[1:])
+        # A sum over the pieces: looking up each voxel's piece takes several times as long on a CPU.
+        remapped = torch.zeros_like(image)
+        for piece, rise in enumerate(table.diff(dim=1).unbind(1)):
+            remapped.addcmul_((place - piece).clamp_(0, 1), rise.reshape(-1, 1, 1, 1))
         return restore_mean_and_deviation(remapped, image)
 
 
