@@ -30,6 +30,9 @@ SMALLEST = 1e-8
 class DenseCRF:
     """Draw probabilities towards the edges of the image; parts thinner than the kernels may vanish.
 
+    The kernels take the probabilities at their word: it helps where these are calibrated, and shrinks small structures
+    where they are less sure than they should be (Testing/Benchmarks/bench_crf.py measures both).
+
     Attributes:
         weight_smooth: Weight of the Gaussian kernel of position.
         theta_smooth_mm: Its standard deviation.
