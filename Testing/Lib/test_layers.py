@@ -29,7 +29,16 @@ LAYERS = (
             "planning",
             "metrics",
         ),
-        *("postprocess", "protocol", "model_folder", "model_card", "stages", "training_record", "case_library"),
+        *(
+            "postprocess",
+            "protocol",
+            "model_folder",
+            "model_card",
+            "stages",
+            "training_record",
+            "training_curve",
+            "case_library",
+        ),
     },
     {"networks", "losses", "preprocessing", "augmentation", "checkpoint", "devices", "probability_steps"},
     {
