@@ -20,9 +20,11 @@ from .dataset import PreparedCase
 from .errors import CancelledError, InputError
 from .files import atomic_path
 from .losses import LOSSES, DeepSupervisionLoss
+from .metrics import evaluate_case
 from .networks import SegmentationNetwork
 from .planning import Plan
 from .sliding_window import predict_logits
+from .training_record import describe_validation
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -117,7 +119,7 @@ def train(
         is_cancelled: Asked at every step; the checkpoint is written before the loop ends.
 
     Yields:
-        Events: {"event": "start" | "step" | "validation" | "end", "step": ..., "elapsed_s": ..., ...}.
+        Events as training_record lists them; figures of a validation stand by class number, 1 for the first label.
 
     Raises:
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
@@ -315,35 +317,26 @@ def _share_left(state: LoopState, options: TrainingOptions) -> float:
 def _validation_event(
     state: LoopState, cases: Sequence[PreparedCase], plan: Plan, device: torch.device
 ) -> dict[str, Any]:
-    """Return the Dice of the averaged weights per case and class, on the network's grid."""
+    """Return the figures of the averaged weights per case and class, on the network's grid."""
     current = {name: value.clone() for name, value in state.network.state_dict().items()}
     state.network.load_state_dict(state.average)
     state.network.eval()
+    spacing_mm = [step or 1.0 for step in plan.spacing_mm]
     figures = {}
     for case in cases:
         logits = predict_logits(
             state.network, case.image.to(device), patch_size=plan.patch_size, dimensions=plan.dimensions
         )
-        figures[case.id] = _dice_per_class(logits.argmax(dim=0).cpu(), case.labels, len(logits))
+        found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
+        figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
     state.network.load_state_dict(current)
     state.network.train()
-    rows = list(figures.values())
-    dice = [_mean([row[index] for row in rows]) for index in range(len(rows[0]))] if rows else []
-    return {"event": "validation", "step": state.step, "elapsed_s": state.elapsed_s, "dice": dice, "cases": figures}
-
-
-def _dice_per_class(prediction: Tensor, reference: Tensor, num_classes: int) -> list[float | None]:
-    values: list[float | None] = []
-    for index in range(1, num_classes):
-        found, wanted = prediction == index, reference == index
-        total = int(found.sum() + wanted.sum())
-        values.append(2 * int((found & wanted).sum()) / total if total else None)
-    return values
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None
+    return {
+        "event": "validation",
+        "step": state.step,
+        "elapsed_s": state.elapsed_s,
+        **describe_validation(figures),
+    }
 
 
 def _copy_of(network: nn.Module) -> dict[str, Tensor]:
