@@ -43,8 +43,8 @@ def add_python_half() -> None:
         if name.startswith("slicer_core."):
             sys.modules.setdefault(f"{name.removeprefix('slicer_core.')}Python", module)
     slicer.selfTests = {}
-    for name in ("i18n", "packaging", "ScriptedLoadableModule", "parameterNodeWrapper"):
-        if name == "packaging" and not (Path(folder) / "packaging.py").exists():
+    for name in ("i18n", "packaging", "ScriptedLoadableModule", "parameterNodeWrapper", "testing"):
+        if name in ("packaging", "testing") and not (Path(folder) / f"{name}.py").exists():
             continue
         importlib.import_module(f"slicer.{name}")
 
