@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import Any
 
 from .dataset import Case, read_case
-from .metrics import evaluate_case
+from .labels import Label
+from .metrics import evaluate_case, summarize
 from .prediction import Predictor
 
 
@@ -38,16 +39,20 @@ def evaluate(predictor: Predictor, cases: Sequence[Case]) -> Iterator[CaseFigure
         yield CaseFigures(case=case.id, labels=figures, duration_s=duration_s)
 
 
-def figures_of_model(predictor: Predictor, results: Sequence[CaseFigures]) -> dict[str, Any]:
-    """Return the means over cases for a model's description: {"cases": n, "labels": {name: {metric: mean}}}."""
-    labels: dict[str, dict[str, float]] = {}
-    for label in predictor.description.labels:
-        rows = [result.labels[label.value] for result in results]
-        labels[label.name] = {name: _mean([row[name] for row in rows]) for name in rows[0]} if rows else {}
-    return {"cases": len(results), "labels": labels}
+def figures_of_model(labels: Sequence[Label], results: Sequence[CaseFigures]) -> dict[str, Any]:
+    """Return the figures for a model's description.
 
-
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean of the defined values, rounded for reading; 0 where none is defined."""
-    defined = [value for value in values if isfinite(value)]
-    return round(sum(defined) / len(defined), 4) if defined else 0.0
+    Returns:
+        {"cases": n, "labels": {name: {metric: mean over the cases where it is finite}}}; a metric that is finite in no
+        case is left out.
+    """
+    summary = summarize(result.labels for result in results)
+    means = {
+        label.name: {
+            name: round(row["finite_mean"], 4)
+            for name, row in summary.get(label.value, {}).items()
+            if isfinite(row["finite_mean"])
+        }
+        for label in labels
+    }
+    return {"cases": len(results), "labels": means}

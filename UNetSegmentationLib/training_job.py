@@ -230,4 +230,4 @@ def _measure(job: TrainingJob, held_back: Sequence[Case], record: TrainingRecord
     for result in evaluate(predictor, held_back):
         record.append({"event": "evaluation", **asdict(result)})
         results.append(result)
-    return figures_of_model(predictor, results)
+    return figures_of_model(predictor.description.labels, results)
