@@ -1,7 +1,6 @@
 """Segment the bundled case as a user would: open the panel, load the sample, press Apply, look at the result.
 
-Run by the host (`make demo`), and as it stands by Slicer itself:
-`Slicer --additional-module-paths UNetSegmentation --python-script Testing/Demo/demo.py --output output`.
+The host runs it: `make demo`.
 """
 
 import argparse
