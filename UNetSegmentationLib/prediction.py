@@ -17,10 +17,11 @@ from . import __version__
 from .checkpoint import load_network
 from .devices import choose_device
 from .errors import CancelledError, InputError
+from .finishing import refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
 from .model_folder import check_image_fits
-from .postprocess import apply_steps, parse_step
+from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, prepare
 from .sliding_window import labelmap_on_grid, predict_logits, probabilities_on_grid
 
@@ -87,7 +88,7 @@ class Predictor:
             volume: One channel for each of the model's.
             tta: Average over mirrored copies along the axes that the model was trained to mirror.
             overlap: Share of a tile that neighbours have in common.
-            postprocess: Names of steps; None takes the model's own.
+            postprocess: Steps as `name` or `name:option=value,...`; None takes the model's own.
             with_probabilities: Also return probabilities.
             on_progress: Called with the finished share, 0 to 1, and the stage in words.
             is_cancelled: Asked often; the job ends soon after it says yes.
@@ -96,9 +97,9 @@ class Predictor:
             InputError: The volume does not fit the model.
             CancelledError: `is_cancelled` said so.
         """
-        plan, steps = self.description.plan, self.description.postprocess if postprocess is None else postprocess
-        for step in steps:  # a misspelt step must not cost the whole computation first
-            parse_step(step)
+        plan = self.description.plan
+        names = self.description.postprocess if postprocess is None else postprocess
+        steps = sort_steps(names)
         clock = _Clock(on_progress, is_cancelled)
         with clock.stage("Preparing the image", _PREPARING):
             clean, warnings = self.check(volume)
@@ -115,9 +116,11 @@ class Predictor:
                 is_cancelled=is_cancelled,
             )
         with clock.stage("Finishing", _FINISHING):
+            logits = refine_logits(logits, prepared.image, spacing_mm=prepared.spacing_mm, names=steps.on_probabilities)
+            clock.stop_if_cancelled()
             labelmap = self._label_values(labelmap_on_grid(logits, prepared.shape, is_cancelled=is_cancelled))
             labelmap = np.ascontiguousarray(prepared.order.undo(labelmap))
-            for step in steps:
+            for step in steps.on_labelmap:
                 clock.stop_if_cancelled()
                 labelmap = apply_steps(labelmap, volume.spacing_mm, (step,))
             probabilities = self._probabilities(logits, prepared) if with_probabilities else None
@@ -132,7 +135,7 @@ class Predictor:
             probabilities=probabilities,
             duration_s=clock.duration_s,
             warnings=tuple(warnings),
-            provenance=self._provenance(tta=tta, overlap=overlap, postprocess=steps),
+            provenance=self._provenance(tta=tta, overlap=overlap, postprocess=names),
         )
 
     def check(self, volume: Volume) -> tuple[Volume, list[str]]:

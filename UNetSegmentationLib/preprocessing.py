@@ -23,11 +23,13 @@ class PreparedVolume:
 
     Attributes:
         image: Normalised voxels (C, D, H, W), float32.
+        spacing_mm: Spacing (D, H, W) of the network's grid.
         shape: Sizes (D, H, W) after turning the axes, before resampling.
         order: How the axes were turned.
     """
 
     image: Tensor
+    spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
     order: AxisOrder
 
@@ -47,7 +49,11 @@ def prepare(volume: Volume, plan: Plan) -> PreparedVolume:
     image = torch.stack(
         [normalize(channel, scheme) for channel, scheme in zip(turned.array, plan.normalization, strict=True)]
     )
-    return PreparedVolume(resample_image(image, network_shape(turned, plan)), turned.shape, order)
+    shape = network_shape(turned, plan)
+    depth, height, width = (
+        step * before / after for step, before, after in zip(turned.spacing_mm, turned.shape, shape, strict=True)
+    )
+    return PreparedVolume(resample_image(image, shape), (depth, height, width), turned.shape, order)
 
 
 def turn(volume: Volume, plan: Plan) -> tuple[Volume, AxisOrder]:

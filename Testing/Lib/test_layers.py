@@ -52,8 +52,9 @@ LAYERS = (
         "comparison",
         "importers",
         "feature_view",
+        "finishing",
     },
-    {"worker", "worker_jobs", "cli", "__main__"},
+    {"worker", "worker_jobs", "cli", "commands", "progress_bar", "__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

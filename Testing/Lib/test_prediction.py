@@ -210,3 +210,14 @@ def test_nothing_found_is_said(model, monkeypatch):
     monkeypatch.setattr(prediction, "labelmap_on_grid", lambda _, shape, **__: np.zeros(shape, np.uint8))
     result = Predictor(model, device="cpu").segment(volume_of())
     assert any("nothing was found: the model looks for A, B" in warning for warning in result.warnings)
+
+
+def test_steps_of_both_kinds_are_taken_and_a_misspelt_one_is_noticed_first(model):
+    predictor = Predictor(model, device="cpu")
+    plain = predictor.segment(volume_of())
+    refined = predictor.segment(volume_of(), postprocess=("dense_crf:iterations=2", "keep_largest_component"))
+    assert not np.array_equal(plain.labelmap, refined.labelmap)
+    seen = []
+    with pytest.raises(InputError, match="unknown post-processing step 'smoth': choose one of dense_crf, "):
+        predictor.segment(volume_of(), postprocess=("smoth",), on_progress=lambda *_: seen.append(1))
+    assert not seen

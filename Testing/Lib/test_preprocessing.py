@@ -98,6 +98,7 @@ def test_a_plan_sets_the_spacing_of_the_turned_volume():
     prepared = prepare(volume, plan_of())
     assert prepared.shape == (8, 10, 6)
     assert prepared.image.shape == (1, 12, 10, 6)
+    assert prepared.spacing_mm == pytest.approx((2.0, 1.0, 1.0))
     np.testing.assert_array_equal(prepared.order.undo(prepared.order.apply(volume.array)), volume.array)
 
 
