@@ -10,7 +10,8 @@ The worker answers with `id` and `event`:
 - "cancelled".
 - "error": `kind` "input" (the user's), "memory" or "fault" (ours), `message` in one sentence, `details` (traceback).
 
-Each request with an id ends in exactly one of result, cancelled or error.
+Each segment request ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer of their
+own. What is no request is answered by an error of kind "input", with id 0 where it has none.
 """
 
 from __future__ import annotations

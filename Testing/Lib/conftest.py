@@ -1,0 +1,74 @@
+"""What several tests of the library need: a model that is there at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from UNetSegmentationLib.checkpoint import save_weights
+from UNetSegmentationLib.labels import Label
+from UNetSegmentationLib.model_folder import WEIGHTS_FILE, Channel, ModelDescription, sha256_of, write_description
+from UNetSegmentationLib.networks import build_network
+from UNetSegmentationLib.planning import Normalization, Plan
+
+COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115))
+
+
+def make_tiny_model(
+    folder: Path,
+    *,
+    channels: int = 1,
+    labels: int = 2,
+    patch_size: tuple[int, int, int] = (16, 16, 16),
+    dimensions: int = 3,
+    preset: str = "mri",
+    features: tuple[int, ...] = (4, 8),
+    seed: int = 0,
+) -> Path:
+    """Write a model folder with the random weights of `seed`; what it finds is arbitrary but always the same."""
+    plan = Plan(
+        dimensions=dimensions,
+        spacing_mm=(1.0, 1.0, 1.0) if dimensions == 3 else (0.0, 0.0, 0.0),
+        patch_size=patch_size,
+        batch_size=2,
+        orientation="RAS" if dimensions == 3 else "stored",
+        normalization=(Normalization(scheme="zscore"),) * channels,
+        mirror_axes=(2,),
+    )
+    config = {
+        "in_channels": channels,
+        "num_classes": labels + 1,
+        "dimensions": dimensions,
+        "features_per_stage": list(features),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network("unet", config)
+    folder.mkdir(parents=True)
+    save_weights(folder / WEIGHTS_FILE, network)
+    description = ModelDescription(
+        id=folder.name,
+        title=f"Tiny {folder.name}",
+        network="unet",
+        network_config=config,
+        plan=plan,
+        preset=preset,
+        channels=tuple(Channel(name=f"sequence {index + 1}") for index in range(channels)),
+        labels=tuple(Label(value=n + 1, name=f"Structure {n + 1}", color=COLORS[n]) for n in range(labels)),
+        weights_sha256=sha256_of(folder / WEIGHTS_FILE),
+    )
+    write_description(folder, description)
+    return folder
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a model folder `tmp_path/models/<name>`; see make_tiny_model for its options."""
+
+    def make(name: str = "tiny", **options: object) -> Path:
+        return make_tiny_model(tmp_path / "models" / name, **options)
+
+    return make

@@ -1,0 +1,138 @@
+"""What the worker does for each kind of request, with models that stay in memory between them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from .errors import InputError
+from .files import atomic_path
+from .geometry import Array, Volume
+from .labels import Label
+from .model_folder import DESCRIPTION_FILE, WEIGHTS_FILE
+from .prediction import Predictor, Progress
+from .protocol import ArrayFile, SegmentFound, SegmentRequest, SegmentResult
+
+WARM_MODELS = 3
+
+
+class WarmModels:
+    """The models used last, in memory, as long as their files do not change.
+
+    Args:
+        limit: How many are kept.
+    """
+
+    def __init__(self, limit: int = WARM_MODELS) -> None:
+        self._limit = limit
+        self._predictors: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
+
+    def get(self, folder: str, device: str) -> Predictor:
+        """Return the predictor of a model folder on a device, loaded where it is not there yet.
+
+        Raises:
+            InputError: The folder is no usable model, or the machine has no such device.
+        """
+        key = (str(Path(folder).resolve()), device, _stamp(folder, DESCRIPTION_FILE), _stamp(folder, WEIGHTS_FILE))
+        predictor = self._predictors.pop(key, None) or Predictor(folder, device=device)
+        self._predictors[key] = predictor
+        while len(self._predictors) > self._limit:
+            self._predictors.popitem(last=False)
+        return predictor
+
+    def forget(self) -> None:
+        """Let go of all models, so that their memory is free."""
+        self._predictors.clear()
+
+
+def segment(
+    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    """Serve a "segment" request and return the fields of its result.
+
+    Args:
+        values: The request as it came.
+        models: Where the model comes from.
+        on_progress: Called with the finished share, 0 to 1, and the stage in words.
+        is_cancelled: Asked often.
+
+    Raises:
+        InputError: The request, its files or its model cannot be used, or the output cannot be written.
+        CancelledError: `is_cancelled` said so.
+    """
+    began = perf_counter()
+    request, volume = _read_request(values)
+    on_progress(0.0, "Loading the model")
+    predictor = models.get(request.model, request.device)
+    loading_s = perf_counter() - began
+    found = predictor.segment(
+        volume, tta=request.tta, postprocess=request.postprocess, on_progress=on_progress, is_cancelled=is_cancelled
+    )
+    duration_s = {"Loading the model": loading_s, **found.duration_s, "total": perf_counter() - began}
+    return SegmentResult(
+        labelmap=_write_labelmap(request.output, found.labelmap),
+        segments=segments_of(found.labelmap, found.labels),
+        provenance=found.provenance,
+        duration_s=duration_s,
+        warnings=found.warnings,
+    ).to_dict()
+
+
+OPERATIONS = {"segment": segment}
+
+
+def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound, ...]:
+    """Return size and bounds of every label in a labelmap (D, H, W)."""
+    largest = max(label.value for label in labels)
+    # Slice by slice: bincount widens its input to eight bytes a voxel.
+    counts = np.zeros(largest + 1, dtype=np.int64)
+    for plane in labelmap:
+        counts += np.bincount(plane.ravel(), minlength=largest + 1)[: largest + 1]
+    boxes = ndimage.find_objects(labelmap, largest)
+    return tuple(
+        SegmentFound(
+            label=label,
+            voxels=int(counts[label.value]),
+            bounds=None if (box := boxes[label.value - 1]) is None else tuple((s.start, s.stop - 1) for s in box),
+        )
+        for label in labels
+    )
+
+
+def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume]:
+    """Return the request and its volume, whose voxels stay in their file."""
+    try:
+        request = SegmentRequest.from_dict(values)
+        for name, kind in (("model", str), ("output", str), ("device", str), ("tta", bool)):
+            if not isinstance(getattr(request, name), kind):
+                raise InputError(f"{name} of the segment request is {getattr(request, name)!r}: give a {kind.__name__}")
+        if not all(isinstance(step, str) for step in request.postprocess or ()):
+            raise InputError(f"postprocess of the segment request is {request.postprocess}: give names of steps")
+        volume = Volume(np.asarray(request.volume.open()), np.array(request.affine_ras, dtype=np.float64))
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the segment request cannot be understood: {error}") from error
+    return request, volume
+
+
+def _write_labelmap(path: str, labelmap: Array) -> ArrayFile:
+    """Write the voxels; a mapped file would end the process with a bus error where the disk is full."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(np.ascontiguousarray(labelmap).data)
+    depth, height, width = labelmap.shape
+    return ArrayFile(path=path, dtype=labelmap.dtype.name, shape=(depth, height, width))
+
+
+def _stamp(folder: str, name: str) -> tuple[int, int]:
+    try:
+        status = (Path(folder) / name).stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
