@@ -209,9 +209,7 @@ def test_every_norm_and_activation_trains_even_on_a_single_voxel(name, norm, act
 @pytest.mark.parametrize("downsampling", ["max_pool", "strided"])
 def test_ways_up_and_down_fit_together(name, dimensions, upsampling, downsampling):
     strides = [[1] * dimensions, [3, 2, 1][:dimensions], [2, 1, 3][:dimensions]]
-    network = build(
-        name, dimensions, upsampling=upsampling, downsampling=downsampling, residual=True, strides=strides
-    )
+    network = build(name, dimensions, upsampling=upsampling, downsampling=downsampling, residual=True, strides=strides)
     image = draw_image(network, (5, 4, 7))
     assert network(image).shape == (1, 3, *image.shape[2:])
 
