@@ -173,10 +173,10 @@ class SegmentationLoss(nn.Module, ABC):
         # Reading values back from an accelerator would stall it at every step.
         if target.device.type != "cpu" or target.numel() == 0:
             return
-        counted = target if self.config.ignore_label is None else target[target != self.config.ignore_label]
-        if counted.numel() == 0:
-            return
-        low, high = (int(value) for value in counted.aminmax())
+        ignored = self.config.ignore_label
+        low, high = (int(value) for value in target.aminmax())
+        if ignored is not None and ignored in (low, high):
+            low, high = (int(value) for value in target.masked_fill(target == ignored, 0).aminmax())
         if low < 0 or (num_classes is not None and high >= num_classes):
             allowed = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
             raise InputError(

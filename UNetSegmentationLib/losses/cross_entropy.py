@@ -19,9 +19,13 @@ class CrossEntropyLoss(SegmentationLoss):
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         if not self.is_exclusive:
             return self._compare_outputs(logits, target)
-        weights = self.weights_like(logits)
+        is_counted = target != IGNORED
+        if self.config.class_weights:
+            weights = self.weights_like(logits)
+            counted = (weights[target.clamp(min=0)] * is_counted).sum()
+        else:
+            weights, counted = None, is_counted.sum().to(logits)
         total = F.cross_entropy(logits, target, weight=weights, ignore_index=IGNORED, reduction="sum")
-        counted = (weights[target.clamp(min=0)] * (target != IGNORED)).sum()
         return total / counted.where(counted > 0, counted.new_ones(()))
 
     def _compare_outputs(self, logits: Tensor, target: Tensor) -> Tensor:

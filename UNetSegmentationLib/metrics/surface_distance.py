@@ -6,8 +6,8 @@ Two definitions of a surface can be chosen:
   weighted by its area. Distances are those between the cubes' centres that hold the pieces. All figures are those of
   DeepMind's surface-distance; MONAI's surface Dice with `use_subvoxels=True` is the same.
 - "voxels": the voxels of the mask that touch a face of a voxel outside, all of weight 1. Hausdorff and average
-  distance are MONAI's. MONAI's HD95 differs: it interpolates between the two voxels next to the 95th percentile,
-  here the smallest distance that covers 95 % of the surface is taken.
+  distance are MONAI's, up to its single precision. MONAI's HD95 differs: it interpolates between the two voxels next
+  to the 95th percentile, here the smallest distance that covers 95 % of the surface is taken.
 
 Beyond the image's edge there is background in both. An image with D = 1 is 2D: its surface is the contour in the
 slice and lengths weigh, as its flat sides say nothing.
@@ -23,7 +23,7 @@ from math import inf, nan
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
 from ..errors import InputError
@@ -127,11 +127,10 @@ def measure_surfaces(
     first_axis = 1 if prediction.shape[0] == 1 else 0
     masks = [mask[box].reshape(mask[box].shape[first_axis:]) for mask in (prediction, reference)]
     find = _find_elements if surface == "elements" else _find_voxels
-    borders = [find(mask, steps_mm[first_axis:]) for mask in masks]
-    one, other = (areas > 0 for areas in borders)
+    (one, one_areas), (other, other_areas) = (find(mask, steps_mm[first_axis:]) for mask in masks)
     steps = np.array(steps_mm[first_axis:])
-    prediction_mm, prediction_areas = _measure_one_way(borders[0], one, other, steps)
-    reference_mm, reference_areas = _measure_one_way(borders[1], other, one, steps)
+    prediction_mm, prediction_areas = _measure_one_way(one, other, one_areas, steps)
+    reference_mm, reference_areas = _measure_one_way(other, one, other_areas, steps)
     return SurfaceDistances(
         prediction_mm=prediction_mm,
         prediction_areas=prediction_areas,
@@ -149,8 +148,11 @@ def bounding_box(mask: Mask) -> tuple[slice, ...]:
     return tuple(slices)
 
 
-def _find_elements(mask: Mask, spacing_mm: Sequence[float]) -> Numbers:
-    """Return the area of the surface in every cube of neighbouring voxel centres, one cube more along each axis."""
+def _find_elements(mask: Mask, spacing_mm: Sequence[float]) -> tuple[Mask, Numbers]:
+    """Return which cubes of neighbouring voxel centres hold a piece of surface, and the areas of those pieces (N,).
+
+    There is one cube more than voxels along each axis.
+    """
     padded = np.pad(mask, 1).view(np.uint8)
     codes = np.zeros([extent - 1 for extent in padded.shape], np.uint8)
     for bit in range(2**mask.ndim):
@@ -158,17 +160,24 @@ def _find_elements(mask: Mask, spacing_mm: Sequence[float]) -> Numbers:
         part = padded[tuple(slice(o, o + n) for o, n in zip(offsets, codes.shape, strict=True))]
         codes |= part << np.uint8(bit)
     areas = contour_lengths_mm(tuple(spacing_mm)) if mask.ndim == 2 else surface_areas_mm2(tuple(spacing_mm))
-    return areas[codes]
+    border = (codes > 0) & (codes < len(areas) - 1)
+    return border, areas[codes[border]]
 
 
-def _find_voxels(mask: Mask, _spacing_mm: Sequence[float]) -> Numbers:
-    """Return 1 for the voxels of the mask that touch a face of a voxel outside, 0 elsewhere."""
-    return (mask & ~binary_erosion(mask)).astype(np.float64) if mask.size else np.zeros(mask.shape)
+def _find_voxels(mask: Mask, _spacing_mm: Sequence[float]) -> tuple[Mask, Numbers]:
+    """Return the voxels of the mask that touch a face of a voxel outside, and 1 for each of them (N,)."""
+    padded = np.pad(mask, 1)
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        for side in (0, 2):
+            offsets = [side if a == axis else 1 for a in range(mask.ndim)]
+            inner &= padded[tuple(slice(o, o + n) for o, n in zip(offsets, mask.shape, strict=True))]
+    border = mask & ~inner
+    return border, np.ones(np.count_nonzero(border))
 
 
-def _measure_one_way(areas: Numbers, own: Mask, other: Mask, spacing_mm: Numbers) -> tuple[Numbers, Numbers]:
+def _measure_one_way(own: Mask, other: Mask, weights: Numbers, spacing_mm: Numbers) -> tuple[Numbers, Numbers]:
     """Return the sorted distances of the elements of `own` to those of `other`, and their areas."""
-    weights = areas[own]
     if not other.any():
         return np.full(weights.size, inf), weights
     distances_mm = np.zeros(weights.size)
