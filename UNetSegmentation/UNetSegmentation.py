@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -24,8 +25,11 @@ except ModuleNotFoundError:
 from UNetSegmentationPanel import samples
 from UNetSegmentationPanel.logic import Jobs, Outcome, SegmentSettings
 from UNetSegmentationPanel.panel import Panel
-from UNetSegmentationPanel.parameters import UNetSegmentationParameterNode
+from UNetSegmentationPanel.parameters import BINDINGS, UNetSegmentationParameterNode
 from UNetSegmentationPanel.worker_process import WorkerProcess
+
+# As in the form's selector.
+NOT_INPUT = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
 
 
 class UNetSegmentation(ScriptedLoadableModule):
@@ -69,7 +73,8 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = self.panel.ui
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -93,9 +98,25 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, _caller: Any, _event: str) -> None:
+        # The wrapper caches nodes, and read them before they had arrived.
+        self.setParameterNode(None)
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
+        # The first volume that comes along is what a person wants to segment; later ones are theirs to choose.
+        isWaiting = self._parameterNode is not None and self._parameterNode.inputVolume is None
+        if isWaiting and self.parent.isEntered and self.logic.isInput(node):
+            self._parameterNode.inputVolume = node
+
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, choosing the volume on display where none is chosen."""
         parameterNode = self.logic.getParameterNode()
+        if self._parameterNode is not None and self._parameterNode.parameterNode is parameterNode.parameterNode:
+            # One wrapper a node: each that was ever bound goes on observing the node.
+            parameterNode = self._parameterNode
         if parameterNode.inputVolume is None:
             parameterNode.inputVolume = self.logic.suggestedVolume()
         self.setParameterNode(parameterNode)
@@ -105,7 +126,9 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._disconnectGui()
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
+            # connectGui does not hand back the tag that disconnectGui needs.
+            widgets = {name: getattr(self.ui, widgetName) for name, widgetName in BINDINGS.items()}
+            self._guiTag = parameterNode.connectParametersToGui(widgets)
         self.panel.setParameters(parameterNode)
 
     def _disconnectGui(self) -> None:
@@ -132,7 +155,13 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
         """Return the volume on display, otherwise the first of the scene, otherwise None."""
         selection = slicer.app.applicationLogic().GetSelectionNode()
         active = slicer.mrmlScene.GetNodeByID(selection.GetActiveVolumeID() or "") if selection is not None else None
-        return active or slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        candidates = [active, *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+        return next((node for node in candidates if self.isInput(node)), None)
+
+    def isInput(self, node: Any) -> bool:
+        """Tell whether a node is a volume that the panel offers."""
+        isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.GetHideFromEditors()
+        return isVolume and not any(node.IsA(name) for name in NOT_INPUT)
 
     def segment(self, volumeNode: Any, modelFolder: Path | str, *, device: str = "auto") -> Outcome:
         """Segment a volume and wait for it while the window stays alive; for scripts.

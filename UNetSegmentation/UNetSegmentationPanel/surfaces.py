@@ -112,7 +112,7 @@ class _Pipeline:
             outward.SetInputConnection(place.GetOutputPort())
         normals = vtk.vtkPolyDataNormals()
         normals.SetInputConnection(outward.GetOutputPort())
-        normals.ConsistencyOn()
+        normals.ConsistencyOff()
         normals.SplittingOff()
         normals.Update()
         self.surface.ShallowCopy(normals.GetOutput())

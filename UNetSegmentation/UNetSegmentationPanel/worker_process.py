@@ -170,8 +170,12 @@ class WorkerProcess:
         """Ask the worker to give up a request; it is killed when it does not obey in time."""
         if requestId not in self._listeners or requestId in self._cancelled:
             return
-        self._cancelled.add(requestId)
         self._child.send({"id": requestId, "op": "cancel", "target": requestId})
+        if not self.ready:
+            # It is still loading torch and has touched nothing yet; there is no use in killing it.
+            self._tell(requestId, {"event": "cancelled"})
+            return
+        self._cancelled.add(requestId)
         self._graceTimer.start(self._grace_ms)
 
     def stop(self) -> None:

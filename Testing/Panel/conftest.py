@@ -1,0 +1,49 @@
+"""The panel in the host, with a fake worker and models of its own."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+sys.path[:0] = [str(REPOSITORY / "Testing" / "Host"), str(REPOSITORY), str(HERE)]
+
+import slicer_host.application  # noqa: E402, F401 - brings `qt` and `ctk`, which the tests import
+from slicer_host.pytest_plugin import clean_scene, pytest_pyfunc_call, slicer_app, uncaught_errors  # noqa: E402
+
+__all__ = ["clean_scene", "pytest_pyfunc_call", "slicer_app", "uncaught_errors"]
+
+
+@pytest.fixture(scope="session")
+def module(slicer_app):  # noqa: ARG001
+    """Load the module once, as Slicer does."""
+    from slicer_host.modules import load_modules
+
+    assert load_modules([str(REPOSITORY / "UNetSegmentation")]) == ["UNetSegmentation"]
+    return sys.modules["UNetSegmentation"]
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A folder of models, one for each behaviour of the fake worker, and no others."""
+    from fake_models import write_models
+
+    from UNetSegmentationLib import model_folder
+
+    write_models(tmp_path / "models")
+    monkeypatch.setattr(model_folder, "model_folders", lambda: [tmp_path / "models"])
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def panel(module, models, clean_scene, uncaught_errors, tmp_path):  # noqa: ARG001
+    """The opened panel on an empty scene with the fake worker; at the end nothing may be left lying about."""
+    from panel_driver import PanelDriver
+
+    driver = PanelDriver(tmp_path)
+    driver.open()
+    yield driver
+    driver.close()
+    assert driver.leftovers() == []
+    assert "torch" not in sys.modules

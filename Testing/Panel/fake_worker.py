@@ -1,0 +1,104 @@
+"""A worker for the panel's tests: speaks the protocol and segments by threshold; the model's id says how.
+
+Behaviours, taken from the model's id: "plain"; "slow" runs until cancelled; "deaf" ignores cancel;
+"crash" dies halfway; "refuse" answers with an input error; "empty" finds nothing.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+LABELS = (
+    {"value": 1, "name": "Body", "color": [210, 160, 120]},
+    {
+        "value": 2,
+        "name": "Core",
+        "color": [220, 60, 50],
+        "category": {"scheme": "SCT", "value": "123037004", "meaning": "Anatomical Structure"},
+        "term": {"scheme": "SCT", "value": "64033007", "meaning": "Kidney"},
+    },
+    {"value": 5, "name": "Absent", "color": [60, 90, 220]},
+)
+
+cancelled: set[int] = set()
+
+
+def send(**message: object) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def segment(request: dict) -> None:
+    behaviour = json.loads((Path(request["model"]) / "model.json").read_text())["id"]
+    volume = request["volume"]
+    array = np.memmap(volume["path"], dtype=volume["dtype"], mode="r", shape=tuple(volume["shape"]))[0]
+    steps = 10_000 if behaviour in ("slow", "deaf") else 4
+    for step in range(steps):
+        if request["id"] in cancelled and behaviour != "deaf":
+            send(id=request["id"], event="cancelled")
+            return
+        if step == 2 and behaviour == "crash":
+            sys.stderr.write("RuntimeError: the crash that the test asked for\n")
+            sys.stderr.flush()
+            os._exit(3)
+        if behaviour == "refuse":
+            send(id=request["id"], event="error", kind="input", message="volume is too small: take a larger one")
+            return
+        send(id=request["id"], event="progress", fraction=min(0.95, step / steps), stage="Segmenting")
+        time.sleep(0.05)
+    send(id=request["id"], event="result", **result(array, request, behaviour))
+
+
+def result(array: np.ndarray, request: dict, behaviour: str) -> dict:
+    labelmap = np.memmap(request["output"], dtype=np.uint8, mode="w+", shape=array.shape)
+    if behaviour != "empty":
+        for plane, values in zip(labelmap, array, strict=True):
+            plane[:] = np.uint8(values > 100) + np.uint8(values > 200)
+    labelmap.flush()
+    segments = []
+    for label in LABELS:
+        mask = labelmap == label["value"]
+        bounds = [_extent(mask, axis) for axis in range(3)] if mask.any() else None
+        segments.append({"label": label, "voxels": int(mask.sum()), "bounds": bounds})
+    return {
+        "labelmap": {"path": request["output"], "dtype": "uint8", "shape": list(array.shape)},
+        "segments": segments,
+        "provenance": {"model_id": behaviour, "device": request["device"], "affine_ras": request["affine_ras"]},
+        "duration_s": {"total": 0.2},
+        "warnings": [],
+    }
+
+
+def _extent(mask: np.ndarray, axis: int) -> list[int]:
+    present = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+    return [int(present[0]), int(present[-1])]
+
+
+def main() -> None:
+    send(
+        id=0,
+        event="ready",
+        protocol=1,
+        version="test",
+        pid=os.getpid(),
+        torch="none",
+        devices=[{"id": "cpu", "title": "CPU", "memory_mb": 1000}, {"id": "cuda", "title": "GPU", "memory_mb": 9}],
+    )
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["op"] == "cancel":
+            cancelled.add(request["target"])
+        elif request["op"] == "segment":
+            threading.Thread(target=segment, args=(request,), daemon=True).start()
+        else:
+            break
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Runs: result, cancel, failure, and a scene that changes meanwhile."""
+
+import sys
+import time
+
+import numpy as np
+import slicer
+import vtk
+from panel_driver import Heartbeat, spheres, spin
+
+START_S = 3.0
+
+
+def start(panel, model):
+    panel.addVolume()
+    panel.chooseModel(model)
+    panel.press()
+    assert spin(lambda: panel.ui.progressBar.value >= 5, START_S)
+
+
+def test_apply_becomes_cancel_and_back_and_the_result_is_shown(panel):
+    start(panel, "plain")
+    assert panel.ui.applyButton.text == "Cancel"
+    assert panel.ui.progressBar.visible
+    assert not panel.ui.presetComboBox.enabled
+    assert spin(lambda: panel.says.startswith("Segmenting"))
+    panel.waitForEnd()
+    assert panel.ui.applyButton.text == "Apply"
+    assert "Found Body, Core" in panel.says
+    assert "Not found: Absent" in panel.says
+    assert panel.ui.resultSection.visible
+    assert panel.ui.segmentsTable.segmentCount == 2
+
+
+def test_segments_have_names_colours_terms_and_share_one_labelmap(panel):
+    volume = panel.addVolume()
+    panel.run()
+    node = panel.parameters.outputSegmentation
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    assert [segment.GetName() for segment in segments] == ["Body", "Core"]
+    np.testing.assert_allclose(segments[0].GetColor(), np.array([210, 160, 120]) / 255)
+    tag = vtk.reference("")
+    assert segments[1].GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
+    assert "SCT^64033007^Kidney" in str(tag)
+    assert segmentation.GetNumberOfLayers() == 1
+    for index, value in enumerate((150, 250)):
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetNthSegmentID(index), volume)
+        np.testing.assert_array_equal(found > 0, slicer.util.arrayFromVolume(volume) == value)
+
+
+def test_the_labelmap_is_cropped_to_what_was_found(panel):
+    panel.addVolume()
+    panel.run()
+    segmentation = panel.parameters.outputSegmentation.GetSegmentation()
+    image = segmentation.GetNthSegment(0).GetRepresentation("Binary labelmap")
+    where = np.argwhere(spheres() > 100)
+    expected = [bound for axis in (2, 1, 0) for bound in (where[:, axis].min(), where[:, axis].max())]
+    assert list(image.GetExtent()) == expected
+
+
+def test_surfaces_lie_on_the_segments_and_follow_the_check_box(panel):
+    panel.addVolume()
+    panel.run()
+    node = panel.parameters.outputSegmentation
+    assert node.GetDisplayNode().GetVisibility3D()
+    surface = node.GetSegmentation().GetNthSegment(1).GetRepresentation("Closed surface")
+    bounds = np.array(surface.GetBounds()).reshape(3, 2)
+    # The core is a ball of radius 8 voxels around index 20, and indices of this volume are millimetres.
+    np.testing.assert_allclose(bounds.mean(axis=1), 20, atol=0.5)
+    np.testing.assert_allclose(np.diff(bounds)[:, 0], 16, atol=1.5)
+    panel.ui.show3DCheckBox.click()
+    assert not node.GetDisplayNode().GetVisibility3D()
+    panel.ui.show3DCheckBox.click()
+    assert node.GetDisplayNode().GetVisibility3D()
+
+
+def test_surfaces_are_made_when_they_are_asked_for_later(panel):
+    panel.parameters.show3D = False
+    panel.addVolume()
+    panel.run()
+    segment = panel.parameters.outputSegmentation.GetSegmentation().GetNthSegment(0)
+    assert segment.GetRepresentation("Closed surface") is None
+    panel.ui.show3DCheckBox.click()
+    assert spin(lambda: segment.GetRepresentation("Closed surface") is not None)
+
+
+def test_opacity_goes_to_the_display_of_the_result(panel):
+    panel.addVolume()
+    panel.run()
+    panel.ui.opacitySlider.value = 0.4
+    assert panel.parameters.outputSegmentation.GetDisplayNode().GetOpacity() == 0.4
+
+
+def test_cancel_ends_the_run_within_a_second(panel):
+    start(panel, "slow")
+    before = time.monotonic()
+    panel.press()
+    panel.waitForEnd()
+    assert time.monotonic() - before < 1.0
+    assert "Cancelled" in panel.says
+    assert panel.segmentations() == []
+
+
+def test_a_worker_that_ignores_cancel_is_replaced_within_a_second(panel):
+    start(panel, "deaf")
+    assert spin(lambda: panel.jobs.worker.ready)
+    pid = panel.jobs.worker.ready["pid"]
+    before = time.monotonic()
+    panel.press()
+    panel.waitForEnd()
+    assert time.monotonic() - before < 1.2
+    panel.run("plain")
+    assert "Found" in panel.says
+    assert panel.jobs.worker.ready["pid"] != pid
+
+
+def test_a_crash_is_reported_with_its_cause_and_the_next_run_works(panel):
+    panel.addVolume()
+    panel.run("crash")
+    assert "exit code 3" in panel.says
+    assert "the crash that the test asked for" in panel.says
+    panel.run("plain")
+    assert "Found" in panel.says
+
+
+def test_a_program_that_is_not_there_is_named(panel):
+    panel.jobs.worker.stop()
+    panel.jobs.worker.command = ("/no/such/program",)
+    panel.addVolume()
+    panel.run()
+    assert "/no/such/program" in panel.says
+
+
+def test_an_error_of_the_users_input_is_shown_as_it_came(panel):
+    panel.addVolume()
+    panel.run("refuse")
+    assert panel.says == "volume is too small: take a larger one"
+
+
+def test_nothing_found_leaves_the_scene_as_it_was(panel):
+    panel.addVolume()
+    panel.run("empty")
+    assert "Nothing was found" in panel.says
+    assert panel.segmentations() == []
+
+
+def test_an_untouched_result_is_replaced(panel):
+    panel.addVolume()
+    panel.run()
+    first = panel.parameters.outputSegmentation
+    panel.run()
+    assert panel.segmentations() == [first]
+    assert first.GetSegmentation().GetNumberOfSegments() == 2
+
+
+def test_an_edited_result_is_kept_and_the_new_one_lies_beside_it(panel):
+    volume = panel.addVolume()
+    panel.run()
+    edited = panel.parameters.outputSegmentation
+    segmentId = edited.GetSegmentation().GetNthSegmentID(0)
+    mask = np.zeros(spheres().shape, np.uint8)
+    mask[1, 1, 1] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, edited, segmentId, volume)
+    panel.run()
+    assert len(panel.segmentations()) == 2
+    assert panel.parameters.outputSegmentation is not edited
+    np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(edited, segmentId, volume), mask)
+    assert "was kept" in panel.says
+
+
+def test_a_segmentation_of_the_user_is_never_written_to(panel):
+    panel.addVolume()
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    own.GetSegmentation().AddEmptySegment("mine", "Mine")
+    panel.parameters.outputSegmentation = own
+    panel.run()
+    assert panel.parameters.outputSegmentation is not own
+    assert own.GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_a_volume_that_vanishes_meanwhile_ends_the_run_in_a_sentence(panel):
+    volume = panel.addVolume()
+    panel.chooseModel("plain")
+    panel.press()
+    slicer.mrmlScene.RemoveNode(volume)
+    panel.waitForEnd()
+    assert panel.segmentations() == []
+
+
+def test_closing_the_scene_cancels_the_run_and_leaves_nothing(panel):
+    start(panel, "slow")
+    slicer.mrmlScene.Clear()
+    assert not panel.jobs.isRunning
+    assert spin(lambda: panel.leftovers() == [])
+    assert panel.ui.applyButton.text == "Apply"
+    panel.addVolume()
+    panel.run("plain")
+    assert "Found" in panel.says
+
+
+def test_leaving_the_panel_does_not_stop_the_run(panel):
+    start(panel, "plain")
+    panel.widget.exit()
+    panel.waitForEnd()
+    panel.widget.enter()
+    assert panel.parameters.outputSegmentation is not None
+    assert panel.ui.resultSection.visible
+
+
+def test_the_window_stays_alive_during_a_run_on_a_large_volume(panel):
+    slicer.app.setRenderPaused(True)
+    try:
+        panel.addVolume(spheres(256))
+        panel.run("plain")
+        with Heartbeat() as heartbeat:
+            panel.run("plain")
+    finally:
+        slicer.app.setRenderPaused(False)
+    assert "Found" in panel.says
+    assert max(heartbeat.gaps_s) < 0.1, sorted(heartbeat.gaps_s)[-5:]
+
+
+def test_the_panel_never_loads_torch(panel):
+    panel.addVolume()
+    panel.run()
+    assert "torch" not in sys.modules

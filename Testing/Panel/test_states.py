@@ -1,0 +1,159 @@
+"""What the panel says and offers in each of its states."""
+
+import re
+
+import numpy as np
+import pytest
+import slicer
+import vtk
+from panel_driver import spheres, spin
+
+
+def test_an_empty_scene_says_what_to_do_first(panel):
+    assert "Load an image" in panel.says
+    assert not panel.ui.applyButton.enabled
+    assert not panel.ui.resultSection.visible
+    assert not panel.ui.progressBar.visible
+
+
+def test_a_loaded_volume_is_ready_for_apply_without_any_choice(panel):
+    volume = panel.addVolume()
+    assert panel.ui.inputSelector.currentNode() is volume
+    assert panel.ui.presetComboBox.currentData == "mri"
+    assert panel.ui.networkComboBox.currentData == "unet"
+    assert panel.ui.applyButton.enabled
+    assert panel.says == ""
+    assert panel.ui.advancedSection.collapsed
+
+
+@pytest.mark.parametrize(
+    ("array", "preset"),
+    [
+        (spheres(20), "mri"),
+        (spheres(20) - 1024, "ct"),
+        (spheres(20)[:1], "xray"),
+    ],
+)
+def test_the_modality_is_guessed_from_the_values(panel, array, preset):
+    panel.addVolume(array)
+    assert panel.ui.presetComboBox.currentData == preset
+
+
+def test_the_modality_of_dicom_goes_before_the_guess(panel):
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Series")
+    volume.SetAttribute("DICOM.Modality", "CT")
+    slicer.util.updateVolumeFromArray(volume, spheres(20))
+    panel.parameters.inputVolume = volume
+    assert spin(lambda: panel.ui.presetComboBox.currentData == "ct")
+
+
+def test_a_chosen_modality_is_kept_until_another_volume_is_chosen(panel):
+    volume = panel.addVolume()
+    panel.choose(panel.ui.presetComboBox, "ct")
+    volume.Modified()
+    slicer.util.updateVolumeFromArray(volume, spheres(24))
+    assert panel.parameters.preset == "ct"
+    assert panel.ui.modelComboBox.currentData == "ct-plain"
+    panel.parameters.inputVolume = panel.addVolume(name="Other")
+    assert panel.parameters.preset == "mri"
+
+
+def test_a_network_without_a_model_says_so_and_which_one_to_take(panel):
+    panel.addVolume()
+    without = [
+        panel.ui.networkComboBox.itemData(index)
+        for index in range(panel.ui.networkComboBox.count)
+        if "(no model yet)" in panel.ui.networkComboBox.itemText(index)
+    ]
+    panel.choose(panel.ui.networkComboBox, without[0])
+    assert not panel.ui.applyButton.enabled
+    assert "Choose U-Net" in panel.says
+    panel.choose(panel.ui.networkComboBox, "unet")
+    assert panel.ui.applyButton.enabled
+
+
+def test_every_network_is_offered_those_with_models_first(panel):
+    from UNetSegmentationPanel import choices
+
+    panel.addVolume()
+    combo = panel.ui.networkComboBox
+    offered = [combo.itemData(index) for index in range(combo.count)]
+    assert sorted(offered) == sorted(choices.declaredNetworks())
+    assert offered[0] == "unet"
+
+
+def test_the_model_shows_its_figures_and_its_card(panel):
+    panel.addVolume()
+    panel.chooseModel("plain")
+    text = re.sub("<[^>]+>", "", panel.ui.modelLabel.text)
+    assert "Body, Core, Absent" in text
+    assert "Dice 0.85 on 12 unseen cases" in text
+    assert "CC BY 4.0" in text
+    assert not panel.ui.cardBrowser.visible
+    panel.ui.modelLabel.linkActivated.emit("card")
+    assert panel.ui.cardBrowser.visible
+    assert "Trained on spheres" in panel.ui.cardBrowser.plainText
+
+
+def test_missing_torch_is_told_with_a_button_and_disables_apply(panel, monkeypatch):
+    from UNetSegmentationPanel import dependencies
+
+    missing = dependencies.DependencyState(isReady=False, message="PyTorch is not installed yet.")
+    monkeypatch.setattr(dependencies, "findState", lambda: missing)
+    panel.addVolume()
+    panel.widget.enter()
+    assert panel.ui.dependencyFrame.visible
+    assert "PyTorch" in panel.ui.dependencyLabel.text
+    assert not panel.ui.applyButton.enabled
+    monkeypatch.setattr(dependencies, "install", lambda _file: dependencies.DependencyState(isReady=True))
+    panel.ui.installButton.click()
+    assert not panel.ui.dependencyFrame.visible
+    assert panel.ui.applyButton.enabled
+
+
+def test_a_volume_without_voxels_is_refused_in_a_sentence(panel):
+    panel.parameters.inputVolume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
+    assert "is empty" in panel.says
+    assert not panel.ui.applyButton.enabled
+
+
+def test_several_values_a_voxel_are_refused_in_a_sentence(panel):
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Four")
+    slicer.util.updateVolumeFromArray(volume, np.zeros((4, 4, 4, 3), np.uint8))
+    panel.parameters.inputVolume = volume
+    assert spin(lambda: "3 values per voxel" in panel.says)
+
+
+def test_a_non_linear_transform_is_refused_and_taking_it_away_helps(panel):
+    volume = panel.addVolume()
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Warp")
+    warp.SetAndObserveTransformToParent(vtk.vtkThinPlateSplineTransform())
+    volume.SetAndObserveTransformNodeID(warp.GetID())
+    assert "non-linear" in panel.says
+    assert not panel.ui.applyButton.enabled
+    volume.SetAndObserveTransformNodeID(None)
+    assert panel.ui.applyButton.enabled
+
+
+def test_a_single_slice_does_not_go_to_a_model_of_volumes(panel):
+    panel.addVolume(spheres(20)[:1])
+    panel.choose(panel.ui.presetComboBox, "mri")
+    assert "single slice" in panel.says
+
+
+def test_not_a_number_is_refused_when_it_is_met(panel):
+    array = spheres(20, np.float32)
+    array[3, 4, 5] = np.nan
+    panel.addVolume(array)
+    panel.run()
+    assert "NaN" in panel.says
+    assert panel.ui.applyButton.text == "Apply"
+    assert panel.segmentations() == []
+
+
+def test_the_worker_offers_its_devices(panel):
+    panel.addVolume()
+    combo = panel.ui.deviceComboBox
+    assert spin(lambda: combo.findData("cuda") >= 0)
+    panel.choose(combo, "cuda")
+    assert panel.parameters.device == "cuda"
