@@ -18,7 +18,7 @@ from slicer_host import (
     widgets,  # noqa: F401 - registers the look-alikes
 )
 from slicer_host.io_manager import qSlicerIOManager
-from slicer_host.look_alikes import constant, look_alike, stored_property, string_tuple
+from slicer_host.look_alikes import LOOK_ALIKES, constant, look_alike, stored_property, string_tuple
 from slicer_host.modules import qSlicerLoadableModule, qSlicerModuleManager
 from slicer_host.mrml_application import create_mrml_application
 from slicer_host.pythonqt import QtCore, QtWidgets
@@ -55,7 +55,8 @@ class qSlicerCoreCommandOptions(QtCore.QObject):
     pythonCode = property(lambda self: self._options.python_code)
     modulesToIgnore = constant(())
     ignoreSlicerRC = constant(True)
-    pythonDisabled = runPythonAndExit = verboseModuleDiscovery = constant(False)
+    pythonDisabled = verboseModuleDiscovery = constant(False)
+    runPythonAndExit = stored_property(False, bool)
 
 
 @look_alike()
@@ -295,4 +296,4 @@ def start_application(options: HostOptions | None = None):
     return app
 
 
-__all__ = ["HostOptions", "start_application"]
+__all__ = ["LOOK_ALIKES", "HostOptions", "start_application"]

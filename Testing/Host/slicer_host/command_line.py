@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slicer_host.application import HostOptions, start_application
-
 _SCREENSHOT_DELAY_MS = 1500
 
 
@@ -91,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the application until it is left; return the exit code."""
     own, script_arguments = _split_script(sys.argv[1:] if arguments is None else arguments)
     parsed = _parser().parse_args(own)
+
+    from slicer_host.application import HostOptions, start_application
+
     options = HostOptions(
         testing=parsed.testing,
         no_main_window=parsed.no_main_window,

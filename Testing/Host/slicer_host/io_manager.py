@@ -69,7 +69,12 @@ def _fail(messages, text):
     return False
 
 
-@look_alike()
+@look_alike(
+    signals={
+        "newFileLoaded(qSlicerIO::IOProperties)": "newFileLoaded",
+        "fileSaved(qSlicerIO::IOProperties)": "fileSaved",
+    }
+)
 class qSlicerCoreIOManager(QtCore.QObject):
     """Reads files into nodes and writes nodes to files."""
 
@@ -191,6 +196,8 @@ class qSlicerCoreIOManager(QtCore.QObject):
             storage.SetUseCompression(int(properties["useCompression"]))
         storage.SetFileName(str(path))
         written = bool(storage.WriteData(node))
+        if written:
+            self.fileSaved.emit({"nodeID": node.GetID(), "fileName": str(path)})
         if messages is not None:
             messages.AddMessages(storage.GetUserMessages())
         return written

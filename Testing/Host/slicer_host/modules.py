@@ -218,7 +218,6 @@ class qSlicerAbstractModuleFactoryManager(QtCore.QObject):
 class qSlicerModuleFactoryManager(qSlicerAbstractModuleFactoryManager):
     """Loads modules."""
 
-    modulesLoaded = QtCore.Signal(list)
     moduleLoaded = QtCore.Signal(str)
     moduleAboutToBeUnloaded = QtCore.Signal(str)
     moduleUnloaded = QtCore.Signal(str)

@@ -74,6 +74,17 @@ def _with_string_signals(native_getattribute):
     return getattribute
 
 
+def _without_keywords(native_init):
+    """Wrap a constructor: PythonQt refuses keyword arguments, PySide takes them as properties."""
+
+    def init(instance, *arguments, **keywords):
+        if keywords:
+            raise ValueError(f"{type(instance).__name__}: keyword arguments are not supported ({', '.join(keywords)})")
+        native_init(instance, *arguments)
+
+    return init
+
+
 def _class_name(instance):
     return instance.metaObject().className()
 
@@ -91,5 +102,7 @@ def patch_attribute_access(classes):
         STRICT_CLASSES.add(cls)
         # Each binding class has slots of its own, so that patching QObject alone would not reach them.
         cls.__setattr__ = _strict_setattr
+        if "__init__" in vars(cls):
+            cls.__init__ = _without_keywords(cls.__init__)
         if cls is QtCore.QObject or "__getattribute__" in vars(cls):
             cls.__getattribute__ = _with_string_signals(cls.__getattribute__)

@@ -5,7 +5,7 @@ import vtk
 
 from slicer_host.look_alikes import look_alike, stored_property, string_tuple
 from slicer_host.pythonqt import QtCore, QtWidgets
-from slicer_host.widgets.mrml_widget import Observers, SceneHolder
+from slicer_host.widgets.mrml_widget import Observers, SceneReader
 
 _NODE_SIGNALS = ("nodeActivated", "nodeAdded", "nodeAddedByUser", "nodeAddedByUserAction", "nodeAboutToBeRemoved")
 
@@ -18,7 +18,7 @@ _NODE_SIGNALS = ("nodeActivated", "nodeAdded", "nodeAddedByUser", "nodeAddedByUs
         **{f"{name}(vtkMRMLNode*)": name for name in _NODE_SIGNALS},
     }
 )
-class qMRMLNodeComboBox(SceneHolder, QtWidgets.QWidget):
+class qMRMLNodeComboBox(SceneReader, QtWidgets.QWidget):
     """A combo box of the scene's nodes of some types.
 
     Which node is current: the one that was asked for, also where it enters the scene later; none where None was asked

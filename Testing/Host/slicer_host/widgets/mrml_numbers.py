@@ -3,10 +3,10 @@
 from slicer_host.look_alikes import look_alike, stored_property
 from slicer_host.widgets.ctk_numbers import ctkDoubleSpinBox, ctkSliderWidget
 from slicer_host.widgets.ctk_ranges import ctkRangeWidget
-from slicer_host.widgets.mrml_widget import SceneHolder
+from slicer_host.widgets.mrml_widget import SceneReader
 
 
-class _Quantity(SceneHolder):
+class _Quantity(SceneReader):
     """A quantity such as "length"; the scene's unit node for it gives the suffix."""
 
     def _scene_changed(self):

@@ -47,10 +47,6 @@ class SceneHolder:
 
     _scene = None
 
-    def mrmlScene(self):
-        """Return the scene, or None."""
-        return self._scene
-
     def setMRMLScene(self, scene):
         """Set the scene."""
         if scene is self._scene:
@@ -62,8 +58,16 @@ class SceneHolder:
         """Answer to another scene."""
 
 
+class SceneReader(SceneHolder):
+    """A scene widget that PythonQt can ask for its scene; not every one is."""
+
+    def mrmlScene(self):
+        """Return the scene, or None."""
+        return self._scene
+
+
 @look_alike(signals={"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"})
-class qMRMLWidget(SceneHolder, QtWidgets.QWidget):
+class qMRMLWidget(SceneReader, QtWidgets.QWidget):
     """A widget that passes its scene on to the widgets connected to it."""
 
     mrmlSceneChanged = QtCore.Signal(object)

@@ -57,8 +57,8 @@ class NoneSerializer(TextSerializer):
 class NodeSerializer:
     """A node or None."""
 
-    def __init__(self, classes):
-        self._classes = classes
+    def __init__(self, node_class):
+        self._class = node_class
 
     def default(self):
         return None
@@ -68,7 +68,7 @@ class NodeSerializer:
 
     def check(self, value):
         if value is not None:
-            _check_type(value, self._classes)
+            _check_type(value, self._class)
             if value.GetScene() is None:
                 raise ValueError("a node must be in the scene before a parameter can refer to it")
 
@@ -198,6 +198,8 @@ class UnionSerializer:
 
     def _option_for(self, value):
         for index, option in enumerate(self._options):
+            if value is None and not isinstance(option, NoneSerializer):
+                continue
             try:
                 option.check(value)
             except (TypeError, ValueError):
@@ -350,8 +352,8 @@ _CONTAINERS = {
 def _plain_serializer(type_):
     from .packs import PackSerializer, isParameterPack
 
-    if node_classes(type_):
-        return NodeSerializer(node_classes(type_))
+    if _is_node_class(type_):
+        return NodeSerializer(type_)
     if type_ in _TEXTS:
         return _TEXTS[type_]()
     origin = typing.get_origin(type_)

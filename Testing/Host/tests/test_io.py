@@ -1,0 +1,63 @@
+"""Files go in and out by the genuine storage nodes."""
+
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
+def test_volume_round_trip(ball, tmp_path, extension):
+    import slicer
+
+    volume = ball()
+    volume.SetSpacing(0.5, 1.0, 2.0)
+    volume.SetOrigin(-3, 4, 5)
+    path = str(tmp_path / f"ball{extension}")
+    assert slicer.util.saveNode(volume, path)
+    again = slicer.util.loadVolume(path)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(again), slicer.util.arrayFromVolume(volume))
+    assert again.GetSpacing() == pytest.approx((0.5, 1.0, 2.0))
+    assert again.GetOrigin() == pytest.approx((-3, 4, 5))
+    assert (
+        slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode().GetBackgroundVolumeID() == again.GetID()
+    )
+
+
+def test_segmentation_round_trip_keeps_names_and_colours(ball, tmp_path):
+    import slicer
+
+    volume = ball()
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Result")
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segment_id = segmentation.GetSegmentation().AddEmptySegment("", "Ball", (0.2, 0.4, 0.6))
+    mask = (slicer.util.arrayFromVolume(volume) > 100).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment_id, volume)
+    path = str(tmp_path / "result.seg.nrrd")
+    assert slicer.util.saveNode(segmentation, path)
+    again = slicer.util.loadSegmentation(path)
+    segment = again.GetSegmentation().GetNthSegment(0)
+    assert segment.GetName() == "Ball"
+    assert segment.GetColor() == pytest.approx((0.2, 0.4, 0.6), abs=0.01)
+    read = slicer.util.arrayFromSegmentBinaryLabelmap(again, again.GetSegmentation().GetNthSegmentID(0), volume)
+    np.testing.assert_array_equal(read, mask)
+
+
+@pytest.mark.usefixtures("slicer_app")
+def test_missing_file_is_an_error(tmp_path):
+    import slicer
+
+    with pytest.raises(RuntimeError):
+        slicer.util.loadVolume(str(tmp_path / "absent.nrrd"))
+
+
+def test_subject_hierarchy_follows_the_scene(ball):
+    import slicer
+
+    volume = ball()
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(volume)
+    assert item
+    slicer.mrmlScene.RemoveNode(volume)
+    assert not hierarchy.GetItemName(item)
+    slicer.mrmlScene.Clear()
+    again = ball()
+    assert slicer.mrmlScene.GetSubjectHierarchyNode().GetItemByDataNode(again)
