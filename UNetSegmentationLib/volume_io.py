@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 import zlib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from .geometry import Array, Volume, same_grid
 from .labels import Label
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
 NOT_IMAGES = {"SEG": "segmentation", "RTSTRUCT": "structure set", "SR": "report", "PR": "presentation state"}
@@ -163,8 +166,8 @@ def _read_file(path: Path) -> sitk.Image:
         return _read_series_of(path, reader)
     if 0 in reader.GetSize():
         raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
-    if path.name.lower().endswith(".gz"):
-        _check_gzip(path)
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        _check_whole_nifti(path)
     try:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
@@ -174,14 +177,24 @@ def _read_file(path: Path) -> sitk.Image:
     return image
 
 
-def _check_gzip(path: Path) -> None:
-    """Raise InputError where a gzip file is cut off: ITK reads such NIfTI files as if zeros followed."""
+def _check_whole_nifti(path: Path) -> None:
+    """Raise InputError where a NIfTI file is cut off: ITK reads and writes such files without a word."""
     try:
-        with gzip.open(path) as file:
-            while file.read(2**22):
-                pass
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            header = file.read(348)
+            found = len(header)
+            while block := file.read(2**22):
+                found += len(block)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged or cut off ({error}): copy or export it again") from error
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    if found >= 348 and struct.unpack(order + "i", header[:4])[0] == 348:
+        count, *sizes = struct.unpack(order + "8h", header[40:56])
+        bits = struct.unpack(order + "h", header[72:74])[0]
+        start = struct.unpack(order + "f", header[108:112])[0]
+        wanted = int(start) + prod(sizes[:count]) * bits // 8
+        if found < wanted:
+            raise InputError(f"{path} is cut off ({found} of {wanted} bytes): copy or export it again")
 
 
 def _io_name(reader: sitk.ImageFileReader) -> str:
@@ -326,8 +339,12 @@ def _write(image: sitk.Image, path: Path) -> None:
     with atomic_path(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
-            raise InputError(f"cannot write {path}: the format is unknown or the disk is full") from error
+            if path.name.lower().endswith(NIFTI_SUFFIXES):
+                _check_whole_nifti(temporary)
+        except (RuntimeError, InputError) as error:
+            raise InputError(
+                f"cannot write {path}: the format is unknown or the disk is full; free some space or choose another"
+            ) from error
 
 
 def _segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:

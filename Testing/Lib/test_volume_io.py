@@ -1,5 +1,7 @@
 """What is written can be read again, by us and by others, at the same place."""
 
+from contextlib import contextmanager
+
 import nibabel
 import numpy as np
 import pytest
@@ -227,3 +229,39 @@ def test_missing_paths_and_unknown_names_are_refused(tmp_path):
 @pytest.mark.parametrize(("name", "stem"), [("a.b.nii.gz", "a.b"), ("a.seg.nrrd", "a"), ("x.png", "x"), ("dir", "dir")])
 def test_stems(name, stem):
     assert stem_of(name) == stem
+
+
+@contextmanager
+def full_disk(allowed_bytes):
+    """Let no file grow beyond a size, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (allowed_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", [".seg.nrrd", ".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, suffix):
+    """ITK writes a NIfTI file that is cut off without a word."""
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"old")
+    noise = np.random.default_rng(0).integers(0, 255, (20, 50, 50)).astype(np.uint8)
+    with full_disk(20_000), pytest.raises(InputError, match="disk is full"):
+        write_labelmap(path, noise, affine_ras=np.eye(4))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, suffix, share):
+    """ITK reads a NIfTI file that is cut off as if zeros followed."""
+    path = tmp_path / f"a{suffix}"
+    write_volume(path, Volume(image(shape=(1, 20, 30, 40)), np.eye(4)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match="cut off|damaged"):
+        read_volume(path)
