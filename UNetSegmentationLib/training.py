@@ -139,26 +139,30 @@ def train(
     saved_at = began = perf_counter()
     already_s = state.elapsed_s
     yield {"event": "start", "step": state.step, "is_resumed": is_resumed, "precision": state.precision}
-    while (left := _share_left(state, options)) > 0:
-        if is_cancelled():
-            _save_checkpoint(folder / CHECKPOINT_FILE, state)
-            raise CancelledError("cancelled; the checkpoint allows to go on with --resume")
-        image, labels = patches.batch(state.step)
-        rate = options.learning_rate * left**options.poly_power
-        loss = _take_step(state, image.to(device), labels.to(device), loss_function, rate=rate, options=options)
-        state.step += 1
-        state.elapsed_s = already_s + perf_counter() - began
-        yield {"event": "step", "step": state.step, "elapsed_s": state.elapsed_s, "loss": loss, "learning_rate": rate,
-               "share_left": _share_left(state, options)}  # fmt: skip
-        if options.validate_every and state.step % options.validate_every == 0 and _share_left(state, options) > 0:
-            yield _validation_event(state, validation_cases, plan, device)
-        if perf_counter() - saved_at > options.checkpoint_every_s:
-            _save_checkpoint(folder / CHECKPOINT_FILE, state)
-            saved_at = perf_counter()
-    patches.close()
-    _save_checkpoint(folder / CHECKPOINT_FILE, state)
-    if validation_cases:
-        yield _validation_event(state, validation_cases, plan, device)
+    try:
+        while (left := _share_left(state, options)) > 0:
+            if is_cancelled():
+                raise CancelledError("cancelled; the checkpoint allows to go on with --resume")
+            image, labels = patches.batch(state.step)
+            rate = options.learning_rate * left**options.poly_power
+            loss = _take_step(state, image.to(device), labels.to(device), loss_function, rate=rate, options=options)
+            state.step += 1
+            state.elapsed_s = already_s + perf_counter() - began
+            yield {"event": "step", "step": state.step, "elapsed_s": state.elapsed_s, "loss": loss,
+                   "learning_rate": rate, "share_left": _share_left(state, options)}  # fmt: skip
+            if options.validate_every and state.step % options.validate_every == 0 and _share_left(state, options) > 0:
+                yield _validation_event(state, validation_cases, plan, device, is_cancelled)
+            if perf_counter() - saved_at > options.checkpoint_every_s:
+                _save_checkpoint(folder / CHECKPOINT_FILE, state)
+                saved_at = perf_counter()
+        _save_checkpoint(folder / CHECKPOINT_FILE, state)
+        if validation_cases:
+            yield _validation_event(state, validation_cases, plan, device, is_cancelled)
+    except CancelledError:
+        _save_checkpoint(folder / CHECKPOINT_FILE, state)
+        raise
+    finally:
+        patches.close()
     network.load_state_dict(state.average)
     network.cpu().eval()
     yield {"event": "end", "step": state.step, "elapsed_s": state.elapsed_s}
@@ -315,7 +319,11 @@ def _share_left(state: LoopState, options: TrainingOptions) -> float:
 
 
 def _validation_event(
-    state: LoopState, cases: Sequence[PreparedCase], plan: Plan, device: torch.device
+    state: LoopState,
+    cases: Sequence[PreparedCase],
+    plan: Plan,
+    device: torch.device,
+    is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     """Return the figures of the averaged weights per case and class, on the network's grid."""
     current = {name: value.clone() for name, value in state.network.state_dict().items()}
@@ -323,14 +331,20 @@ def _validation_event(
     state.network.eval()
     spacing_mm = [step or 1.0 for step in plan.spacing_mm]
     figures = {}
-    for case in cases:
-        logits = predict_logits(
-            state.network, case.image.to(device), patch_size=plan.patch_size, dimensions=plan.dimensions
-        )
-        found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
-        figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
-    state.network.load_state_dict(current)
-    state.network.train()
+    try:
+        for case in cases:
+            logits = predict_logits(
+                state.network,
+                case.image.to(device),
+                patch_size=plan.patch_size,
+                dimensions=plan.dimensions,
+                is_cancelled=is_cancelled,
+            )
+            found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
+            figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
+    finally:
+        state.network.load_state_dict(current)
+        state.network.train()
     return {
         "event": "validation",
         "step": state.step,

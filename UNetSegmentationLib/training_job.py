@@ -87,6 +87,54 @@ class TrainingJob:
         if not (parts >= 2 and 0 <= part < parts):
             raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
+        values = {**asdict(self), "dataset": str(self.dataset.absolute())}
+        for name in ("plan", "labels"):
+            values[name] = None if values[name] is None else str(values[name].absolute())
+        del values["folder"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> TrainingJob:
+        """Return the job of a JSON object.
+
+        Raises:
+            TypeError: Entries that are missing or unknown.
+        """
+        paths = {name: None if values[name] is None else Path(values[name]) for name in ("dataset", "plan", "labels")}
+        part, parts = values["fold"]
+        options = TrainingOptions(**values["options"])
+        return cls(**{**values, **paths, "fold": (part, parts), "options": options, "folder": folder})
+
+
+# What a training is begun with; other values would make it another training.
+FIXED = ("network", "preset", "plan", "labels", "fold", "network_options")
+FIXED_OPTIONS = tuple(name for name in TrainingOptions.__dataclass_fields__ if name not in ("steps", "minutes"))
+
+
+def unfinished_job(folder: Path) -> TrainingJob:
+    """Return the job whose checkpoint lies in a folder.
+
+    Raises:
+        InputError: There is none, or its description cannot be understood.
+    """
+    _check_folder(folder, is_resumed=True)
+    return TrainingJob.from_dict(_started(folder)["job"], folder=folder)
+
+
+def _started(folder: Path) -> dict[str, Any]:
+    """Return what was written when the training in a folder began: "job", "plan" and "held_back"."""
+    path = folder / JOB_FILE
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        TrainingJob.from_dict(values["job"], folder=folder)
+        Plan.from_dict(values["plan"])
+        set(values["held_back"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): the training cannot go on, start another") from error
+    return values
+
 
 def run_training(
     job: TrainingJob, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
@@ -113,12 +161,10 @@ def run_training(
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
     labels = read_labels_of(job.labels or job.dataset, label_values(cases))
-    plan = _plan_of(job, training_cases)
+    plan = _plan_as_begun(job, held_back) if is_resumed else _plan_of(job, training_cases)
     description = _describe(job, plan, labels, channels=len(cases[0].images))
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_text(
-        job.folder / JOB_FILE, json.dumps({"plan": plan.to_dict(), "held_back": [case.id for case in held_back]})
-    )
+    started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
+    write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
     yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
     prepared = [prepare_case(case, plan, labels) for case in training_cases]
     watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
@@ -153,7 +199,8 @@ def run_training(
     description = replace(description, figures=_measure(job, held_back, record))
     write_description(job.folder, description)
     write_text(job.folder / CARD_FILE, card_of(description))
-    (job.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    for name in (CHECKPOINT_FILE, JOB_FILE):
+        (job.folder / name).unlink(missing_ok=True)
     yield {"event": "done", "description": description.to_dict()}
 
 
@@ -181,6 +228,24 @@ def _plan_of(job: TrainingJob, cases: Sequence[Case]) -> Plan:
             raise InputError(f"the plan {job.plan} cannot be used: {error}") from error
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
     return make_plan(fingerprint_of(cases, orientation=orientation), job.preset)
+
+
+def _plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
+    """Return the plan that an interrupted training began with.
+
+    Raises:
+        InputError: The job is another one, or the data set has changed since.
+    """
+    started = _started(job.folder)
+    begun = TrainingJob.from_dict(started["job"], folder=job.folder)
+    now_and_then = [(name, getattr(job, name), getattr(begun, name)) for name in FIXED]
+    now_and_then += [(name, getattr(job.options, name), getattr(begun.options, name)) for name in FIXED_OPTIONS]
+    for name, now, then in now_and_then:
+        if (now.absolute() if isinstance(now, Path) else now) != then:
+            raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start another")
+    if [case.id for case in held_back] != started["held_back"]:
+        raise InputError(f"{job.dataset} has changed since the training began: restore it, or start another training")
+    return Plan.from_dict(started["plan"])
 
 
 def _describe(job: TrainingJob, plan: Plan, labels: tuple[Label, ...], *, channels: int) -> ModelDescription:
