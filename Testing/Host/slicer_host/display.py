@@ -14,8 +14,8 @@ def has_display() -> bool:
 
 def choose_display() -> None:
     """Fall back to offscreen drawing where there is no screen; settings made by the user are left alone."""
-    if "QT_QPA_PLATFORM" not in os.environ and not has_display():
+    if not os.environ.get("QT_QPA_PLATFORM") and not has_display():
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    if "VTK_DEFAULT_OPENGL_WINDOW" not in os.environ and os.environ.get("QT_QPA_PLATFORM") == "offscreen":
+    if not os.environ.get("VTK_DEFAULT_OPENGL_WINDOW") and os.environ.get("QT_QPA_PLATFORM") == "offscreen":
         egl = ctypes.util.find_library("EGL")
         os.environ["VTK_DEFAULT_OPENGL_WINDOW"] = "vtkEGLRenderWindow" if egl else "vtkOSOpenGLRenderWindow"

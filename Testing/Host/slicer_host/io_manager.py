@@ -111,7 +111,7 @@ class qSlicerCoreIOManager(QtCore.QObject):
         if not name:
             base = Path(path).name
             extension = known_extension(path)[1]
-            name = slicer.mrmlScene.GenerateUniqueName(base[: len(base) - len(extension)] or base)
+            name = base[: len(base) - len(extension)] or base
         if file_type == "VolumeFile":
             return self._load_volume(path, name, properties)
         if file_type == "SegmentationFile":
@@ -140,7 +140,10 @@ class qSlicerCoreIOManager(QtCore.QObject):
             return None
         scene = slicer.mrmlScene
         storage_class, node_class = _STORAGE_AND_NODE[file_type]
-        node, storage = scene.AddNewNodeByClass(node_class, name), scene.AddNewNodeByClass(storage_class)
+        node, storage = (
+            scene.AddNewNodeByClass(node_class, scene.GetUniqueNameByString(name)),
+            scene.AddNewNodeByClass(storage_class),
+        )
         storage.SetFileName(path)
         if not storage.ReadData(node):
             scene.RemoveNode(storage)

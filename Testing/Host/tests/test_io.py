@@ -9,12 +9,15 @@ def test_volume_round_trip(ball, tmp_path, extension):
     import slicer
 
     volume = ball()
+    voxels = slicer.util.arrayFromVolume(volume).copy()
     volume.SetSpacing(0.5, 1.0, 2.0)
     volume.SetOrigin(-3, 4, 5)
     path = str(tmp_path / f"ball{extension}")
     assert slicer.util.saveNode(volume, path)
+    slicer.mrmlScene.RemoveNode(volume)
     again = slicer.util.loadVolume(path)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(again), slicer.util.arrayFromVolume(volume))
+    assert again.GetName() == "ball"
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(again), voxels)
     assert again.GetSpacing() == pytest.approx((0.5, 1.0, 2.0))
     assert again.GetOrigin() == pytest.approx((-3, 4, 5))
     assert (
@@ -33,7 +36,9 @@ def test_segmentation_round_trip_keeps_names_and_colours(ball, tmp_path):
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment_id, volume)
     path = str(tmp_path / "result.seg.nrrd")
     assert slicer.util.saveNode(segmentation, path)
+    slicer.mrmlScene.RemoveNode(segmentation)
     again = slicer.util.loadSegmentation(path)
+    assert again.GetName() == "result"
     segment = again.GetSegmentation().GetNthSegment(0)
     assert segment.GetName() == "Ball"
     assert segment.GetColor() == pytest.approx((0.2, 0.4, 0.6), abs=0.01)
