@@ -252,6 +252,7 @@ def test_a_single_stage_is_a_network(name):
         ("shape_prior", {"prior_weight": -1.0}, "give 0 or more"),
         ("shape_prior", {"gate_strength": -1.0}, "give 0 or more"),
         ("shape_prior", {"gate_floor": 0.0}, "above 0 to below 1"),
+        ("shape_prior", {"gate_margin": 0.5}, "0 to below 0.5"),
         ("shape_prior", {"prior_size": 12}, "multiple of 8"),
         ("shape_prior", {"prior_latent": 0}, "at least 1"),
     ],

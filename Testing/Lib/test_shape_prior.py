@@ -79,6 +79,12 @@ def test_the_gate_takes_an_island_away_and_leaves_the_organ(fitted):
     assert overlap > 0.95
 
 
+def test_the_gate_leaves_borders_within_its_margin_alone(fitted):
+    logits = to_logits(draw_disc(radius=10.0), certainty=2.0)
+    kept = fitted.gate(logits).argmax(dim=1)[0]
+    assert torch.equal(kept, draw_disc(radius=10.0))
+
+
 def test_the_gate_works_at_inference_alone_and_can_be_switched_off(fitted):
     image = torch.randn(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     plain = fitted.network(image)

@@ -28,6 +28,8 @@ class ShapePriorConfig(NetworkConfig):
         prior_weight: Factor of the prior's loss; the loss is 1 for a mask as wrong as another patient's.
         gate_strength: Power of the prior's probabilities at inference; 0 switches the gate off.
         gate_floor: Smallest probability that the prior gives to a class, so that it persuades but does not forbid.
+        gate_margin: Share of the image within which borders may lie elsewhere than the prior draws them: it knows
+            where organs are, but draws their borders only roughly.
     """
 
     network: str = "unet"
@@ -37,6 +39,7 @@ class ShapePriorConfig(NetworkConfig):
     prior_weight: float = 0.1
     gate_strength: float = 1.0
     gate_floor: float = 1e-4
+    gate_margin: float = 0.05
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
@@ -45,6 +48,7 @@ class ShapePriorConfig(NetworkConfig):
             (self.prior_weight >= 0, f"prior_weight is {self.prior_weight}: give 0 or more"),
             (self.gate_strength >= 0, f"gate_strength is {self.gate_strength}: give 0 or more"),
             (0 < self.gate_floor < 1, f"gate_floor is {self.gate_floor}: give above 0 to below 1"),
+            (0 <= self.gate_margin < 0.5, f"gate_margin is {self.gate_margin}: give 0 to below 0.5"),
         )
         for holds, message in requirements:
             if not holds:
@@ -98,10 +102,15 @@ class ShapePriorNetwork(SegmentationNetwork):
         return self.network.forward_aligned(image)
 
     def gate(self, logits: Tensor) -> Tensor:
-        """Return logits (B, K, ...) whose probabilities are weighed by those of the nearest plausible mask."""
+        """Return logits (B, K, ...) whose probabilities are weighed by those of the nearest plausible mask.
+
+        A class counts as plausible wherever the prior draws it within the margin: islands far from its organ and
+        holes deep inside it go, borders stay the network's own.
+        """
         # Probabilities, not logits, are multiplied: the product of a negative logit and a small weight would grow.
         log_probabilities = logits.float().log_softmax(dim=1)
         drawn = self.prior.decode(self.prior.encode(log_probabilities.exp())).softmax(dim=1).float()
+        drawn = _widen(drawn, round(self.config.gate_margin * self.config.prior_size))
         plausible = F.interpolate(
             drawn, size=logits.shape[2:], mode=_LINEAR_MODES[self.config.dimensions], align_corners=False
         )
@@ -138,3 +147,10 @@ class ShapePriorNetwork(SegmentationNetwork):
         truth = to_probabilities(labels.clamp(min=0), self.config.num_classes)
         reference = torch.where((labels < 0).unsqueeze(1), probabilities.detach(), truth)
         return self.config.prior_weight * self.prior.distance(probabilities, reference)
+
+
+def _widen(probabilities: Tensor, radius: int) -> Tensor:
+    """Return for each voxel of (B, K, ...) the largest probability within `radius` voxels along every axis."""
+    pooling = F.max_pool2d if probabilities.ndim == 4 else F.max_pool3d
+    widened: Tensor = pooling(probabilities, 2 * radius + 1, stride=1, padding=radius)
+    return widened
