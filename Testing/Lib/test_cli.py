@@ -1,0 +1,518 @@
+"""The command line: what it answers, where, with which exit code, and what it never does to a file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from UNetSegmentationLib import __version__
+from UNetSegmentationLib.cli import main
+from UNetSegmentationLib.commands import COMMANDS
+from UNetSegmentationLib.commands.terminal import ProgressBar, explain
+from UNetSegmentationLib.errors import CancelledError
+from UNetSegmentationLib.geometry import Volume, same_grid
+from UNetSegmentationLib.model_folder import MODELS_VARIABLE
+from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.training import CHECKPOINT_FILE, TrainingOptions
+from UNetSegmentationLib.training_job import TrainingJob, run_training
+from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+
+ROOT = Path(__file__).parents[2]
+OBLIQUE = np.array([[0.0, -1.1, 0.3, 10.0], [-1.0, 0.0, 0.0, 20.0], [0.0, 0.3, 1.2, -30.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.fixture(autouse=True)
+def only_our_models(tmp_path, monkeypatch):
+    """Hide what is installed on this machine, and ship nothing."""
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetSegmentationLib.model_folder.bundled_models_folder", lambda: tmp_path / "none")
+
+
+def write_image(path: Path, *, shape=(1, 12, 14, 10), affine=OBLIQUE, seed=0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_volume(path, Volume(np.random.default_rng(seed).integers(0, 200, shape).astype(np.int16), affine))
+    return path
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def run_process(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "UNetSegmentationLib", *(str(word) for word in words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+
+
+def one_line(text: str) -> str:
+    """Return the only line of what was written to standard error."""
+    assert text.startswith("unetseg: "), text
+    assert text.count("\n") == 1, text
+    return text
+
+
+def test_everything_without_computation_leaves_torch_unloaded():
+    program = (
+        "import sys; from UNetSegmentationLib.cli import main\n"
+        "for words in (['models'], ['--help'], ['--version'], ['segment', '--help'], ['train', '--help']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert f"unetseg {__version__}" in answer.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(name, "--help")
+    assert end.value.code == 0
+    assert f"usage: unetseg {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "required: COMMAND"),
+        (("dance",), "invalid choice: 'dance'"),
+        (("segment", "a.nii"), "required: -o/--output"),
+        (("segment", "a.nii", "-o", "b.nii", "--speed", "9"), "unrecognized arguments: --speed 9"),
+        (("segment", "a.nii", "-o", "b.nii", "--roi", "-1,2"), "'-1,2' is no region"),
+        (("train", "d", "-o", "m", "--fold", "5"), "'5' is no fold: give K/N"),
+        (("train", "-o", "m"), "no data set is given"),
+        (("train", "d", "-o", "m", "--steps", "2", "--epochs", "3"), "not allowed with"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(words, text, capsys):
+    assert run(*words) == 2
+    output = capsys.readouterr()
+    assert text in one_line(output.err)
+    assert output.out == ""
+
+
+def test_models_are_listed_as_a_table_and_as_json(tiny_model, capsys):
+    assert run("models") == 0
+    assert "no model is installed" in capsys.readouterr().out
+    folder = tiny_model("first")
+    assert run("models") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["id", "title", "network", "preset"]
+    assert "Structure 1, Structure 2" in row
+    assert "–" in row.split()  # no figure was measured
+    assert run("models", "--json") == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert (model["id"], model["folder"], model["mean_dice"]) == ("first", str(folder), None)
+
+
+def test_networks_are_listed_with_their_costs(capsys):
+    from UNetSegmentationLib.networks import NETWORKS
+
+    assert run("models", "--networks") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(NETWORKS)
+    assert run("models", "--networks", "--json") == 0
+    entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["networks"]}
+    assert entries["unet"]["weights"] > 1e6
+
+
+def test_a_segmentation_is_the_predictors_on_the_images_own_grid(tmp_path, tiny_model, capsys):
+    model, image = tiny_model(), write_image(tmp_path / "Bild größer.nii.gz")
+    assert run("segment", image, "-o", tmp_path / "out here" / "ergebnis é.seg.nrrd") == 0
+    volume, result = read_volume(image), read_labelmap(tmp_path / "out here" / "ergebnis é.seg.nrrd")
+    assert same_grid(volume, result)
+    assert np.array_equal(result.array[0], Predictor(model).segment(volume).labelmap)
+    output = capsys.readouterr()
+    assert "Structure 1" in output.out
+    assert "voxels" in output.out
+    assert output.err == ""
+
+
+def test_json_is_one_document_and_nothing_else(tmp_path, tiny_model, monkeypatch):
+    model = tiny_model()
+    image = write_image(tmp_path / "a b é.nii.gz")
+    answer = run_process("segment", image, "-o", tmp_path / "o.nii.gz", "--model", model, "--json")
+    assert answer.returncode == 0, answer.stderr
+    document = json.loads(answer.stdout)
+    (result,) = document["results"]
+    labelmap = read_labelmap(tmp_path / "o.nii.gz").array
+    assert {label["name"]: label["voxels"] for label in result["labels"]} == {
+        f"Structure {value}": np.count_nonzero(labelmap == value) for value in (1, 2)
+    }
+    voxel_ml = abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000
+    assert result["labels"][0]["ml"] == pytest.approx(result["labels"][0]["voxels"] * voxel_ml, abs=1e-3)
+    assert result["images"] == [str(image)]
+    # What a library prints does not get between.
+    monkeypatch.setattr(Predictor, "check", lambda *_: print("noise"))  # noqa: T201
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run("segment", image, "-o", tmp_path / "p.nii.gz", "--json") == 1
+    assert out.getvalue() == ""
+
+
+def test_several_images_go_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tmp_path, tiny_model, capsys):
+    tiny_model()
+    good = [write_image(tmp_path / f"{name}.nrrd", seed=seed) for seed, name in enumerate("ac")]
+    (tmp_path / "b.nrrd").write_text("no image")
+    flat = write_image(tmp_path / "flat.nrrd", shape=(1, 1, 9, 9), affine=np.eye(4))
+    words = ("segment", good[0], tmp_path / "b.nrrd", tmp_path / "gone.nrrd", flat, good[1], "-o", tmp_path / "out")
+    assert run(*words) == 2
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert len(lines) == 3
+    for line, name in zip(lines, ("gone", "b", "flat"), strict=True):
+        assert str(tmp_path / f"{name}.nrrd") in line
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.seg.nrrd", "c.seg.nrrd"]
+    assert run(*words, "--json") == 2
+    document = json.loads(capsys.readouterr().out)
+    assert [len(document["results"]), len(document["errors"])] == [2, 3]
+
+
+def test_channels_are_found_beside_each_other_or_named_with_commas(tmp_path, tiny_model, capsys):
+    two = tiny_model("two", channels=2)
+    for name in ("p_0000", "p_0001", "q_0000", "T1", "T2"):
+        write_image(tmp_path / f"{name}.nii.gz", seed=len(name) + ord(name[-1]))
+    write_image(tmp_path / "both.nii.gz", shape=(2, 9, 9, 9), affine=np.eye(4))
+    assert run("segment", tmp_path / "p_0000.nii.gz", tmp_path / "p_0001.nii.gz", "-o", tmp_path / "o") == 0
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["p.seg.nrrd"]
+    assert run("segment", tmp_path / "both.nii.gz", "-o", tmp_path / "o") == 0
+    assert run("segment", f"{tmp_path}/T1.nii.gz,{tmp_path}/T2.nii.gz", "-o", tmp_path / "o") == 0
+    t1, t2 = (read_volume(tmp_path / f"{name}.nii.gz") for name in ("T1", "T2"))
+    expected = Predictor(two).segment(Volume(np.concatenate([t1.array, t2.array]), t1.affine_ras))
+    assert np.array_equal(read_labelmap(tmp_path / "o" / "T1.seg.nrrd").array[0], expected.labelmap)
+    capsys.readouterr()
+    assert run("segment", tmp_path / "q_0000.nii.gz", "-o", tmp_path / "o") == 2
+    assert "1 channel(s), model 'two' needs 2 (sequence 1, sequence 2)" in one_line(capsys.readouterr().err)
+    assert run("segment", f"{tmp_path}/T1.nii.gz,{tmp_path}/T3.nii.gz", "-o", tmp_path / "o") == 2
+    assert "T3.nii.gz does not exist" in one_line(capsys.readouterr().err)
+
+
+def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tiny_model, capsys):
+    image = write_image(tmp_path / "a.nrrd")
+    assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
+    assert "no model is installed" in one_line(capsys.readouterr().err)
+    tiny_model("two", channels=2)
+    tiny_model("flat", dimensions=2, patch_size=(1, 16, 16), preset="xray")
+    assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
+    assert "no installed model takes" in one_line(capsys.readouterr().err)
+    tiny_model("one")
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "one"
+    tiny_model("other")
+    assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
+    assert "2 models take" in (error := one_line(capsys.readouterr().err))
+    assert "one, other" in error
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "third") == 2
+    assert "there is no model 'third'" in one_line(capsys.readouterr().err)
+
+
+def test_a_region_is_segmented_as_its_crop_and_the_rest_is_background(tmp_path, tiny_model, capsys):
+    model = tiny_model()
+    affine = np.diag((-1.0, -1.0, 2.0, 1.0))
+    image = write_image(tmp_path / "a.nrrd", shape=(1, 20, 30, 40), affine=affine)
+    words = ("segment", image, "-o", tmp_path / "o.nrrd")
+    assert run(*words, "--roi", "-20,-15,20,4.5,3.5,9", "--probabilities", tmp_path / "p.nii.gz") == 0
+    inside = (slice(6, 15), slice(12, 19), slice(16, 25))
+    crop = Volume(read_volume(image).array[(slice(None), *inside)], affine)
+    expected = np.zeros((20, 30, 40), dtype=np.uint8)
+    expected[inside] = Predictor(model).segment(crop).labelmap
+    assert np.array_equal(read_labelmap(tmp_path / "o.nrrd").array[0], expected)
+    probabilities = read_volume(tmp_path / "p.nii.gz")
+    assert same_grid(probabilities, read_volume(image))
+    assert np.allclose(probabilities.array.sum(axis=0), 1, atol=2e-3)
+    assert np.array_equal(probabilities.array.argmax(axis=0)[inside], expected[inside])
+    capsys.readouterr()
+    assert run(*words, "--roi", "500,0,0,5,5,5") == 2
+    assert "lies outside the image" in one_line(capsys.readouterr().err)
+
+
+def test_postprocessing_is_chosen_on_the_command_line(tmp_path, tiny_model, capsys):
+    tiny_model()
+    image = write_image(tmp_path / "a.nrrd")
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--postprocess", "keep_largest_component", "--json") == 0
+    settings = json.loads(capsys.readouterr().out)["results"][0]["provenance"]["settings"]
+    assert settings["postprocess"] == ["keep_largest_component"]
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--postprocess", "polish") == 2
+    assert "unknown post-processing step 'polish'" in one_line(capsys.readouterr().err)
+
+
+def test_an_image_is_never_overwritten(tmp_path, tiny_model, capsys):
+    tiny_model()
+    image = write_image(tmp_path / "a.nrrd")
+    (tmp_path / "link.nrrd").symlink_to(image)
+    before = image.read_bytes()
+    for words in (("-o", image), ("-o", tmp_path / "link.nrrd"), ("-o", tmp_path / "o.nrrd", "--probabilities", image)):
+        assert run("segment", image, *words) == 2
+        assert "would replace the image" in one_line(capsys.readouterr().err)
+    labels = tmp_path / "b.seg.nrrd"
+    write_labelmap(labels, np.arange(8, dtype=np.uint8).reshape(2, 2, 2), affine_ras=np.eye(4))
+    assert run("segment", labels, "-o", tmp_path) == 2
+    assert "would replace the image" in one_line(capsys.readouterr().err)
+    assert image.read_bytes() == before
+
+
+def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, capsys, monkeypatch):
+    tiny_model()
+    monkeypatch.setattr(Predictor, "segment", lambda *_, **__: pytest.fail("it was computed"))
+    image = write_image(tmp_path / "a.nrrd")
+    twin = write_image(tmp_path / "deep" / "A.nrrd")
+    (tmp_path / "file").write_text("")
+    cases = [
+        ((image, "-o", tmp_path / "o.xyz"), "end the name in .seg.nrrd"),
+        ((image, twin, "-o", tmp_path / "o.nrrd"), "is one file for 2 images: give a folder"),
+        ((image, twin, "-o", tmp_path / "o"), "would both be"),
+        ((image, "-o", tmp_path / "file"), "is a file without suffix"),
+        ((image, "-o", tmp_path / "file" / "o.nrrd"), "is a file; give another folder"),
+        ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be"),
+        ((image, "-o", tmp_path / "o.nrrd", "--probabilities", "p.txt"), "cannot write probabilities to p.txt"),
+        ((image, "-o", tmp_path / "o.nrrd", "--overlap", "1"), "--overlap is 1.0: give 0 to below 1"),
+        ((image, "-o", tmp_path / "o.nrrd", "--device", "abacus"), "there is no device 'abacus'"),
+    ]
+    for words, text in cases:
+        assert run("segment", *words) == 2
+        assert text in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("empty.nii.gz", b"", "is empty (0 bytes)"),
+        ("text.nii.gz", b"hello", "cannot be read"),
+        ("cut.nii.gz", None, "cut off"),
+        ("cut.nrrd", None, "cut off"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n", "cannot be read"),
+        ("folder", None, "holds no DICOM images"),
+    ],
+)
+def test_damaged_images_are_told_in_one_line(tmp_path, tiny_model, capsys, name, content, text):
+    tiny_model()
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    elif content is None:
+        whole = write_image(path, shape=(1, 20, 20, 20)).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        path.write_bytes(content)
+    assert run("segment", path, "-o", tmp_path / "o.nrrd") == 2
+    assert text in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "o.nrrd").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit on the size of files")
+def test_a_full_disk_leaves_the_old_result(tmp_path, tiny_model):
+    import resource
+
+    model = tiny_model()
+    image = write_image(tmp_path / "a.nrrd", shape=(1, 40, 40, 40))
+    (tmp_path / "o.seg.nrrd").write_text("old")
+    limit = (4096, 4096)
+    answer = run_process(
+        *("segment", image, "-o", tmp_path / "o.seg.nrrd", "--model", model),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "disk is full" in answer.stderr
+    assert (tmp_path / "o.seg.nrrd").read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_fault_of_ours_has_exit_code_1_and_its_traceback_on_demand(tmp_path, tiny_model, capsys, monkeypatch):
+    tiny_model()
+    image = write_image(tmp_path / "a.nrrd")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(Predictor, "segment", fail)
+    assert run("segment", image, "-o", tmp_path / "o.nrrd") == 1
+    error = one_line(capsys.readouterr().err)
+    assert "ZeroDivisionError: by nothing" in error
+    assert "--debug" in error
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_exit_code_tells_whose_error_it_is():
+    assert explain(MemoryError())[0] == 2
+    assert "not enough memory" in explain(MemoryError())[1]
+    assert explain(KeyboardInterrupt()) == (130, "interrupted")
+    assert explain(CancelledError("cancelled; go on with --resume"))[0] == 130
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_reader_that_goes_away_is_no_error(tiny_model):
+    tiny_model()
+    with subprocess.Popen(
+        [sys.executable, "-m", "UNetSegmentationLib", "models", "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_the_bar_is_for_terminals_only(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, is_shown in ((io.StringIO(), False), (Terminal(), True)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        bar = ProgressBar()
+        bar(0.5, "Segmenting")
+        bar.clear()
+        assert ("50% Segmenting" in stream.getvalue()) == is_shown
+        assert stream.getvalue().endswith("\r\x1b[K" if is_shown else "")
+
+
+def write_balls(folder: Path, count: int = 4) -> Path:
+    """Write a data set of noise with a bright ball in it."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(count):
+        centre = rng.integers(5, 11, 3)[:, None, None, None]
+        inside = (((np.indices((16, 16, 16)) - centre) ** 2).sum(axis=0) < 16).astype(np.uint8)
+        array = (rng.normal(0, 10, (16, 16, 16)) + 60 * inside).astype(np.int16)
+        write_volume(folder / "images" / f"case{number}.nii.gz", Volume(array[None], np.eye(4)))
+        write_labelmap(folder / "labels" / f"case{number}.nii.gz", inside, affine_ras=np.eye(4))
+    return folder
+
+
+def test_training_makes_a_model_that_is_listed_segments_and_is_measured(tmp_path, capsys):
+    dataset, model = write_balls(tmp_path / "data"), tmp_path / "models" / "balls"
+    words = ("train", dataset, "-o", model, "--steps", 30, "--fold", "1/4", "--data-licence", "CC0", "--title", "Balls")
+    assert run(*words) == 0
+    output = capsys.readouterr()
+    assert "Model 'balls' lies in" in output.out
+    assert output.err == ""
+    assert {"model.json", "weights.safetensors", "CARD.md"} <= {path.name for path in model.iterdir()}
+    assert not (model / CHECKPOINT_FILE).exists()
+    assert run("models", "--json") == 0
+    (entry,) = json.loads(capsys.readouterr().out)["models"]
+    assert (entry["title"], entry["licence"]) == ("Balls", "CC0")
+    assert entry["mean_dice"] > 0.5
+
+    assert run("evaluate", model, dataset, "--held-back", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["cases"]) == 1
+    (figures,) = document["cases"][0]["labels"].values()
+    assert figures["dice"] == pytest.approx(entry["mean_dice"], abs=1e-4)
+    (dataset / "images" / "case0.nii.gz").write_bytes(b"")
+    assert run("evaluate", "balls", dataset) == 2
+    output = capsys.readouterr()
+    assert "case0" in one_line(output.err)
+    assert len(output.out.splitlines()) == 1 + 3 + 1
+
+    assert run(*words) == 2
+    assert "holds a model" in one_line(capsys.readouterr().err)
+    assert run("train", "-o", model, "--resume") == 2
+    assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
+
+
+def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, capsys):
+    tiny_model("tiny", labels=2)
+    dataset = write_balls(tmp_path / "data", count=1)
+    image = read_volume(dataset / "images" / "case0.nii.gz")
+    # Neither the model nor the reference holds label 2 where every voxel is one of the others.
+    labelmap = np.where(Predictor(tmp_path / "models" / "tiny").segment(image).labelmap == 2, 2, 0).astype(np.uint8)
+    write_labelmap(dataset / "labels" / "case0.nii.gz", labelmap, affine_ras=np.eye(4))
+    assert run("evaluate", "tiny", dataset, "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)["cases"][0]["labels"].values()
+    assert second["dice"] == 1.0
+    assert first["dice"] == 0.0
+    assert first["hd_mm"] is None
+    assert run("evaluate", "tiny", dataset, "--held-back") == 2
+    assert "names no held-back cases" in one_line(capsys.readouterr().err)
+
+
+def test_a_resumed_training_equals_one_without_a_break(tmp_path, capsys):
+    dataset = write_balls(tmp_path / "data")
+    options = TrainingOptions(steps=6, validate_every=2, precision="float32", seed=3)
+    jobs = [
+        TrainingJob(dataset=dataset, folder=tmp_path / name, fold=(0, 2), options=options, id="same")
+        for name in ("whole", "broken")
+    ]
+    list(run_training(jobs[0]))
+    record = jobs[1].folder / "training.jsonl"
+    steps = iter(range(100))
+    with pytest.raises(CancelledError):
+        list(run_training(jobs[1], is_cancelled=lambda: record.exists() and next(steps) == 3))
+    assert not (jobs[1].folder / "model.json").exists()
+    assert run("train", "-o", tmp_path / "broken", "--resume", "--seed", 4) == 2
+    assert "seed is 4, but the training began with 3" in one_line(capsys.readouterr().err)
+    assert run("train", "-o", tmp_path / "broken", "--resume", "--fold", "0/2") == 0
+    whole, broken = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
+    assert whole.keys() == broken.keys()
+    assert all(np.array_equal(whole[name], broken[name]) for name in whole)
+
+
+def test_a_training_does_not_go_on_with_other_data(tmp_path, capsys):
+    dataset = write_balls(tmp_path / "data")
+    job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=5))
+    with pytest.raises(CancelledError):
+        list(run_training(job, is_cancelled=lambda: True))
+    write_balls(tmp_path / "more", count=7)
+    assert run("train", tmp_path / "more", "-o", tmp_path / "m", "--resume") == 2
+    assert "has changed since the training began" in one_line(capsys.readouterr().err)
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
+def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
+    dataset, model = write_balls(tmp_path / "data"), tmp_path / "m"
+    words = ("train", dataset, "-o", model, "--minutes", 10, "--fold", "0/2", "--device", "cpu")
+    with subprocess.Popen(
+        [sys.executable, "-m", "UNetSegmentationLib", *(str(word) for word in words)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        record = model / "training.jsonl"
+        wait_for(lambda: record.is_file() and '"event":"step"' in record.read_text())
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert "--resume" in one_line(error)
+    assert (model / CHECKPOINT_FILE).is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
+def test_ctrl_c_ends_a_segmentation_without_a_traceback(tmp_path, tiny_model):
+    model, image = tiny_model(), write_image(tmp_path / "a.nrrd", shape=(1, 150, 150, 150), affine=np.eye(4))
+    with subprocess.Popen(
+        [sys.executable, "-m", "UNetSegmentationLib", "segment", image, "-o", tmp_path / "o.nrrd", "--model", model],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert one_line(error) == "unetseg: interrupted\n"
+    assert not (tmp_path / "o.nrrd").exists()

@@ -1,0 +1,116 @@
+"""`unetseg evaluate`: a model against the references of a data set."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import InputError
+from ..labels import Label
+from ..model_folder import ModelDescription, find_model
+from .contract import COMMANDS, Command, add_device_argument
+from .terminal import Failures, ProgressBar, figure, write_json, write_table
+
+if TYPE_CHECKING:
+    from ..dataset import Case
+    from ..evaluation import CaseFigures
+
+COLUMNS = (
+    ("dice", "Dice"),
+    ("iou", "IoU"),
+    ("hd_mm", "HD mm"),
+    ("hd95_mm", "HD95 mm"),
+    ("assd_mm", "ASSD mm"),
+    ("surface_dice", "surface Dice"),
+    ("relative_volume_difference", "volume diff."),
+)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="id of an installed model, or a model folder")
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
+    )
+    parser.add_argument(
+        "--held-back", action="store_true", help="only the cases that the model's training record names as held back"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    add_device_argument(parser)
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    from ..dataset import find_cases
+    from ..evaluation import evaluate
+    from ..prediction import Predictor
+
+    model = find_model(arguments.model)
+    cases = find_cases(arguments.dataset)
+    if arguments.held_back:
+        cases = _held_back(cases, model.description)
+    predictor = Predictor(model.folder, device=arguments.device)
+    results: list[CaseFigures] = []
+    failures, bar = Failures(is_debug=arguments.debug), ProgressBar()
+    for number, case in enumerate(cases):
+        bar(number / len(cases), case.id)
+        try:
+            results += evaluate(predictor, [case])
+        except Exception as error:  # noqa: BLE001  # one bad case must not cost the figures of the others
+            bar.clear()
+            failures.note(case.id, error)
+    bar.clear()
+    if arguments.json:
+        document = _document(results, model.description)
+        write_json(out, {"model": model.description.id, **document, "errors": failures.errors})
+    elif results:
+        _write_figures(out, results, model.description)
+    return failures.status
+
+
+def _held_back(cases: Sequence[Case], description: ModelDescription) -> list[Case]:
+    wanted = description.training.get("held_back_cases")
+    if not wanted:
+        raise InputError(f"the record of model '{description.id}' names no held-back cases: leave out --held-back")
+    found = [case for case in cases if case.id in wanted]
+    if not found:
+        raise InputError(f"no case that '{description.id}' held back is in this data set: give the one of its training")
+    return found
+
+
+def _document(results: Sequence[CaseFigures], description: ModelDescription) -> dict[str, Any]:
+    names = {label.value: label.name for label in description.labels}
+    cases = [
+        {**asdict(result), "labels": {names[value]: figures for value, figures in result.labels.items()}}
+        for result in results
+    ]
+    return {"cases": cases, "summary": {names[value]: rows for value, rows in _summary(results).items()}}
+
+
+def _summary(results: Sequence[CaseFigures]) -> dict[int, dict[str, dict[str, float]]]:
+    from ..metrics import summarize
+
+    return summarize(result.labels for result in results)
+
+
+def _write_figures(out: TextIO, results: Sequence[CaseFigures], description: ModelDescription) -> None:
+    rows = [_row(result.case, label, result.labels[label.value]) for result in results for label in description.labels]
+    means = _summary(results)
+    for label in description.labels:
+        rows.append(_row("mean", label, {name: row["finite_mean"] for name, row in means[label.value].items()}))
+    header = ("case", "label", *(title for _, title in COLUMNS))
+    write_table(out, header, rows, right=range(2, len(header)))
+
+
+def _row(case: str, label: Label, figures: Mapping[str, float]) -> tuple[str, ...]:
+    return (case, label.name, *(figure(figures[name]) for name, _ in COLUMNS))
+
+
+COMMANDS.register("evaluate", title="measure a model against references")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Segment the cases of a data set and compare with their references: figures per case and label, "
+        "and their means over the cases where they are finite.",
+    )
+)

@@ -1,0 +1,97 @@
+"""`unetseg models`: what can be used, with figures."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import InputError
+from ..model_folder import MODELS_VARIABLE, WEIGHTS_FILE, InstalledModel, list_models
+from .contract import COMMANDS, DONE, Command
+from .terminal import figure, write_json, write_table
+
+if TYPE_CHECKING:
+    from ..networks.summary import NetworkSummary
+
+# Channels and size of the image that networks are compared on; the first that a network takes.
+NETWORK_INPUTS = ((1, (96, 96, 96)), (4, (96, 96, 96)), (1, (256, 256)))
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument(
+        "--networks", action="store_true", help="list the network variants instead: weights, operations, memory"
+    )
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    if arguments.networks:
+        return _list_networks(out, as_json=arguments.json)
+    models = [_entry_of(model) for model in list_models()]
+    if arguments.json:
+        write_json(out, {"models": models})
+    elif models:
+        header = ("id", "title", "network", "preset", "labels", "mean Dice", "MB", "folder")
+        write_table(out, header, [_row_of(entry) for entry in models], right=(5, 6))
+    else:
+        out.write(f"no model is installed: train one, or name a folder of models in {MODELS_VARIABLE}\n")
+    return DONE
+
+
+def _entry_of(model: InstalledModel) -> dict[str, Any]:
+    description = model.description
+    weights = model.folder / WEIGHTS_FILE
+    return {
+        "id": description.id,
+        "title": description.title,
+        "network": description.network,
+        "preset": description.preset,
+        "channels": [channel.name for channel in description.channels],
+        "labels": [label.name for label in description.labels],
+        "mean_dice": description.mean_dice,
+        "figures": description.figures,
+        "licence": description.licence,
+        "size_mb": round(weights.stat().st_size / 1e6, 2) if weights.is_file() else None,
+        "folder": str(model.folder),
+    }
+
+
+def _row_of(entry: dict[str, Any]) -> tuple[str, ...]:
+    names = [str(entry[key]) for key in ("id", "title", "network", "preset")]
+    sizes = (figure(entry["mean_dice"]), figure(entry["size_mb"], 1))
+    return (*names, ", ".join(entry["labels"]), *sizes, entry["folder"])
+
+
+def _list_networks(out: TextIO, *, as_json: bool) -> int:
+    from ..networks import NETWORKS
+    from ..networks.summary import format_summaries
+
+    summaries = [_summary_of(name) for name in NETWORKS]
+    if as_json:
+        write_json(out, {"networks": [asdict(summary) for summary in summaries]})
+    else:
+        out.write(format_summaries(summaries) + "\n")
+    return DONE
+
+
+def _summary_of(name: str) -> NetworkSummary:
+    from ..networks.summary import summarise_network
+
+    reason: InputError | None = None
+    for channels, size in NETWORK_INPUTS:
+        config = {"in_channels": channels, "num_classes": 2, "dimensions": len(size)}
+        try:
+            return summarise_network(name, config, size)
+        except InputError as error:
+            reason = reason or error
+    raise reason or InputError(f"network '{name}' takes none of the inputs")
+
+
+COMMANDS.register("models", title="list what can be used, with figures")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="List the models that can be used, with their figures on cases that they have not seen.",
+    )
+)

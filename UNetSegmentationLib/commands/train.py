@@ -1,0 +1,179 @@
+"""`unetseg train`: a data set in, a model folder out."""
+
+from __future__ import annotations
+
+import signal
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import InputError
+from ..model_folder import ModelDescription
+from .contract import COMMANDS, DONE, Command, add_device_argument
+from .terminal import ProgressBar, figure, write_table
+
+if TYPE_CHECKING:
+    from ..training_curve import LiveCurve
+    from ..training_job import TrainingJob
+
+STEPS_PER_EPOCH = 250  # as nnU-Net counts
+CURVE_FILE = "training.png"
+# Far more than any time budget takes.
+UNLIMITED_STEPS = 1_000_000
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "dataset", metavar="DATASET", nargs="?", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
+    )
+    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
+    parser.add_argument("--variant", metavar="V", help="network, such as unet; 'unetseg models --networks' lists them")
+    parser.add_argument("--preset", metavar="P", help="modality: mri, ct or xray")
+    parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
+    parser.add_argument("--fold", metavar="K/N", type=_fold, help="hold back part K of N of the subjects (0/5)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (1250 without a time budget)")
+    length.add_argument("--epochs", type=int, metavar="N", help=f"in epochs of {STEPS_PER_EPOCH} steps")
+    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate falls to its end")
+    parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
+    parser.add_argument("--id", help="model id (the folder's name)")
+    parser.add_argument("--title", help="name shown to people")
+    parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the card")
+    parser.add_argument("--data-source", metavar="TEXT", help="where the data come from and whom to credit")
+    add_device_argument(parser)
+    parser.set_defaults(device=None)
+
+
+def _fold(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit()):
+        raise ArgumentTypeError(f"'{text}' is no fold: give K/N, such as 0/5")
+    return int(part), int(parts)
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    from ..training_job import run_training
+
+    job = _job_of(arguments)
+    bar = ProgressBar()
+    curve: LiveCurve | None = None
+    with _gentle_interrupt() as interrupt:
+        for event in run_training(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
+            kind = event["event"]
+            interrupt.is_gentle = kind in ("start", "step", "validation")
+            if kind == "step":
+                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
+                continue
+            bar.clear()
+            if kind == "start":
+                curve = _curve_of(job)
+            if kind == "validation" and curve is not None:
+                curve.update(is_last=True)
+            if kind == "done":
+                _write_end(out, job, ModelDescription.from_dict(event["description"]))
+            elif line := _line_of(event):
+                out.write(line + "\n")
+                out.flush()
+    return DONE
+
+
+def _job_of(arguments: Namespace) -> TrainingJob:
+    """Return the job; one that is resumed has the options that it began with, unless they are given again."""
+    from ..training import TrainingOptions
+    from ..training_job import TrainingJob, unfinished_job
+
+    fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
+    options = {name: getattr(arguments, name) for name in ("minutes", "seed") if getattr(arguments, name) is not None}
+    if arguments.epochs is not None:
+        options["steps"] = arguments.epochs * STEPS_PER_EPOCH
+    elif arguments.steps is not None:
+        options["steps"] = arguments.steps
+    elif arguments.minutes is not None:
+        options["steps"] = UNLIMITED_STEPS
+    if arguments.variant is not None:
+        fields["network"] = arguments.variant
+    if arguments.dataset is not None:
+        fields["dataset"] = Path(arguments.dataset)
+    if arguments.resume:
+        begun = unfinished_job(arguments.output)
+        return replace(begun, **fields, options=replace(begun.options, **options))
+    if "dataset" not in fields:
+        raise InputError("no data set is given: name its folder before -o")
+    return TrainingJob(folder=arguments.output, options=TrainingOptions(**options), **fields)
+
+
+# Options of the command that bear the name of the job's field.
+FIELDS = ("preset", "plan", "labels", "fold", "device", "id", "title", "data_licence", "data_source")
+
+
+class _Interrupt:
+    """Ctrl-C: while the network learns it asks for the checkpoint and the end; otherwise, or twice, it ends at once."""
+
+    def __init__(self) -> None:
+        self.is_gentle = False
+        self._is_asked = False
+
+    def is_asked(self) -> bool:
+        return self._is_asked
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_asked or not self.is_gentle:
+            raise KeyboardInterrupt
+        self._is_asked = True
+
+
+@contextmanager
+def _gentle_interrupt() -> Iterator[_Interrupt]:
+    interrupt = _Interrupt()
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _curve_of(job: TrainingJob) -> LiveCurve | None:
+    """Return the picture of the loss that is kept in the model folder; None where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        return None
+    from ..training_curve import LiveCurve
+    from ..training_job import RECORD_FILE
+
+    return LiveCurve(job.folder / RECORD_FILE, job.folder / CURVE_FILE)
+
+
+def _line_of(event: Mapping[str, Any]) -> str:
+    if event["event"] == "stage":
+        return str(event["message"])
+    if event["event"] == "start":
+        return f"{'Going on' if event['is_resumed'] else 'Training'} at step {event['step']} in {event['precision']}"
+    if event["event"] == "validation":
+        dice = "  ".join(figure(entry.get("dice")) for entry in event["labels"].values())
+        return f"step {event['step']:>6}  {event['elapsed_s'] / 60:6.1f} min  Dice {dice}"
+    return ""
+
+
+def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> None:
+    out.write(f"Model '{description.id}' lies in {job.folder}; on {description.figures['cases']} unseen cases:\n")
+    rows = [
+        (name, figure(entry.get("dice")), figure(entry.get("hd95_mm"), 2))
+        for name, entry in description.figures["labels"].items()
+    ]
+    write_table(out, ("label", "Dice", "HD95 mm"), rows, right=(1, 2))
+
+
+COMMANDS.register("train", title="train a model on a data set")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Train a network and keep it as a model folder. Part of the subjects is held back and measured at "
+        "the end. Ctrl-C keeps a checkpoint, from which --resume goes on to the same weights as without the break.",
+    )
+)

@@ -1,0 +1,28 @@
+"""`unetseg worker`: the process that the panel keeps warm."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TextIO
+
+from .contract import COMMANDS, DONE, Command
+
+
+def _add_arguments(_parser: ArgumentParser) -> None:
+    """It takes none."""
+
+
+def _run(_arguments: Namespace, _out: TextIO) -> int:
+    from ..worker import main
+
+    main()
+    return DONE
+
+
+COMMANDS.register("worker", title="serve requests on standard input")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Serve requests, one JSON object a line, until standard input closes; the panel keeps one.",
+    )
+)
