@@ -54,7 +54,7 @@ LAYERS = (
         "feature_view",
         "finishing",
     },
-    {"worker", "worker_jobs", "cli", "commands", "progress_bar", "__main__"},
+    {"worker", "worker_jobs", "cli", "commands", "__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
