@@ -53,7 +53,7 @@ def test_a_chosen_modality_is_kept_until_another_volume_is_chosen(panel):
     volume.Modified()
     slicer.util.updateVolumeFromArray(volume, spheres(24))
     assert panel.parameters.preset == "ct"
-    assert panel.ui.modelComboBox.currentData == "ct-plain"
+    assert panel.ui.modelComboBox.currentData == "ct-other"
     panel.parameters.inputVolume = panel.addVolume(name="Other")
     assert panel.parameters.preset == "mri"
 

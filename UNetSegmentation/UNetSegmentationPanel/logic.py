@@ -3,6 +3,7 @@
 import logging
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -281,7 +282,8 @@ class SegmentJob:
             steps.stop()
 
     def _removeFolder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # Giving back the space of a large file takes the system a tenth of a second.
+        threading.Thread(target=shutil.rmtree, args=(self._folder, True), daemon=True).start()
 
 
 class Jobs:

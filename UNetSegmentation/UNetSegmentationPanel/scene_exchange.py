@@ -158,6 +158,8 @@ def importSegmentation(
     # From here on in one step: a cancelled job must not leave half a result, nor half of the one before it.
     node, isNew = _target(volumeNode, nodeById(outputId))
     with slicer.util.NodeModify(node):
+        node.GetSegmentation().RemoveAllSegments()
+        node.GetSegmentation().SetSourceRepresentationName(BINARY_LABELMAP)
         for segment in found:
             _addSegment(node, segment, image)
         node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(_provenance(result, volumeNode), ensure_ascii=False))
@@ -231,18 +233,16 @@ def _croppedImage(labelmap: np.ndarray, bounds: tuple[tuple[int, int], ...]) -> 
 
 
 def _target(volumeNode: Any, chosen: Any) -> tuple[Any, bool]:
-    """Return the segmentation for a result, emptied, and whether it is new."""
+    """Return the segmentation for a result, on the volume's geometry, and whether it is new."""
     isNew = chosen is None or not isUntouchedResult(chosen, volumeNode)
     if isNew:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volumeNode.GetName()} segmentation")
         node.CreateDefaultDisplayNodes()
     else:
         node = chosen
-        node.GetSegmentation().RemoveAllSegments()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), volumeNode.GetID())
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    node.GetSegmentation().SetSourceRepresentationName(BINARY_LABELMAP)
     return node, isNew
 
 

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Generator
 from typing import Any
 
+import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from .scene_exchange import BINARY_LABELMAP, nodeById
 from .steps import WAIT
@@ -22,24 +22,26 @@ def createSurfaces(segmentationId: str) -> Generator[Any, None, None]:
     """Give every segment of a segmentation that has none a closed surface; yields (fraction, name) and WAIT."""
     node = nodeById(segmentationId)
     count = node.GetSegmentation().GetNumberOfSegments() if node is not None else 0
-    toWorld = vtk.vtkMatrix4x4()
+    made = []
     for index in range(count):
         segment = _segmentWithoutSurface(segmentationId, index)
         if segment is None:
             continue
         yield index / count, segment.GetName()
-        image = segment.GetRepresentation(BINARY_LABELMAP)
-        image.GetImageToWorldMatrix(toWorld)
-        pipeline = _Pipeline(image, segment.GetLabelValue(), toWorld)
-        thread = threading.Thread(target=pipeline.run, name=_("Surface"), daemon=True)
+        pipeline = _Pipeline(segment)
+        thread = threading.Thread(target=pipeline.run, daemon=True)
         thread.start()
         while thread.is_alive():
             yield WAIT
-        if _segmentWithoutSurface(segmentationId, index) is segment:
-            segment.AddRepresentation(CLOSED_SURFACE, pipeline.surface)
+        made.append((index, segment, pipeline.surface))
     node = nodeById(segmentationId)
-    if node is not None:
-        # Finds every surface in place and only announces that they are there.
+    if node is None:
+        return
+    # All in one go: a 3D view that meets one surface makes the others itself at once, and holds up the window.
+    with slicer.util.NodeModify(node):
+        for index, segment, surface in made:
+            if _segmentWithoutSurface(segmentationId, index) is segment:
+                segment.AddRepresentation(CLOSED_SURFACE, surface)
         node.CreateClosedSurfaceRepresentation()
 
 
@@ -68,13 +70,16 @@ def _segmentWithoutSurface(segmentationId: str, index: int) -> Any:
 class _Pipeline:
     """Labelmap with one label value to a smooth closed surface in the coordinates of the segmentation."""
 
-    def __init__(self, image: Any, labelValue: int, toWorld: Any) -> None:
+    def __init__(self, segment: Any) -> None:
         self.surface = vtk.vtkPolyData()
+        image = segment.GetRepresentation(BINARY_LABELMAP)
+        toWorld = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(toWorld)
         # A plain image on the index grid: directions are applied at the end, to points.
         grid = vtk.vtkImageData()
         grid.SetExtent(image.GetExtent())
         grid.GetPointData().SetScalars(image.GetPointData().GetScalars())
-        self._label = labelValue
+        self._label = segment.GetLabelValue()
         self._pad = vtk.vtkImageConstantPad()
         self._pad.SetInputData(grid)
         first, last = image.GetExtent()[0::2], image.GetExtent()[1::2]
