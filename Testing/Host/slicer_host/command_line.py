@@ -14,16 +14,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--testing", action="store_true", help="dialogs answer themselves")
     parser.add_argument("--no-main-window", action="store_true")
     parser.add_argument("--no-splash", action="store_true", help="taken for Slicer's sake; there is none")
-    parser.add_argument(
-        "--additional-module-path",
-        "--additional-module-paths",
-        dest="module_paths",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FOLDER",
-        help="load the scripted modules of these folders",
-    )
+    modules = {"dest": "module_paths", "action": "extend", "default": [], "metavar": "FOLDER"}
+    parser.add_argument("--additional-module-path", nargs=1, help="load the scripted modules of this folder", **modules)
+    parser.add_argument("--additional-module-paths", nargs="+", help="the same for several folders", **modules)
     parser.add_argument("--python-script", metavar="FILE", help="run a script; what follows are its arguments")
     parser.add_argument("--python-code", metavar="CODE")
     parser.add_argument("--module", metavar="NAME", help="show this module (else the first one loaded)")

@@ -1,5 +1,6 @@
 """Keep what Slicer would only print: exceptions that end in a slot or in a VTK observer."""
 
+import functools
 import sys
 import traceback
 
@@ -19,6 +20,20 @@ def report(error_type, error, trace) -> None:
 def report_current() -> None:
     """Report the exception that is being handled."""
     report(*sys.exc_info())
+
+
+def reported(override):
+    """Decorate an override of a Qt virtual: what it raises is reported. PySide 6.8 would end the process."""
+
+    @functools.wraps(override)
+    def call(*arguments):
+        try:
+            return override(*arguments)
+        except Exception:  # noqa: BLE001 - an event handler has no caller that could do better
+            report_current()
+            return None
+
+    return call
 
 
 def _print_qt_message(_kind, _context, text) -> None:

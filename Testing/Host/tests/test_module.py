@@ -193,3 +193,39 @@ def test_folder_with_a_file_that_is_no_module_is_refused(tmp_path):
         load_modules([tmp_path])
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_modules([tmp_path / "absent"])
+
+
+@pytest.mark.usefixtures("panel")
+def test_failing_view_is_reported_not_fatal(slicer_app, uncaught_errors, monkeypatch):
+    view = slicer_app.layoutManager().sliceWidget("Red").sliceView()
+
+    def fail():
+        raise RuntimeError("the picture could not be drawn")
+
+    monkeypatch.setattr(view._canvas.pipeline, "picture", fail)
+    view.forceRender()
+    assert "could not be drawn" in "".join(uncaught_errors)
+    uncaught_errors.clear()
+
+
+def test_click_in_a_view_places_a_point(panel, ball, slicer_app):
+    import qt
+    import slicer
+    from slicer_host.event_loop import process_events
+
+    slicer.util.setSliceViewerLayers(background=ball(), fit=True)
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    panel.ui.placeWidget.setCurrentNode(points)
+    panel.ui.placeWidget.setPlaceModeEnabled(True)
+    process_events(0.05)
+    widget = slicer_app.layoutManager().sliceWidget("Red")
+    canvas = widget.sliceView()._canvas
+    place = qt.QPoint(canvas.width // 2, canvas.height // 3)
+    qt.QTest.mouseMove(canvas, place)
+    qt.QTest.mouseClick(canvas, qt.Qt.LeftButton, qt.Qt.NoModifier, place)
+    process_events(0.05)
+    assert points.GetNumberOfControlPoints() == 1
+    view = widget.sliceView()
+    expected = view.convertXYZToRAS(view.convertDeviceToXYZ((place.x(), place.y())))
+    assert points.GetNthControlPointPosition(0) == pytest.approx(expected, abs=0.5)
+    assert not panel.ui.placeWidget.placeModeEnabled

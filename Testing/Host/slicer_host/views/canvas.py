@@ -6,6 +6,7 @@ Painting a picture, instead of a native OpenGL window, makes `QWidget.grab()` sh
 import slicer
 
 from slicer_host.pythonqt import QtCore, QtGui, QtWidgets
+from slicer_host.uncaught import reported
 
 _RENDER_DELAY_MS = 15
 _SMALLEST = 32
@@ -43,6 +44,7 @@ class ViewCanvas(QtWidgets.QWidget):
         if not self._timer.active:
             self._timer.start()
 
+    @reported
     def paintEvent(self, _event):
         """Draw the view anew where it changed, else show the last picture."""
         if self.pipeline is None:
@@ -56,6 +58,7 @@ class ViewCanvas(QtWidgets.QWidget):
         painter.drawImage(self.rect, self._image)
         painter.end()
 
+    @reported
     def resizeEvent(self, _event):
         """Give the view the new size."""
         if self.pipeline is not None:
@@ -77,18 +80,22 @@ class ViewCanvas(QtWidgets.QWidget):
         if name is not None:
             getattr(self._interactor_at(event), name)()
 
+    @reported
     def mousePressEvent(self, event):
         """Hand on."""
         self._forward(event, _PRESS_EVENTS)
 
+    @reported
     def mouseReleaseEvent(self, event):
         """Hand on."""
         self._forward(event, _RELEASE_EVENTS)
 
+    @reported
     def mouseMoveEvent(self, event):
         """Hand on."""
         self._interactor_at(event).MouseMoveEvent()
 
+    @reported
     def wheelEvent(self, event):
         """Hand on."""
         interactor = self._interactor_at(event)
@@ -97,14 +104,17 @@ class ViewCanvas(QtWidgets.QWidget):
         else:
             interactor.MouseWheelBackwardEvent()
 
+    @reported
     def enterEvent(self, _event):
         """Hand on."""
         self.pipeline.interactor.EnterEvent()
 
+    @reported
     def leaveEvent(self, _event):
         """Hand on."""
         self.pipeline.interactor.LeaveEvent()
 
+    @reported
     def keyPressEvent(self, event):
         """Hand on."""
         interactor, text = self.pipeline.interactor, event.text()
