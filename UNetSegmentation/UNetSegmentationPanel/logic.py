@@ -23,7 +23,8 @@ from .worker_process import WorkerProcess
 
 # Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
 READ_END, WORKER_END, IMPORT_END = 0.05, 0.90, 0.95
-ESTIMATE_AFTER_S = 1.0
+# Before that an estimate would jump about.
+ESTIMATE_AFTER_S, ESTIMATE_FROM = 2.0, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,8 @@ class SegmentJob:
         if self._workStarted is None and fraction > 0:
             self._workStarted = now - 0.01
         left_s = None
-        if self._workStarted is not None and now - self._workStarted > ESTIMATE_AFTER_S and fraction > 0:
+        isSteady = self._workStarted is not None and now - self._workStarted > ESTIMATE_AFTER_S
+        if isSteady and fraction > ESTIMATE_FROM:
             left_s = (now - self._workStarted) * (1 - fraction) / fraction
         self._tell(READ_END + fraction * (WORKER_END - READ_END), stage, left_s)
 

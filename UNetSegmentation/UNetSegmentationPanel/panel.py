@@ -190,7 +190,7 @@ class Panel(VTKObservationMixin):
         modelId = str(made.get("model_id", "?"))
         title = next((m.description.title for m in self._models if m.description.id == modelId), modelId)
         self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
-            model=title, device=made.get("device", "?")
+            model=title, device=str(made.get("device", "?")).upper()
         )
         self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
 
@@ -200,8 +200,8 @@ class Panel(VTKObservationMixin):
         if not self._dependencies.isReady:
             return _("Install the missing components above first.")
         if volume is None:
-            hint = _("Load an image (drag it into the window), then choose it above.")
-            link = _('Or <a href="sample">load the sample image</a>.') if samples.available() else ""
+            hint = _("Load an image: drag it into the window.")
+            link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
             return f"{hint} {link}".strip()
         presetTitle = PRESETS.title(found.preset)
         if found.model is None:
