@@ -55,12 +55,14 @@ class PreparedCase:
     Attributes:
         id: Name of the case.
         image: Normalised voxels (C, D, H, W), float32.
+        padding: Value (C,) that stands for what lies outside the image.
         labels: Class numbers (D, H, W), int16.
         foreground: Indices (N, 3) of the labelled voxels, int16.
     """
 
     id: str
     image: Tensor
+    padding: Tensor
     labels: Tensor
     foreground: Tensor
 
@@ -179,7 +181,13 @@ def prepare_case(case: Case, plan: Plan, labels: Sequence[Label]) -> PreparedCas
         classes[turned == label.value] = index + 1
     shape = prepared.image.shape[1:]
     target = resample_labels(torch.from_numpy(classes), (shape[0], shape[1], shape[2]))
-    return PreparedCase(id=case.id, image=prepared.image, labels=target, foreground=target.nonzero().to(torch.int16))
+    return PreparedCase(
+        id=case.id,
+        image=prepared.image,
+        padding=prepared.padding,
+        labels=target,
+        foreground=target.nonzero().to(torch.int16),
+    )
 
 
 def fingerprint_of(cases: Sequence[Case], *, orientation: str = "RAS") -> Fingerprint:

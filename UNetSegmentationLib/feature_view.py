@@ -133,6 +133,7 @@ def view_features(
         prepared.image.to(predictor.device),
         patch_size=plan.patch_size,
         dimensions=plan.dimensions,
+        padding=prepared.padding,
         on_progress=on_progress,
         is_cancelled=is_cancelled,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,7 @@ class Predictor:
                 prepared.image.to(self.device),
                 patch_size=plan.patch_size,
                 dimensions=plan.dimensions,
+                padding=prepared.padding,
                 overlap=overlap,
                 mirror_axes=plan.mirror_axes if tta else (),
                 on_progress=report,
@@ -145,7 +146,8 @@ class Predictor:
             InputError: Wrong number of channels or dimensions, or no finite, varying values.
         """
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
-        array, warnings = _without_gaps(volume.array)
+        names = [channel.name for channel in self.description.channels]
+        array, warnings = _without_gaps(volume.array, names, may_be_missing=self.network.accepts_missing_channels)
         return Volume(array, volume.affine_ras), warnings + self._doubts(volume)
 
     def _doubts(self, volume: Volume) -> list[str]:
@@ -219,18 +221,31 @@ class _Clock:
         self.duration_s["total"] = sum(self.duration_s.values())
 
 
-def _without_gaps(array: Array) -> tuple[Array, list[str]]:
-    """Return (C, D, H, W) with NaN and infinity replaced by the channel's smallest value, and what to warn of."""
-    warnings = []
-    if array.dtype.kind == "f":
-        is_finite = np.isfinite(array)
-        if not is_finite.all():
-            if not is_finite.any(axis=(1, 2, 3)).all():
-                raise InputError("a channel holds no finite value (all NaN or infinite): export the image again")
-            gaps = int(array.size - np.count_nonzero(is_finite))
-            smallest = np.where(is_finite, array, np.inf).min(axis=(1, 2, 3), keepdims=True)
-            array = np.where(is_finite, array, smallest)
-            warnings.append(f"{gaps} voxels were NaN or infinite and were taken as background")
-    if any(channel.min() == channel.max() for channel in array):
-        raise InputError(f"a channel of the image is empty: every voxel is {array.flat[0]:g}; give another image")
-    return array, warnings
+def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool) -> tuple[Array, list[str]]:
+    """Return (C, D, H, W) with gaps filled, and what to warn of.
+
+    NaN and infinity become the channel's smallest value; a channel of nothing else is missing, and stays NaN.
+
+    Raises:
+        InputError: A channel that must be there is missing, or every voxel of one is the same.
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).any():
+        raise InputError("the image holds no finite value (all NaN or infinite): export it again")
+    warnings: list[str] = []
+    filled = list(array)
+    for index, name in enumerate(channels):
+        channel = array[index]
+        is_finite = np.isfinite(channel) if array.dtype.kind == "f" else np.True_
+        gaps = channel.size - int(np.count_nonzero(is_finite)) if is_finite.ndim else 0
+        if gaps == channel.size:
+            if not may_be_missing:
+                raise InputError(f"channel {name} holds no finite value (all NaN or infinite): export it again")
+            warnings.append(f"{name} is missing: the result is less certain than with all of {', '.join(channels)}")
+            filled[index] = np.full_like(channel, np.nan)
+            continue
+        if gaps:
+            filled[index] = np.where(is_finite, channel, channel[is_finite].min())
+            warnings.append(f"{gaps} voxels of {name} were NaN or infinite and were taken as background")
+        if filled[index].min() == filled[index].max():
+            raise InputError(f"channel {name} is empty: every voxel is {filled[index].flat[0]:g}; give another image")
+    return (np.stack(filled) if warnings else array), warnings

@@ -22,13 +22,15 @@ class PreparedVolume:
     """A volume on the network's grid.
 
     Attributes:
-        image: Normalised voxels (C, D, H, W), float32.
+        image: Normalised voxels (C, D, H, W), float32; a missing channel is NaN.
+        padding: Value (C,) that stands for what lies outside the image.
         spacing_mm: Spacing (D, H, W) of the network's grid.
         shape: Sizes (D, H, W) after turning the axes, before resampling.
         order: How the axes were turned.
     """
 
     image: Tensor
+    padding: Tensor
     spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
     order: AxisOrder
@@ -53,7 +55,13 @@ def prepare(volume: Volume, plan: Plan) -> PreparedVolume:
     depth, height, width = (
         step * before / after for step, before, after in zip(turned.spacing_mm, turned.shape, shape, strict=True)
     )
-    return PreparedVolume(resample_image(image, shape), (depth, height, width), turned.shape, order)
+    return PreparedVolume(
+        image=resample_image(image, shape),
+        padding=_padding_of(image, plan),
+        spacing_mm=(depth, height, width),
+        shape=turned.shape,
+        order=order,
+    )
 
 
 def turn(volume: Volume, plan: Plan) -> tuple[Volume, AxisOrder]:
@@ -73,17 +81,26 @@ def network_shape(turned: Volume, plan: Plan) -> tuple[int, int, int]:
 
 
 def normalize(channel: Array, scheme: Normalization) -> Tensor:
-    """Map stored values (D, H, W) to float32 by one of the schemes of planning.Normalization."""
+    """Map stored values (D, H, W) to float32 by one of the schemes of planning.Normalization.
+
+    A channel of NaN, one that is missing, stays NaN.
+    """
     image = torch.from_numpy(np.ascontiguousarray(channel, dtype=np.float32).copy())
     if scheme.scheme == "ct":
         return image.clamp_(scheme.lower, scheme.upper).sub_(scheme.mean).div_(scheme.std)
-    if scheme.scheme == "percentile":
+    if scheme.scheme == "percentile" and not image.isnan().all():
         lower, upper = (float(value) for value in np.percentile(image.numpy(), (1, 99)))
         return image.sub_(lower).div_(max(upper - lower, 1e-6)).clamp_(0, 1)
     if scheme.scheme == "zscore":
         deviation, mean = torch.std_mean(image, correction=0)
         return image.sub_(mean).div_(deviation.clamp(min=1e-6))
     return image
+
+
+def _padding_of(image: Tensor, plan: Plan) -> Tensor:
+    """Return (C,): 0 where the plan normalises, the smallest value (air) where values stay as they are stored."""
+    is_raw = torch.tensor([scheme.scheme == "none" for scheme in plan.normalization])
+    return torch.where(is_raw, image.flatten(1).amin(dim=1), torch.zeros(len(image)))
 
 
 def resample_image(image: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -56,6 +56,7 @@ def predict_logits(
     *,
     patch_size: tuple[int, int, int],
     dimensions: int,
+    padding: Tensor | None = None,
     overlap: float = 0.5,
     mirror_axes: tuple[int, ...] = (),
     on_progress: Callable[[float], None] | None = None,
@@ -65,9 +66,10 @@ def predict_logits(
 
     Args:
         network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where dimensions is 2.
-        image: Any size; smaller than the patch is padded with zeros, evenly on both sides.
+        image: Any size; smaller than the patch is padded evenly on both sides.
         patch_size: Tile (D, H, W).
         dimensions: 2 or 3.
+        padding: Values (C,) to pad with; zeros by default.
         overlap: Share of a tile that neighbours have in common.
         mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
         on_progress: Called with the finished share, 0 to 1, after each tile.
@@ -76,7 +78,7 @@ def predict_logits(
     Raises:
         CancelledError: `is_cancelled` said so.
     """
-    padded, inner = _pad_to(image, patch_size)
+    padded, inner = _pad_to(image, patch_size, padding)
     starts = [tile_starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)]
     weights = gaussian_weights(patch_size).to(image.device)
     tiles = list(product(*starts))
@@ -153,13 +155,20 @@ def _interpolated_slices(channel: Tensor, shape: tuple[int, int, int], rows: ran
     return F.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def _pad_to(image: Tensor, patch_size: tuple[int, int, int]) -> tuple[Tensor, tuple[slice, ...]]:
-    """Pad (C, D, H, W) with zeros to at least the patch; return also where the image lies in the result."""
+def _pad_to(
+    image: Tensor, patch_size: tuple[int, int, int], padding: Tensor | None
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """Pad (C, D, H, W) to at least the patch; return also where the image lies in the result."""
     missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
     before = [amount // 2 for amount in missing]
     inner = tuple(slice(first, first + size) for first, size in zip(before, image.shape[1:], strict=True))
-    padding = [side for lead, all_ in zip(before[::-1], missing[::-1], strict=True) for side in (lead, all_ - lead)]
-    return F.pad(image, padding), inner
+    if not any(missing):
+        return image, inner
+    padded = image.new_zeros((len(image), *(s + extra for s, extra in zip(image.shape[1:], missing, strict=True))))
+    if padding is not None:
+        padded += padding.to(image.device)[:, None, None, None]
+    padded[(slice(None), *inner)] = image
+    return padded, inner
 
 
 def _tile_logits(network: nn.Module, tile: Tensor, dimensions: int, mirror_axes: tuple[int, ...]) -> Tensor:

@@ -217,15 +217,21 @@ class PatchSource:
         start = _window_start(centre, shape, self._plan.patch_size)
         margin = [(outer - inner) // 2 for outer, inner in zip(size, self._plan.patch_size, strict=True)]
         first = [position - extra for position, extra in zip(start, margin, strict=True)]
-        image, labels = crop_or_pad(case.image, first, size), crop_or_pad(case.labels[None], first, size)[0]
+        image = crop_or_pad(case.image, first, size, padding=case.padding)
+        labels = crop_or_pad(case.labels[None], first, size)[0]
         return augment_patch(
             image, labels, output_size=self._plan.patch_size, config=self._augmentation, generator=generator
         )
 
 
-def crop_or_pad(array: Tensor, first: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return the window (C, *size) that begins at voxel `first` of (C, D, H, W); outside the array it is 0."""
-    window = torch.zeros((len(array), *size), dtype=array.dtype)
+def crop_or_pad(array: Tensor, first: Sequence[int], size: Sequence[int], *, padding: Tensor | None = None) -> Tensor:
+    """Return the window (C, *size) that begins at voxel `first` of (C, D, H, W).
+
+    Outside the array it holds `padding` (C,), 0 by default.
+    """
+    window = array.new_zeros((len(array), *size))
+    if padding is not None:
+        window += padding[:, None, None, None]
     source, target = [slice(None)], [slice(None)]
     for position, extent, limit in zip(first, size, array.shape[1:], strict=True):
         begin, end = max(0, position), min(limit, position + extent)
@@ -269,6 +275,8 @@ def _take_step(
         with _autocast(state.precision, image.device):
             outputs = state.network(image)
         loss: Tensor = loss_function(outputs, labels)
+        own_loss = state.network.own_loss(outputs, labels)
+        loss = loss if own_loss is None else loss + own_loss
         loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), options.gradient_clip)
     state.optimizer.step()
@@ -338,6 +346,7 @@ def _validation_event(
                 case.image.to(device),
                 patch_size=plan.patch_size,
                 dimensions=plan.dimensions,
+                padding=case.padding,
                 is_cancelled=is_cancelled,
             )
             found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()

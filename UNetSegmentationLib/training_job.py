@@ -31,8 +31,8 @@ from .model_folder import (
     sha256_of,
     write_description,
 )
-from .networks import build_network
-from .planning import Plan, make_plan, network_shape_for
+from .networks import SegmentationNetwork, build_network
+from .planning import Normalization, Plan, make_plan, network_shape_for
 from .prediction import Predictor
 from .presets import PRESETS
 from .training import CHECKPOINT_FILE, TrainingOptions, train
@@ -162,15 +162,16 @@ def run_training(
     training_cases = [case for case in cases if case not in held_back]
     labels = read_labels_of(job.labels or job.dataset, label_values(cases))
     plan = _plan_as_begun(job, held_back) if is_resumed else _plan_of(job, training_cases)
-    description = _describe(job, plan, labels, channels=len(cases[0].images))
+    network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
+    plan = leave_raw(plan, network.raw_channels)
+    description = _describe(job, plan, labels, network)
     started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
     write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
     yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
     prepared = [prepare_case(case, plan, labels) for case in training_cases]
     watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
-    with torch.random.fork_rng():
-        torch.manual_seed(job.options.seed)
-        network = build_network(job.network, description.network_config)
+    if not is_resumed:
+        network.learn_from_labels([case.labels for case in prepared], seed=job.options.seed)
     record = TrainingRecord(job.folder / RECORD_FILE)
     steps, seconds = 0, 0.0
     for event in train(
@@ -209,7 +210,18 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
     names_side = any(side in label.name.lower().split() for label in labels for side in ("left", "right"))
     mirror_axes = () if names_side else plan.mirror_axes
     spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
-    return AugmentationConfig(spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0)
+    config = AugmentationConfig(spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0)
+    if any(scheme.scheme == "none" for scheme in plan.normalization):
+        # Values with a meaning of their own, such as HU, must keep it: only sharpness and noise may change.
+        return replace(
+            config,
+            gamma_probability=0.0,
+            brightness_probability=0.0,
+            contrast_probability=0.0,
+            remap_probability=0.0,
+            bias_field_probability=0.0,
+        )
+    return config
 
 
 def _check_folder(folder: Path, *, is_resumed: bool) -> None:
@@ -248,21 +260,38 @@ def _plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
     return Plan.from_dict(started["plan"])
 
 
-def _describe(job: TrainingJob, plan: Plan, labels: tuple[Label, ...], *, channels: int) -> ModelDescription:
-    names = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(channels)))[:channels]
-    network_config = {
+def leave_raw(plan: Plan, channels: Sequence[int]) -> Plan:
+    """Return the plan with some channels left as they are stored."""
+    schemes = [
+        Normalization(scheme="none") if index in channels else scheme for index, scheme in enumerate(plan.normalization)
+    ]
+    return replace(plan, normalization=tuple(schemes))
+
+
+def _network_of(job: TrainingJob, plan: Plan, *, channels: int, num_classes: int) -> SegmentationNetwork:
+    config = {
         "in_channels": channels,
-        "num_classes": len(labels) + 1,
+        "num_classes": num_classes,
         "dimensions": plan.dimensions,
         **network_shape_for(plan),
         "deep_supervision": True,
         **job.network_options,
     }
+    with torch.random.fork_rng():
+        torch.manual_seed(job.options.seed)
+        return build_network(job.network, config)
+
+
+def _describe(
+    job: TrainingJob, plan: Plan, labels: tuple[Label, ...], network: SegmentationNetwork
+) -> ModelDescription:
+    count = network.config.in_channels
+    names = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(count)))[:count]
     return ModelDescription(
         id=job.id or job.folder.resolve().name.lower().replace(" ", "-"),
         title=job.title or f"{PRESETS[job.preset].title}, {job.network}",
         network=job.network,
-        network_config=network_config,
+        network_config=network.config.to_dict(),
         plan=plan,
         preset=job.preset,
         channels=tuple(Channel(name=name, modality=PRESETS[job.preset].modalities[0]) for name in names),

@@ -18,10 +18,20 @@ from UNetSegmentationLib.prediction import Predictor
 LABELS = (Label(value=1, name="A", color=(255, 0, 0)), Label(value=4, name="B", color=(0, 255, 0)))
 
 
-def model_folder(folder, *, dimensions=3, channels=1, preset="mri", spacing_mm=(1.0, 1.0, 1.0), orientation="RAS"):
+def model_folder(
+    folder,
+    *,
+    dimensions=3,
+    channels=1,
+    preset="mri",
+    spacing_mm=(1.0, 1.0, 1.0),
+    orientation="RAS",
+    name="unet",
+    scheme="zscore",
+):
     config = {"in_channels": channels, "num_classes": 3, "dimensions": dimensions, "features_per_stage": [4, 8]}
     torch.manual_seed(0)
-    network = build_network("unet", config)
+    network = build_network(name, config)
     folder.mkdir()
     save_weights(folder / "weights.safetensors", network)
     plan = Plan(
@@ -30,13 +40,13 @@ def model_folder(folder, *, dimensions=3, channels=1, preset="mri", spacing_mm=(
         patch_size=(8, 8, 8) if dimensions == 3 else (1, 16, 16),
         batch_size=1,
         orientation=orientation,
-        normalization=(Normalization(scheme="zscore"),) * channels,
+        normalization=(Normalization(scheme=scheme),) * channels,
         mirror_axes=(0, 1, 2),
     )
     description = ModelDescription(
         id="tiny",
         title="Tiny",
-        network="unet",
+        network=name,
         network_config=config,
         plan=plan,
         preset=preset,
@@ -122,7 +132,7 @@ def test_nan_is_taken_as_background_with_a_warning(model):
     filled = np.where(np.isfinite(gaps), gaps, gaps[np.isfinite(gaps)].min())
     predictor = Predictor(model, device="cpu")
     result = predictor.segment(Volume(gaps, volume.affine_ras))
-    assert any("221 voxels were NaN" in warning for warning in result.warnings)
+    assert any("221 voxels of c0 were NaN" in warning for warning in result.warnings)
     expected = predictor.segment(Volume(filled, volume.affine_ras)).labelmap
     np.testing.assert_array_equal(result.labelmap, expected)
 
@@ -221,3 +231,29 @@ def test_steps_of_both_kinds_are_taken_and_a_misspelt_one_is_noticed_first(model
     with pytest.raises(InputError, match="unknown post-processing step 'smoth': choose one of dense_crf, "):
         predictor.segment(volume_of(), postprocess=("smoth",), on_progress=lambda *_: seen.append(1))
     assert not seen
+
+
+def test_a_missing_channel_is_refused_or_told_of(tmp_path):
+    volume = volume_of(channels=2)
+    volume.array[1] = np.nan
+    strict = Predictor(model_folder(tmp_path / "unet", channels=2), device="cpu")
+    with pytest.raises(InputError, match="channel c1 holds no finite value"):
+        strict.segment(volume)
+    lenient = Predictor(model_folder(tmp_path / "fusion", channels=2, name="sequence_fusion"), device="cpu")
+    result = lenient.segment(volume)
+    assert result.warnings[0].startswith("c1 is missing")
+    assert len(np.unique(result.labelmap)) > 1
+    with pytest.raises(InputError, match="the image holds no finite value"):
+        lenient.segment(Volume(np.full_like(volume.array, np.nan), volume.affine_ras))
+
+
+def test_networks_that_want_hounsfield_units_get_them(tmp_path):
+    folder = model_folder(tmp_path / "hu", name="hu_prior", scheme="none")
+    predictor = Predictor(folder, device="cpu")
+    seen = []
+    predictor.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    predictor.segment(Volume(np.linspace(-1000, 500, 5 * 6 * 7).reshape(1, 5, 6, 7), np.eye(4)))
+    # The volume is smaller than the patch: what is added is air, not water.
+    assert float(seen[0].min()) == -1000
+    assert float(seen[0][0, 0, 0, 0, 0]) == -1000
+    assert float(seen[0].max()) == 500

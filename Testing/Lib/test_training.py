@@ -35,7 +35,11 @@ def cases(number=3, shape=(10, 11, 12)):
         first = torch.randint(1, 5, (3,), generator=generator).tolist()
         labels[tuple(slice(start, start + 5) for start in first)] = 1
         image = labels.float()[None] * 2 + torch.randn(1, *shape, generator=generator) * 0.3
-        made.append(PreparedCase(id=f"c{index}", image=image, labels=labels, foreground=labels.nonzero().short()))
+        made.append(
+            PreparedCase(
+                id=f"c{index}", image=image, padding=torch.zeros(1), labels=labels, foreground=labels.nonzero().short()
+            )
+        )
     return made
 
 
@@ -108,7 +112,13 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
 
 def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
     empty = [
-        PreparedCase(id="e", image=torch.zeros(1, 8, 8, 8), labels=torch.zeros(8, 8, 8), foreground=torch.zeros(0, 3))
+        PreparedCase(
+            id="e",
+            image=torch.zeros(1, 8, 8, 8),
+            padding=torch.zeros(1),
+            labels=torch.zeros(8, 8, 8),
+            foreground=torch.zeros(0, 3),
+        )
     ]
     with pytest.raises(InputError, match="no training case holds a labelled voxel"):
         next(
@@ -139,6 +149,7 @@ def test_a_2d_plan_gives_2d_batches():
         PreparedCase(
             id="f",
             image=torch.randn(1, 1, 20, 20),
+            padding=torch.zeros(1),
             labels=torch.zeros(1, 20, 20, dtype=torch.int16),
             foreground=torch.zeros(0, 3),
         )
@@ -165,6 +176,7 @@ def test_a_window_beyond_the_border_is_filled_with_zeros():
     assert window[0, 1:, :, 0].tolist() == array[0, :2, 1:3, 2].tolist()
     assert window[0, :, :, 1:].eq(0).all()
     assert crop_or_pad(array, (9, 9, 9), (2, 2, 2)).eq(0).all()
+    assert crop_or_pad(array, (9, 9, 9), (2, 2, 2), padding=torch.tensor([-1000])).eq(-1000).all()
 
 
 @pytest.mark.parametrize(

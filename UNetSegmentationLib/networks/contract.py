@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any, ClassVar, Self
@@ -120,6 +121,8 @@ class SegmentationNetwork(nn.Module, ABC):
     """
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
+    # A channel of NaN stands for one that is missing; other networks need every channel.
+    accepts_missing_channels: ClassVar[bool] = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -129,6 +132,28 @@ class SegmentationNetwork(nn.Module, ABC):
     def alignment(self) -> tuple[int, ...]:
         """Sizes must be multiples of this along each axis; by default the total stride."""
         return self.config.total_stride
+
+    @property
+    def raw_channels(self) -> tuple[int, ...]:
+        """Channels that must come as they are stored, such as HU; the plan normalises the others."""
+        return ()
+
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int) -> None:
+        """Learn what the network needs to know of the references before it is trained; by default nothing.
+
+        Args:
+            labels: Class numbers (D, H, W), or (H, W), of whole training images.
+            seed: Of whatever is drawn.
+        """
+
+    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return a term that is added to the loss; by default none.
+
+        Args:
+            outputs: What the network returned in training mode.
+            labels: Class numbers (B, ...).
+        """
+        return None
 
     @abstractmethod
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -87,6 +87,11 @@ class HUPriorNetwork(SegmentationNetwork):
         self.network = inner(inner.Config.from_dict(config.inner_values))
 
     @property
+    def raw_channels(self) -> tuple[int, ...]:
+        """The CT channels: their masks mean what they say only in HU."""
+        return self.config.ct_channels
+
+    @property
     def alignment(self) -> tuple[int, ...]:
         """What the network inside needs."""
         return self.network.alignment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -116,6 +117,16 @@ class ShapePriorNetwork(SegmentationNetwork):
         )
         weighed = log_probabilities + self.config.gate_strength * plausible.clamp(min=self.config.gate_floor).log()
         return weighed.to(logits.dtype)
+
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int) -> None:
+        """Learn the shapes of whole masks (D, H, W) or (H, W)."""
+        self.fit_prior(
+            [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels], seed=seed
+        )
+
+    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+        """Return how far the shape of a prediction is from that of the truth, see prior_loss."""
+        return self.prior_loss(outputs, labels)
 
     def fit_prior(self, labels: list[Tensor], *, steps: int = 1500, seed: int = 0) -> float:
         """Learn the shapes of whole masks and freeze them.
