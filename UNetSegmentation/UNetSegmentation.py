@@ -25,7 +25,7 @@ except ModuleNotFoundError:
 from UNetSegmentationPanel import samples
 from UNetSegmentationPanel.logic import Jobs, Outcome, SegmentSettings
 from UNetSegmentationPanel.panel import Panel
-from UNetSegmentationPanel.parameters import BINDINGS, UNetSegmentationParameterNode
+from UNetSegmentationPanel.parameters import UNetSegmentationParameterNode
 from UNetSegmentationPanel.worker_process import WorkerProcess
 
 # As in the form's selector.
@@ -61,7 +61,6 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: UNetSegmentationLogic | None = None
         self.panel: Panel | None = None
         self._parameterNode: Any = None
-        self._guiTag: Any = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -85,10 +84,6 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         self.initializeParameterNode()
         self.panel.enter()
-
-    def exit(self) -> None:
-        # A running job goes on and delivers its result; only the two-way binding rests.
-        self._disconnectGui()
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
         self.logic.jobs.abandon()
@@ -114,27 +109,14 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, choosing the volume on display where none is chosen."""
         parameterNode = self.logic.getParameterNode()
-        if self._parameterNode is not None and self._parameterNode.parameterNode is parameterNode.parameterNode:
-            # One wrapper a node: each that was ever bound goes on observing the node.
-            parameterNode = self._parameterNode
         if parameterNode.inputVolume is None:
             parameterNode.inputVolume = self.logic.suggestedVolume()
         self.setParameterNode(parameterNode)
 
     def setParameterNode(self, parameterNode: Any) -> None:
-        """Bind the panel to a parameter node, or to none."""
-        self._disconnectGui()
+        """Show a parameter node in the panel, or none."""
         self._parameterNode = parameterNode
-        if parameterNode is not None:
-            # connectGui does not hand back the tag that disconnectGui needs.
-            widgets = {name: getattr(self.ui, widgetName) for name, widgetName in BINDINGS.items()}
-            self._guiTag = parameterNode.connectParametersToGui(widgets)
         self.panel.setParameters(parameterNode)
-
-    def _disconnectGui(self) -> None:
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-        self._guiTag = None
 
 
 class UNetSegmentationLogic(ScriptedLoadableModuleLogic):

@@ -16,7 +16,7 @@ def start(panel, model):
     panel.addVolume()
     panel.chooseModel(model)
     panel.press()
-    assert spin(lambda: panel.ui.progressBar.value >= 5, START_S)
+    assert spin(lambda: panel.says.startswith("Segmenting"), START_S)
 
 
 def test_apply_becomes_cancel_and_back_and_the_result_is_shown(panel):
@@ -24,7 +24,6 @@ def test_apply_becomes_cancel_and_back_and_the_result_is_shown(panel):
     assert panel.ui.applyButton.text == "Cancel"
     assert panel.ui.progressBar.visible
     assert not panel.ui.presetComboBox.enabled
-    assert spin(lambda: panel.says.startswith("Segmenting"))
     panel.waitForEnd()
     assert panel.ui.applyButton.text == "Apply"
     assert "Found Body, Core" in panel.says
@@ -105,7 +104,6 @@ def test_cancel_ends_the_run_within_a_second(panel):
 
 def test_a_worker_that_ignores_cancel_is_replaced_within_a_second(panel):
     start(panel, "deaf")
-    assert spin(lambda: panel.jobs.worker.ready)
     pid = panel.jobs.worker.ready["pid"]
     before = time.monotonic()
     panel.press()
@@ -202,9 +200,9 @@ def test_closing_the_scene_cancels_the_run_and_leaves_nothing(panel):
 
 def test_leaving_the_panel_does_not_stop_the_run(panel):
     start(panel, "plain")
-    panel.widget.exit()
+    slicer.util.mainWindow().moduleSelector().selectModule("")
     panel.waitForEnd()
-    panel.widget.enter()
+    slicer.util.selectModule("UNetSegmentation")
     assert panel.parameters.outputSegmentation is not None
     assert panel.ui.resultSection.visible
 

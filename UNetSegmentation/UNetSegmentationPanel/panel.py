@@ -26,7 +26,11 @@ STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
 
 class Panel(VTKObservationMixin):
-    """The panel's widgets, brought up to date from the state in one direction: parameters and jobs to widgets."""
+    """The panel's widgets, brought up to date from the state in one direction: parameters and jobs to widgets.
+
+    Widgets are bound by hand: what the wrapper's connectGui binds stays bound to the node for good, also after the
+    module was reloaded and its widgets are gone.
+    """
 
     def __init__(self, form: Any, jobs: Jobs, *, requirements: Path) -> None:
         super().__init__()
@@ -49,6 +53,10 @@ class Panel(VTKObservationMixin):
         self._connect()
 
     def _connect(self) -> None:
+        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
+        self.ui.outputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onOutputChosen)
+        self.ui.mirrorCheckBox.connect("toggled(bool)", self._onMirrorChosen)
+        self.ui.show3DCheckBox.connect("toggled(bool)", self._onShow3DChosen)
         self.ui.presetComboBox.connect("currentIndexChanged(int)", self._onPresetChosen)
         self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
@@ -95,6 +103,7 @@ class Panel(VTKObservationMixin):
         self._isUpdating = True
         try:
             self._refreshDependencies()
+            self._refreshParameters()
             self._refreshModel()
             self._refreshDevices()
             self._refreshSegment()
@@ -106,6 +115,12 @@ class Panel(VTKObservationMixin):
     def _refreshDependencies(self) -> None:
         self.ui.dependencyFrame.visible = not self._dependencies.isReady
         self.ui.dependencyLabel.text = self._dependencies.message
+
+    def _refreshParameters(self) -> None:
+        self.ui.inputSelector.setCurrentNode(self._parameters.inputVolume)
+        self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
+        self.ui.mirrorCheckBox.checked = self._parameters.mirror
+        self.ui.show3DCheckBox.checked = self._parameters.show3D
 
     def _refreshModel(self) -> None:
         parameters = self._parameters
@@ -281,24 +296,38 @@ class Panel(VTKObservationMixin):
         self._parameters.preset = scene_exchange.guessPreset(volume, choices.modalitiesByPreset())
         self._isUpdating = False
 
+    def _onInputChosen(self, node: Any) -> None:
+        self._choose(inputVolume=node)
+
+    def _onOutputChosen(self, node: Any) -> None:
+        self._choose(outputSegmentation=node)
+
+    def _onMirrorChosen(self, isChosen: bool) -> None:
+        self._choose(mirror=isChosen)
+
+    def _onShow3DChosen(self, isChosen: bool) -> None:
+        self._choose(show3D=isChosen)
+
     def _onPresetChosen(self, _index: int) -> None:
-        self._choose(preset=self.ui.presetComboBox.currentData)
+        self._choose(preset=self.ui.presetComboBox.currentData or "")
 
     def _onNetworkChosen(self, _index: int) -> None:
-        self._choose(network=self.ui.networkComboBox.currentData)
+        self._choose(network=self.ui.networkComboBox.currentData or "")
 
     def _onModelChosen(self, _index: int) -> None:
-        self._choose(model=self.ui.modelComboBox.currentData)
+        self._choose(model=self.ui.modelComboBox.currentData or "")
 
     def _onDeviceChosen(self, _index: int) -> None:
-        self._choose(device=self.ui.deviceComboBox.currentData)
+        self._choose(device=self.ui.deviceComboBox.currentData or "auto")
 
-    def _choose(self, **values: str) -> None:
+    def _choose(self, **values: Any) -> None:
         if self._isUpdating or self._parameters is None:
             return
-        self._outcome = None
+        if not values.keys() & {"show3D", "outputSegmentation"}:
+            # What was said about the last run does not hold for the next one.
+            self._outcome = None
         for name, value in values.items():
-            setattr(self._parameters, name, value or "")
+            setattr(self._parameters, name, value)
 
     def _onModelLink(self, _link: str) -> None:
         self.ui.cardBrowser.visible = not self.ui.cardBrowser.visible

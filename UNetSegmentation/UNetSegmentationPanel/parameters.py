@@ -3,14 +3,6 @@
 import slicer
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
-# Parameters bound to widgets both ways, by the widget's name; menus that change are kept in step by the panel.
-BINDINGS = {
-    "inputVolume": "inputSelector",
-    "outputSegmentation": "outputSelector",
-    "mirror": "mirrorCheckBox",
-    "show3D": "show3DCheckBox",
-}
-
 
 @parameterNodeWrapper
 class UNetSegmentationParameterNode:
