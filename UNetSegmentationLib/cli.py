@@ -79,13 +79,13 @@ def _parser() -> ArgumentParser:
 
 
 def _with_values_joined(words: Sequence[str]) -> list[str]:
-    """Join "--roi" and "-10,5,3,..." by "=": argparse takes a list that begins with a minus for an option."""
+    """Join "--roi" and "-10,5,3,..." by "=", and mark "-,T2.nii" with a blank: argparse takes both for options."""
     joined: list[str] = []
     for word in words:
         if re.match(r"-[\d.]", word) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
             joined[-1] += f"={word}"
         else:
-            joined.append(word)
+            joined.append(f" {word}" if word.startswith("-,") else word)
     return joined
 
 

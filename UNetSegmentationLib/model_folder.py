@@ -26,10 +26,18 @@ MODELS_VARIABLE = "UNETSEG_MODELS"
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """What one input channel must be: a short name and the DICOM modality that it comes from."""
+    """What one input channel must be.
+
+    Attributes:
+        name: Short name.
+        modality: DICOM modality that it comes from.
+        is_optional: It may be missing. Training writes here what its network accepts, for those who do not load torch;
+            a missing channel reaches the Predictor as NaN.
+    """
 
     name: str
     modality: str = ""
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

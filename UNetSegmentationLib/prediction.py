@@ -117,7 +117,10 @@ class Predictor:
                 is_cancelled=is_cancelled,
             )
         with clock.stage("Finishing", _FINISHING):
-            logits = refine_logits(logits, prepared.image, spacing_mm=prepared.spacing_mm, names=steps.on_probabilities)
+            present = ~prepared.image.flatten(1).isnan().any(dim=1)
+            logits = refine_logits(
+                logits, prepared.image[present], spacing_mm=prepared.spacing_mm, names=steps.on_probabilities
+            )
             clock.stop_if_cancelled()
             labelmap = self._label_values(labelmap_on_grid(logits, prepared.shape, is_cancelled=is_cancelled))
             labelmap = np.ascontiguousarray(prepared.order.undo(labelmap))

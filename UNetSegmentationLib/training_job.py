@@ -294,7 +294,14 @@ def _describe(
         network_config=network.config.to_dict(),
         plan=plan,
         preset=job.preset,
-        channels=tuple(Channel(name=name, modality=PRESETS[job.preset].modalities[0]) for name in names),
+        channels=tuple(
+            Channel(
+                name=name,
+                modality=PRESETS[job.preset].modalities[0],
+                is_optional=network.accepts_missing_channels,
+            )
+            for name in names
+        ),
         labels=labels,
         licence=job.data_licence,
         training={"data": job.data_source, "data_licence": job.data_licence},

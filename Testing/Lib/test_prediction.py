@@ -243,6 +243,8 @@ def test_a_missing_channel_is_refused_or_told_of(tmp_path):
     result = lenient.segment(volume)
     assert result.warnings[0].startswith("c1 is missing")
     assert len(np.unique(result.labelmap)) > 1
+    refined = lenient.segment(volume, postprocess=("dense_crf:iterations=2",), with_probabilities=True)
+    assert np.isfinite(refined.probabilities).all()
     with pytest.raises(InputError, match="the image holds no finite value"):
         lenient.segment(Volume(np.full_like(volume.array, np.nan), volume.affine_ras))
 

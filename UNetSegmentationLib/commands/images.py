@@ -8,41 +8,73 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import InputError
 from ..geometry import Volume
-from ..model_folder import InstalledModel, check_image_fits, find_model, list_models
+from ..model_folder import Channel, InstalledModel, ModelDescription, check_image_fits, find_model, list_models
 from ..volume_io import check_labelmap_name, read_channels, stem_of
 
-_CHANNEL = re.compile(r"^(?P<case>.+)_\d{4}$")
+MISSING = "-"
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles:
-    """An image: one file or DICOM folder a channel, and the name that its result gets."""
+    """An image and the name that its result gets.
 
-    paths: tuple[Path, ...]
+    Attributes:
+        paths: One file or DICOM folder a channel, None for a channel that is missing.
+        stem: Name of the result without suffix.
+    """
+
+    paths: tuple[Path | None, ...]
     stem: str
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are there."""
+        return tuple(path for path in self.paths if path is not None)
 
-def find_image(argument: str, *, channels: int) -> ImageFiles:
+    @property
+    def names(self) -> list[str]:
+        """One name a channel, a dash for one that is missing."""
+        return [MISSING if path is None else str(path) for path in self.paths]
+
+
+def find_image(argument: str, description: ModelDescription) -> ImageFiles:
     """Return the files that an argument stands for.
 
     Args:
         argument: A file, a folder with a DICOM series, one of "a_0000.nii.gz", "a_0001.nii.gz", ... whose siblings
-            are the other channels, or files joined by commas.
-        channels: How many the model takes.
+            are the other channels, or files joined by commas with a dash for a missing one.
+        description: The model that is to take it.
 
     Raises:
-        InputError: A file is missing.
+        InputError: A file does not exist, or a channel is missing that the model needs.
     """
-    path = Path(argument)
-    if argument and path.exists():
-        return _with_siblings(path, channels)
-    parts = [Path(part) for part in argument.split(",") if part]
-    missing = [str(part) for part in parts if not part.exists()] or ([] if parts else ["an empty name"])
-    if missing:
-        raise InputError(f"{', '.join(missing)} does not exist: give an image file or a folder with a DICOM series")
-    return ImageFiles(paths=tuple(parts), stem=_stem(parts[0]))
+    image = _find(argument, len(description.channels))
+    _check_missing(image, description)
+    return image
+
+
+def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
+    """Read an image; a channel that is missing becomes NaN.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    volume, paths = read_channels(image.files), image.paths
+    if len(paths) == volume.channels == 1:
+        paths = _placed_by_number(image.files[0], description.channels)
+    if None not in paths:
+        return volume
+    if volume.channels != len(image.files):
+        names = ",".join(image.names)
+        raise InputError(f"{names} holds {volume.channels} channels: give files of one channel beside '-'")
+    array = np.full((len(paths), *volume.shape), np.nan, dtype=np.float32)
+    array[[index for index, path in enumerate(paths) if path is not None]] = volume.array
+    return Volume(array, volume.affine_ras)
 
 
 def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
@@ -86,7 +118,7 @@ def choose_outputs(images: Sequence[ImageFiles], output: str) -> list[Path]:
         raise InputError(f"{path} is one file for {len(images)} images: give a folder")
     if not is_folder:
         check_labelmap_name(path)
-    _check_writable(path if is_folder else path.parent)
+    check_writable(path if is_folder else path.parent)
     targets = [path / f"{image.stem}.seg.nrrd" if is_folder else path for image in images]
     _check_distinct(images, targets)
     for target in targets:
@@ -96,15 +128,24 @@ def choose_outputs(images: Sequence[ImageFiles], output: str) -> list[Path]:
 
 def check_is_no_input(target: Path, images: Sequence[ImageFiles]) -> None:
     """Raise InputError where a result would replace an image."""
-    if target.exists() and any(source.samefile(target) for image in images for source in image.paths):
+    if target.exists() and any(source.samefile(target) for image in images for source in image.files):
         raise InputError(f"the result would replace the image {target}: give another name with -o")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError where the folder, or the nearest one above it that exists, takes no files."""
+    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir():
+        raise InputError(f"cannot write to {folder}: {nearest} is a file; give another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")
 
 
 def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple[str, list[InstalledModel]]:
     """Return the first image that can be read and the models that take it."""
     reason = InputError("no image is given")
     for image in images:
-        volumes: dict[tuple[Path, ...], Volume] = {}
+        volumes: dict[tuple[Path | None, ...], Volume] = {}
         try:
             return image, [model for model in models if _takes(model, image, volumes)]
         except InputError as error:
@@ -112,16 +153,35 @@ def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple
     raise reason
 
 
-def _takes(model: InstalledModel, argument: str, volumes: dict[tuple[Path, ...], Volume]) -> bool:
+def _takes(model: InstalledModel, argument: str, volumes: dict[tuple[Path | None, ...], Volume]) -> bool:
     """Tell whether a model takes an image; what is read is kept in `volumes`."""
-    paths = find_image(argument, channels=len(model.description.channels)).paths
-    if paths not in volumes:
-        volumes[paths] = read_channels(paths)
+    image = _find(argument, len(model.description.channels))
+    if image.files not in volumes:
+        volumes[image.files] = read_channels(image.files)
+    volume = volumes[image.files]
+    paths = image.paths
+    if len(paths) == volume.channels == 1:
+        paths = _placed_by_number(image.files[0], model.description.channels)
+    channels = len(paths) if None in paths else volume.channels
     try:
-        check_image_fits(model.description, channels=volumes[paths].channels, shape=volumes[paths].shape)
+        _check_missing(image, model.description)
+        check_image_fits(model.description, channels=channels, shape=volume.shape)
     except InputError:
         return False
     return True
+
+
+def _find(argument: str, channels: int) -> ImageFiles:
+    path = Path(argument)
+    if argument and path.exists():
+        return _with_siblings(path, channels)
+    names = [part.strip() for part in argument.split(",") if part.strip()]
+    parts = [None if name == MISSING else Path(name) for name in names]
+    files = [part for part in parts if part is not None]
+    unknown = [str(part) for part in files if not part.exists()] or ([] if files else ["an image of no file"])
+    if unknown:
+        raise InputError(f"{', '.join(unknown)} does not exist: give an image file or a folder with a DICOM series")
+    return ImageFiles(paths=tuple(parts), stem=_stem(files[0]))
 
 
 def _with_siblings(path: Path, channels: int) -> ImageFiles:
@@ -130,12 +190,42 @@ def _with_siblings(path: Path, channels: int) -> ImageFiles:
         return ImageFiles(paths=(path,), stem=_stem(path))
     suffix = path.name[len(match[0]) :]
     siblings = [path.with_name(f"{match['case']}_{number:04d}{suffix}") for number in range(channels)]
-    missing = [sibling.name for sibling in siblings if not sibling.exists()]
-    if missing and len(missing) >= channels - 1:
+    found = tuple(sibling if sibling.exists() else None for sibling in siblings)
+    # A lone file may hold all channels; and one of another number is no channel.
+    if path not in found or sum(sibling is not None for sibling in found) == 1:
         return ImageFiles(paths=(path,), stem=_stem(path))
-    if missing:
-        raise InputError(f"{path} is one of {channels} channels, but {', '.join(missing)} is missing: put it beside it")
-    return ImageFiles(paths=tuple(siblings), stem=match["case"])
+    return ImageFiles(paths=found, stem=match["case"])
+
+
+def _placed_by_number(path: Path, channels: Sequence[Channel]) -> tuple[Path | None, ...]:
+    """Return one path a channel for the only one that is there, "a_0002"; (path,) where it is not said which it is."""
+    match = _CHANNEL.match(stem_of(path))
+    number = -1 if match is None or path.is_dir() else int(match["channel"])
+    others = [channel for index, channel in enumerate(channels) if index != number]
+    if not 0 <= number < len(channels) or not all(channel.is_optional for channel in others):
+        return (path,)
+    return tuple(path if index == number else None for index in range(len(channels)))
+
+
+def _check_missing(image: ImageFiles, description: ModelDescription) -> None:
+    """Raise InputError where a channel is missing that the model needs."""
+    if None not in image.paths:
+        return
+    names = ", ".join(channel.name for channel in description.channels)
+    if len(image.paths) != len(description.channels):
+        raise InputError(
+            f"{','.join(image.names)} names {len(image.paths)} channels, model '{description.id}' takes "
+            f"{len(description.channels)} ({names}): name each, '-' for a missing one"
+        )
+    needed = [
+        channel.name
+        for channel, path in zip(description.channels, image.paths, strict=True)
+        if path is None and not channel.is_optional
+    ]
+    if needed:
+        raise InputError(
+            f"{', '.join(needed)} is missing beside {image.files[0]}: model '{description.id}' needs all of {names}"
+        )
 
 
 def _stem(path: Path) -> str:
@@ -148,14 +238,5 @@ def _check_distinct(images: Sequence[ImageFiles], targets: Sequence[Path]) -> No
         other = taken.setdefault(target.name.casefold(), image)
         if other is not image:
             raise InputError(
-                f"the results of {other.paths[0]} and {image.paths[0]} would both be {target}: segment them one by one"
+                f"the results of {other.files[0]} and {image.files[0]} would both be {target}: segment them one by one"
             )
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise InputError where the folder, or the nearest one above it that exists, takes no files."""
-    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not nearest.is_dir():
-        raise InputError(f"cannot write to {folder}: {nearest} is a file; give another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")

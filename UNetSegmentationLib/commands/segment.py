@@ -11,10 +11,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Volume, crop_to_box
+from ..model_folder import ModelDescription
 from ..postprocess import parse_step
-from ..volume_io import read_channels, write_labelmap, write_volume
+from ..volume_io import write_labelmap, write_volume
 from .contract import COMMANDS, Command, add_device_argument
-from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image
+from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image, read_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="IMAGE",
         nargs="+",
         help="NIfTI, NRRD, MHA, PNG, JPEG or TIFF file, or a folder with a DICOM series; for a model of several "
-        "channels 'a_0000.nii.gz' stands for all of its channels, and 'T1.nii,T2.nii' names them",
+        "channels 'a_0000.nii.gz' stands for all of its channels, and 'T1.nii,T2.nii' names them; '-' in place of a "
+        "name, or a number without a file, is a missing channel, which some networks do without",
     )
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help=".seg.nrrd, .nii.gz, ... file, or a folder"
@@ -61,7 +63,7 @@ def _region(text: str) -> tuple[float, ...]:
 def _run(arguments: Namespace, out: TextIO) -> int:
     model = choose_model(arguments.model, arguments.images)
     failures = Failures(is_debug=arguments.debug)
-    images = _find_images(arguments.images, failures, channels=len(model.description.channels))
+    images = _find_images(arguments.images, failures, model.description)
     targets = choose_outputs(images, arguments.output)
     _check_options(arguments, images)
 
@@ -75,7 +77,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         except Exception as error:
             if len(arguments.images) == 1:
                 raise
-            failures.note(str(image.paths[0]), error)
+            failures.note(str(image.files[0]), error)
             continue
         reports.append(report)
         if not arguments.json:
@@ -85,12 +87,12 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     return failures.status
 
 
-def _find_images(names: list[str], failures: Failures, *, channels: int) -> list[ImageFiles]:
+def _find_images(names: list[str], failures: Failures, description: ModelDescription) -> list[ImageFiles]:
     """Return the images that are there; "a_0000" and "a_0001" are one."""
-    found: dict[tuple[Path, ...], ImageFiles] = {}
+    found: dict[tuple[Path | None, ...], ImageFiles] = {}
     for name in names:
         try:
-            image = find_image(name, channels=channels)
+            image = find_image(name, description)
             found.setdefault(image.paths, image)
         except InputError as error:
             if len(names) == 1:
@@ -117,19 +119,19 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
 
 def _segment(predictor: Predictor, image: ImageFiles, target: Path, arguments: Namespace) -> dict[str, Any]:
     """Segment one image, write the result and return what there is to say of it."""
-    volume = read_channels(image.paths)
+    volume = read_image(image, predictor.description)
     bar = ProgressBar()
     try:
         found = _predict(predictor, volume, arguments, bar)
     finally:
         bar.clear()
     for warning in found.warnings:
-        warn(f"{image.paths[0]}: {warning}")
+        warn(f"{image.files[0]}: {warning}")
     write_labelmap(target, found.labelmap, affine_ras=volume.affine_ras, labels=found.labels)
     if found.probabilities is not None:
         write_volume(arguments.probabilities, Volume(found.probabilities, volume.affine_ras))
     return {
-        "images": [str(path) for path in image.paths],
+        "images": image.names,
         "output": str(target),
         "labels": _sizes(found, volume),
         "duration_s": found.duration_s,

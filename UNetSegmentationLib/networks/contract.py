@@ -121,8 +121,6 @@ class SegmentationNetwork(nn.Module, ABC):
     """
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
-    # A channel of NaN stands for one that is missing; other networks need every channel.
-    accepts_missing_channels: ClassVar[bool] = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -132,6 +130,11 @@ class SegmentationNetwork(nn.Module, ABC):
     def alignment(self) -> tuple[int, ...]:
         """Sizes must be multiples of this along each axis; by default the total stride."""
         return self.config.total_stride
+
+    @property
+    def accepts_missing_channels(self) -> bool:
+        """Whether a channel of NaN stands for one that is missing; by default every channel is needed."""
+        return False
 
     @property
     def raw_channels(self) -> tuple[int, ...]:

@@ -54,7 +54,6 @@ class SequenceFusion(SegmentationNetwork):
 
     Config: ClassVar[type[SequenceFusionConfig]] = SequenceFusionConfig
     config: SequenceFusionConfig
-    accepts_missing_channels: ClassVar[bool] = True
 
     def __init__(self, config: SequenceFusionConfig) -> None:
         super().__init__(config)
@@ -62,6 +61,11 @@ class SequenceFusion(SegmentationNetwork):
         self.encoders = nn.ModuleList(Encoder(config, in_channels=1) for _ in range(encoders))
         self.decoder = Decoder(config, skip_channels=[2 * width for width in config.features_per_stage])
         initialise_weights(self)
+
+    @property
+    def accepts_missing_channels(self) -> bool:
+        """Any sequence may be missing."""
+        return True
 
     def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) of any size to logits (B, K, ...).

@@ -92,6 +92,11 @@ class ShapePriorNetwork(SegmentationNetwork):
         """What the network inside needs."""
         return self.network.alignment
 
+    @property
+    def accepts_missing_channels(self) -> bool:
+        """What the network inside accepts."""
+        return self.network.accepts_missing_channels
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) of any size to logits (B, K, ...), in evaluation mode gated by the prior."""
         logits: Tensor | list[Tensor] = self.network(image)
