@@ -1,0 +1,131 @@
+"""`unetseg features`: what a model's skips and gates carry on an image, one volume a map."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import InputError
+from ..model_folder import find_model
+from ..volume_io import write_volume
+from .contract import COMMANDS, DONE, Command, add_device_argument
+from .images import ImageFiles, check_is_no_input, check_writable, choose_model, find_image, read_image
+from .terminal import ProgressBar, warn, write_json, write_table
+
+if TYPE_CHECKING:
+    from ..feature_view import FeatureMap
+    from ..prediction import Predictor
+
+FORMATS = ("nii.gz", "nrrd")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help="as for 'unetseg segment'")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="folder for the files, one a map")
+    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
+    parser.add_argument("--names", metavar="MAP", nargs="+", default=(), help="only these, such as 'skip 0' 'gate 1'")
+    parser.add_argument(
+        "--channel", type=int, metavar="N", help="this channel of every skip, from 0; the root mean square over all"
+    )
+    parser.add_argument("--list", action="store_true", help="only list the model's maps; needs no image")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"of the files ({FORMATS[0]})")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    add_device_argument(parser)
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    if arguments.list:
+        return _list(arguments, out)
+    if arguments.image is None or arguments.output is None:
+        raise InputError("an image and a folder are needed: give IMAGE -o FOLDER, or --list to see what there is")
+    model = choose_model(arguments.model, [arguments.image])
+    image = find_image(arguments.image, model.description)
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise InputError(f"{arguments.output} is a file: give a folder")
+    check_writable(arguments.output)
+
+    from ..prediction import Predictor
+
+    predictor = Predictor(model.folder, device=arguments.device)
+    entries = _read_out(predictor, image, arguments)
+    if arguments.json:
+        write_json(out, {"model": model.description.id, "images": image.names, "maps": entries})
+    else:
+        _write_list(out, entries)
+    return DONE
+
+
+def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> list[dict[str, Any]]:
+    """Write the maps and return what there is to say of each."""
+    from ..feature_view import list_feature_maps, view_features
+
+    maps = list_feature_maps(predictor.network)
+    targets = {entry.name: _target(entry, image, arguments) for entry in maps}
+    for target in targets.values():
+        check_is_no_input(target, [image])
+    volume = read_image(image, predictor.description)
+    for warning in predictor.check(volume)[1]:
+        warn(f"{image.files[0]}: {warning}")
+    bar = ProgressBar()
+    try:
+        volumes = view_features(
+            predictor,
+            volume,
+            names=arguments.names,
+            channel=arguments.channel,
+            on_progress=lambda fraction: bar(fraction, "Reading features"),
+        )
+    finally:
+        bar.clear()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name, view in volumes.items():
+        write_volume(targets[name], view)
+    return [{**_entry_of(entry), "file": str(targets[entry.name])} for entry in maps if entry.name in volumes]
+
+
+def _list(arguments: Namespace, out: TextIO) -> int:
+    if arguments.model is None and arguments.image is None:
+        raise InputError("no model is named: give one with --model")
+    model = find_model(arguments.model) if arguments.image is None else choose_model(arguments.model, [arguments.image])
+
+    from ..checkpoint import load_network
+    from ..feature_view import list_feature_maps
+
+    entries = [_entry_of(entry) for entry in list_feature_maps(load_network(model.folder)[0])]
+    if arguments.json:
+        write_json(out, {"model": model.description.id, "maps": entries})
+    else:
+        _write_list(out, entries)
+    return DONE
+
+
+def _target(entry: FeatureMap, image: ImageFiles, arguments: Namespace) -> Path:
+    name = re.sub(r"\W+", "-", entry.name).strip("-")
+    folder: Path = arguments.output
+    return folder / f"{image.stem}_{name}.{arguments.format}"
+
+
+def _entry_of(entry: FeatureMap) -> dict[str, Any]:
+    return {"name": entry.name, "kind": entry.kind, "level": entry.level, "stride": list(entry.stride)}
+
+
+def _write_list(out: TextIO, entries: list[dict[str, Any]]) -> None:
+    header = ("map", "stride", *(("file",) if any("file" in entry for entry in entries) else ()))
+    rows = [
+        (entry["name"], " x ".join(map(str, entry["stride"])), *([entry["file"]] if "file" in entry else []))
+        for entry in entries
+    ]
+    write_table(out, header, rows)
+
+
+COMMANDS.register("features", title="read a network's skips and gates as volumes")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Write what a model's skip connections and attention gates carry on an image: one volume a map, on "
+        "exactly the image's grid. A skip shows the root mean square over its channels, or one of them; a gate its "
+        "weight from 0 to 1.",
+    )
+)
