@@ -85,6 +85,12 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.panel.enter()
 
+    def onReload(self) -> None:
+        # Slicer reloads this file alone; what it imports has to be read anew as well.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "UNetSegmentationPanel"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
         self.logic.jobs.abandon()
         self.setParameterNode(None)

@@ -15,15 +15,15 @@ LABELS = (
 CARD = "# Spheres\n\nTrained on **spheres**, for tests.\n"
 
 
-def describe(identifier: str, *, network: str = "unet", preset: str = "mri", channels: int = 1) -> ModelDescription:
+def describe(identifier: str, *, network: str = "unet", preset: str = "mri", dimensions: int = 3) -> ModelDescription:
     """Return the description of a model that finds bright spheres."""
     plan = Plan(
-        dimensions=3,
+        dimensions=dimensions,
         spacing_mm=(1.0, 1.0, 1.0),
-        patch_size=(16, 16, 16),
+        patch_size=(16 if dimensions == 3 else 1, 16, 16),
         batch_size=1,
         orientation="RAS",
-        normalization=(Normalization(scheme="zscore"),) * channels,
+        normalization=(Normalization(scheme="zscore"),),
         mirror_axes=(),
     )
     return ModelDescription(
@@ -33,7 +33,7 @@ def describe(identifier: str, *, network: str = "unet", preset: str = "mri", cha
         network_config={},
         plan=plan,
         preset=preset,
-        channels=tuple(Channel(name=f"channel {index}") for index in range(channels)),
+        channels=(Channel(name="image"),),
         labels=LABELS,
         figures={"cases": 12, "labels": {"Body": {"dice": 0.9}, "Core": {"dice": 0.8}}},
         licence="CC BY 4.0",
@@ -41,9 +41,11 @@ def describe(identifier: str, *, network: str = "unet", preset: str = "mri", cha
 
 
 def write_models(folder: Path) -> None:
-    """Write one model for each behaviour, for MRI, and two for CT."""
+    """Write one model for each behaviour, for MRI, two for CT and one for X-ray."""
     descriptions = [describe(behaviour) for behaviour in BEHAVIOURS]
-    for description in [*descriptions, describe("ct-other", preset="ct"), describe("ct-plain", preset="ct")]:
+    descriptions += [describe("ct-other", preset="ct"), describe("ct-plain", preset="ct")]
+    descriptions.append(describe("xray-plain", preset="xray", dimensions=2))
+    for description in descriptions:
         path = folder / description.id
         path.mkdir(parents=True)
         write_description(path, description)

@@ -92,6 +92,16 @@ def test_opacity_goes_to_the_display_of_the_result(panel):
     assert panel.parameters.outputSegmentation.GetDisplayNode().GetOpacity() == 0.4
 
 
+def test_a_single_slice_is_segmented_with_a_model_of_slices(panel):
+    volume = panel.addVolume(spheres()[20:21])
+    panel.run("xray-plain")
+    assert "Found Body, Core" in panel.says
+    segmentation = panel.parameters.outputSegmentation
+    segmentId = segmentation.GetSegmentation().GetNthSegmentID(1)
+    found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
+    np.testing.assert_array_equal(found > 0, spheres()[20:21] == 250)
+
+
 def test_cancel_ends_the_run_within_a_second(panel):
     start(panel, "slow")
     before = time.monotonic()

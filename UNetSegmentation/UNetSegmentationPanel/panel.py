@@ -14,7 +14,7 @@ from vtk import vtkCommand
 from UNetSegmentationLib.model_folder import CARD_FILE, InstalledModel
 from UNetSegmentationLib.presets import PRESETS
 
-from . import choices, dependencies, samples, scene_exchange
+from . import choices, dependencies, samples, scene_exchange, wording
 from .logic import Jobs, Outcome, Progress, SegmentSettings
 
 ICON_SIZE = 16
@@ -144,7 +144,7 @@ class Panel(VTKObservationMixin):
             found.model.description.id if found.model else "",
         )
         self.ui.modelComboBox.enabled = bool(models)
-        self.ui.modelLabel.text = _describe(found.model)
+        self.ui.modelLabel.text = wording.describe(found.model)
         self.ui.modelLabel.visible = found.model is not None
         if found.model is None:
             self.ui.cardBrowser.visible = False
@@ -227,12 +227,12 @@ class Panel(VTKObservationMixin):
             )
             advice = _("Choose {other} as the network.").format(other=other) if other else _("Choose another modality.")
             return f"{message} {advice}"
-        return scene_exchange.whyUnusable(volume) or _whyUnfit(found.model, volume)
+        return scene_exchange.whyUnusable(volume) or wording.whyUnfit(found.model, volume)
 
     def _stage(self) -> str:
         if self._progress is None:
             return ""
-        left = _inWords(self._progress.left_s)
+        left = wording.timeLeft(self._progress.left_s)
         return f"{self._progress.stage}, {left}" if left else self._progress.stage
 
     def _say(self, icon: str, text: str) -> None:
@@ -408,44 +408,3 @@ def _fill(combo: Any, entries: list[tuple[str, str]], current: str) -> None:
 
 def _idOf(node: Any) -> str | None:
     return node.GetID() if node is not None else None
-
-
-def _describe(model: InstalledModel | None) -> str:
-    """Return what a model finds, how well, under which licence, and the link to its card."""
-    if model is None:
-        return ""
-    description = model.description
-    names = [label.name for label in description.labels]
-    shown = names if len(names) <= 4 else [*names[:3], _("{count} more").format(count=len(names) - 3)]
-    parts = [_("Finds {names}.").format(names=html.escape(", ".join(shown)))]
-    if description.mean_dice is not None:
-        cases = description.figures.get("cases")
-        figure = _("Dice {dice:.2f}").format(dice=description.mean_dice)
-        parts.append(
-            _("{figure} on {cases} unseen cases.").format(figure=figure, cases=cases) if cases else f"{figure}."
-        )
-    if description.licence:
-        parts.append(_("Licence {licence}.").format(licence=html.escape(description.licence)))
-    parts.append(f'<a href="card">{_("Model card")}</a>')
-    return " ".join(parts)
-
-
-def _whyUnfit(model: InstalledModel, volume: Any) -> str:
-    description = model.description
-    isFlat = volume.GetImageData().GetDimensions()[2] == 1
-    if len(description.channels) > 1:
-        names = ", ".join(channel.name for channel in description.channels)
-        return _("This model needs several volumes ({names}): choose a model for one.").format(names=names)
-    if isFlat and description.plan.dimensions == 3:
-        return _("The volume is a single slice and this model is three-dimensional: choose another model.")
-    return ""
-
-
-def _inWords(left_s: float | None) -> str:
-    if left_s is None:
-        return ""
-    if left_s < 5:
-        return _("a few seconds left")
-    if left_s < 90:
-        return _("{seconds} s left").format(seconds=round(left_s))
-    return _("{minutes} min left").format(minutes=round(left_s / 60))
