@@ -74,6 +74,14 @@ class AxisOrder:
         array = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
         return _flip(array, self.flips)
 
+    def then(self, transpose: tuple[int, int, int]) -> AxisOrder:
+        """Return the order that applies this one and takes axis `transpose[n]` of its result for axis n."""
+        first, second, third = transpose
+        return AxisOrder(
+            (self.axes[first], self.axes[second], self.axes[third]),
+            (self.flips[first], self.flips[second], self.flips[third]),
+        )
+
     def undo(self, array: Array) -> Array:
         """Return a view of canonical (..., D, H, W) in stored order."""
         lead = array.ndim - 3
@@ -110,6 +118,11 @@ def canonical_order(affine_ras: Array) -> AxisOrder:
 def to_canonical(volume: Volume) -> tuple[Volume, AxisOrder]:
     """Return the volume with its axes closest to (S, A, R) and the order that undoes it; voxels are not resampled."""
     order = canonical_order(volume.affine_ras)
+    return reorder(volume, order), order
+
+
+def reorder(volume: Volume, order: AxisOrder) -> Volume:
+    """Return the volume with its axes in another order; every voxel stays where it is in the patient."""
     affine = volume.affine_ras.copy()
     for axis in range(3):
         source = order.axes[axis]
@@ -117,7 +130,7 @@ def to_canonical(volume: Volume) -> tuple[Volume, AxisOrder]:
         affine[:3, 2 - axis] = -step if order.flips[axis] else step
         if order.flips[axis]:
             affine[:3, 3] += step * (volume.shape[source] - 1)
-    return Volume(order.apply(volume.array), affine), order
+    return Volume(order.apply(volume.array), affine)
 
 
 def resampled_shape(

@@ -14,6 +14,7 @@ from .presets.contract import NORMALIZATIONS
 from .stages import StagePlan, plan_stages
 
 ORIENTATIONS = ("RAS", "stored")
+CONVENTIONS = ("own", "nnunet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Normalization:
         std: Foreground standard deviation, for "ct".
         lower: Clip from below, for "ct".
         upper: Clip from above, for "ct".
+        use_mask: For "zscore": mean and deviation of the voxels that are not zero, and only these are changed.
     """
 
     scheme: str
@@ -33,10 +35,13 @@ class Normalization:
     std: float = 1.0
     lower: float = 0.0
     upper: float = 1.0
+    use_mask: bool = False
 
     def __post_init__(self) -> None:
         if self.scheme not in NORMALIZATIONS:
             raise InputError(f"normalization '{self.scheme}' is unknown: choose {', '.join(NORMALIZATIONS)}")
+        if self.use_mask and self.scheme != "zscore":
+            raise InputError(f"normalization '{self.scheme}' knows no use_mask: leave it out, or take 'zscore'")
         if self.scheme == "ct" and not (self.std > 0 and self.upper > self.lower):
             raise InputError(
                 "normalization 'ct' needs std above 0 and upper above lower: take them from the training set"
@@ -57,6 +62,9 @@ class Plan:
         orientation: "RAS" turns axes to the canonical order first, "stored" takes them as they are.
         normalization: One a channel.
         mirror_axes: Axes of (D, H, W) along which a mirrored image is as plausible.
+        transpose: For each axis of the network's (D, H, W) the axis that it is taken from, once they are oriented.
+        conventions: "own", or "nnunet" for weights from there: crop to what is not zero, resample by splines and
+            across thick slices by the nearest, pad with zeros, centre the tiles' weights on a voxel.
     """
 
     dimensions: int
@@ -67,9 +75,11 @@ class Plan:
     normalization: tuple[Normalization, ...]
     mirror_axes: tuple[int, ...] = ()
     longest_side: int = 0
+    transpose: tuple[int, int, int] = (0, 1, 2)
+    conventions: str = "own"
 
     def __post_init__(self) -> None:
-        for name in ("spacing_mm", "patch_size", "normalization", "mirror_axes"):
+        for name in ("spacing_mm", "patch_size", "normalization", "mirror_axes", "transpose"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         requirements = (
             (self.dimensions in (2, 3), f"dimensions is {self.dimensions}: give 2 or 3"),
@@ -84,6 +94,15 @@ class Plan:
             (len(self.normalization) >= 1, "normalization needs one entry a channel"),
             (self.longest_side >= 0, f"longest_side is {self.longest_side}: give 0 or a size"),
             (all(axis in (0, 1, 2) for axis in self.mirror_axes), "mirror_axes are out of 0, 1, 2"),
+            (sorted(self.transpose) == [0, 1, 2], f"transpose is {self.transpose}: give 0, 1 and 2 in some order"),
+            (
+                self.conventions in CONVENTIONS,
+                f"conventions is '{self.conventions}': choose {', '.join(CONVENTIONS)}",
+            ),
+            (
+                self.conventions == "own" or not self.longest_side,
+                "longest_side is for the conventions 'own': leave it out",
+            ),
         )
         for holds, message in requirements:
             if not holds:

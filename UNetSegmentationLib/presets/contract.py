@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..registry import Registry
 
-NORMALIZATIONS = ("zscore", "ct", "percentile", "none")
+NORMALIZATIONS = ("zscore", "ct", "percentile", "rescale", "rgb", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class Preset:
         title: Name shown to people.
         modalities: DICOM modality codes that it stands for.
         normalization: "zscore" (per image), "ct" (clip and scale by the training foreground) or
-            "percentile" (1st to 99th percentile to 0..1); "none" is for networks that want stored values.
+            "percentile" (1st to 99th percentile to 0..1); "rescale" (smallest to largest to 0..1), "rgb" (divided by
+            255) and "none" (stored values) are for networks that want them.
         display_window: (width, level) of the viewer in stored units; None lets the viewer choose.
         range_hu: Plausible stored values, checked before a run; None where the scale is arbitrary.
         dimensions: Spatial dimensions of images of this modality that can be segmented.
