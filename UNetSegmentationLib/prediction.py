@@ -103,7 +103,8 @@ class Predictor:
         clock = _Clock(on_progress, is_cancelled)
         with clock.stage("Preparing the image", _PREPARING):
             clean, warnings = self.check(volume)
-            prepared = prepare(clean, plan)
+            clock.stop_if_cancelled()
+            prepared = prepare(clean, plan, is_cancelled=is_cancelled)
         with clock.stage("Segmenting", _PREDICTING) as report:
             logits = predict_logits(
                 self.network,

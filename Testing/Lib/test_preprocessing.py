@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.preprocessing import normalize, prepare, resample_image, resample_labels
@@ -144,3 +145,24 @@ def test_ct_needs_statistics():
         Normalization(scheme="ct", std=0.0, upper=2.0)
     with pytest.raises(InputError, match="unknown: choose"):
         Normalization(scheme="histogram")
+
+
+def test_coarser_images_are_blurred_as_scipy_does_it():
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 9, 40)).astype(np.float32))
+    sigma = (40 / 10 - 1) / 2
+    offsets = np.arange(-round(3 * sigma), round(3 * sigma) + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    blurred = ndimage.correlate1d(image.numpy(), kernel / kernel.sum(), axis=3, mode="nearest")
+    expected = blurred.reshape(2, 5, 9, 10, 4)[..., 1:3].mean(axis=-1)  # linear, half-way between the middle two
+    torch.testing.assert_close(resample_image(image, (5, 9, 10)), torch.from_numpy(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("asked_before", [0, 1, 2])
+def test_preparation_stops_soon_after_it_is_cancelled(asked_before):
+    answers = iter([False] * asked_before + [True])
+    with pytest.raises(CancelledError):
+        prepare(
+            Volume(np.ones((1, 40, 40, 40), np.float32), np.diag((0.2, 0.2, 0.2, 1.0))),
+            plan_of(),
+            is_cancelled=lambda: next(answers),
+        )
