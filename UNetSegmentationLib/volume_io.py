@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import struct
-import zlib
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from .errors import InputError
 from .files import atomic_path
 from .geometry import Array, Volume, same_grid
 from .labels import Label
+from .nifti_header import nifti_affine, read_nifti_header
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -166,35 +163,44 @@ def _read_file(path: Path) -> sitk.Image:
         return _read_series_of(path, reader)
     if 0 in reader.GetSize():
         raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        _check_whole_nifti(path)
+    header = read_nifti_header(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else b""
     try:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{path} is damaged or cut off: its voxels cannot be read; copy or export it again") from error
     except MemoryError as error:
         raise InputError(f"{path} ({reader.GetSize()} voxels) does not fit into memory: crop or resample it") from error
+    if image.GetDimension() >= 3 and (affine := nifti_affine(header)) is not None:
+        _mend_direction(image, affine, path)
     return image
 
 
-def _check_whole_nifti(path: Path) -> None:
-    """Raise InputError where a NIfTI file is cut off: ITK reads and writes such files without a word."""
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            header = file.read(348)
-            found = len(header)
-            while block := file.read(2**22):
-                found += len(block)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged or cut off ({error}): copy or export it again") from error
-    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
-    if found >= 348 and struct.unpack(order + "i", header[:4])[0] == 348:
-        count, *sizes = struct.unpack(order + "8h", header[40:56])
-        bits = struct.unpack(order + "h", header[72:74])[0]
-        start = struct.unpack(order + "f", header[108:112])[0]
-        wanted = int(start) + prod(sizes[:count]) * bits // 8
-        if found < wanted:
-            raise InputError(f"{path} is cut off ({found} of {wanted} bytes): copy or export it again")
+def _mend_direction(image: sitk.Image, affine_ras: Array, path: Path) -> None:
+    """Give an image the directions of its NIfTI header where they are not at right angles.
+
+    ITK, allowed to read such headers, takes the inverse of their rotation.
+
+    Raises:
+        InputError: The axes are sheared by more than a voxel: no rectangular grid stands for them.
+    """
+    axes = (_RAS_FROM_LPS @ affine_ras)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(axes).all() or spacing.min() <= 0:
+        return
+    rotation = _orthonormal(axes / spacing)
+    if np.abs(rotation - axes / spacing).max() <= 1e-6:
+        return
+    last = np.array(image.GetSize()[:3]) - 1
+    shift = np.linalg.norm((rotation * spacing - axes) * last, axis=0)
+    if shift.max() > spacing.min():
+        raise InputError(
+            f"the axes of {path} are not at right angles (off by {shift.max():.1f} mm at the far end): "
+            "resample it to a rectangular grid"
+        )
+    direction = np.eye(image.GetDimension())
+    direction[:3, :3] = rotation
+    image.SetDirection(direction.ravel().tolist())
+    image.SetSpacing([*spacing.tolist(), *image.GetSpacing()[3:]])
 
 
 def _io_name(reader: sitk.ImageFileReader) -> str:
@@ -340,7 +346,7 @@ def _write(image: sitk.Image, path: Path) -> None:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             if path.name.lower().endswith(NIFTI_SUFFIXES):
-                _check_whole_nifti(temporary)
+                read_nifti_header(temporary)
         except (RuntimeError, InputError) as error:
             raise InputError(
                 f"cannot write {path}: the format is unknown or the disk is full; free some space or choose another"

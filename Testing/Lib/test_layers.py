@@ -24,6 +24,7 @@ LAYERS = (
             "registry",
             "labels",
             "geometry",
+            "nifti_header",
             "volume_io",
             "presets",
             "planning",
@@ -40,7 +41,7 @@ LAYERS = (
             "case_library",
         ),
     },
-    {"networks", "losses", "preprocessing", "augmentation", "checkpoint", "devices", "probability_steps"},
+    {"networks", "losses", "preprocessing", "nnunet_conventions", "augmentation", "checkpoint", "devices", "probability_steps"},
     {
         "sliding_window",
         "prediction",

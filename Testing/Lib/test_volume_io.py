@@ -64,6 +64,39 @@ def test_nibabel_agrees_on_the_affine(tmp_path, angles, flip):
     np.testing.assert_array_equal(np.asarray(other.dataobj).transpose(2, 1, 0), volume.array[0])
 
 
+def save_with_sform(path, affine, *, qform=None):
+    other = nibabel.Nifti1Image(image()[0].transpose(2, 1, 0), None)
+    other.set_qform(qform, 0 if qform is None else 1)
+    other.set_sform(affine, 1)
+    other.header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+    nibabel.save(other, path)
+
+
+@pytest.mark.parametrize("decimals", [5, 3, 2])
+@pytest.mark.parametrize("with_qform", [False, True])
+def test_directions_that_were_rounded_stay_where_they_are(tmp_path, decimals, with_qform):
+    """ITK turns such an image the other way round."""
+    exact = oblique()
+    rounded = exact.copy()
+    rounded[:3, :3] = exact[:3, :3].round(decimals)
+    save_with_sform(tmp_path / "a.nii.gz", rounded, qform=exact if with_qform else None)
+    assert same_grid(read_volume(tmp_path / "a.nii.gz"), Volume(image(), exact), tolerance_mm=20 * 10.0**-decimals)
+
+
+def test_axes_that_are_not_at_right_angles_are_refused(tmp_path):
+    sheared = oblique()
+    sheared[:3, 2] += 2 * sheared[:3, 1]
+    save_with_sform(tmp_path / "a.nii", sheared)
+    with pytest.raises(InputError, match="not at right angles .* resample it"):
+        read_volume(tmp_path / "a.nii")
+
+
+def test_a_nifti_file_that_is_not_packed_may_be_named_so(tmp_path):
+    write_volume(tmp_path / "a.nii", Volume(image(), np.eye(4)))
+    (tmp_path / "a.nii").rename(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz").array, image())
+
+
 def test_a_four_dimensional_file_becomes_channels(tmp_path):
     data = np.random.default_rng(1).random((3, 4, 5, 2), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(data, np.diag((-2.0, -2.0, 3.0, 1.0))), tmp_path / "time.nii.gz")
