@@ -13,6 +13,7 @@ from .errors import InputError
 from .files import atomic_path
 from .model_folder import WEIGHTS_FILE, ModelDescription, read_description, sha256_of
 from .networks import SegmentationNetwork, build_network
+from .networks.ensemble import Ensemble
 
 
 def save_weights(path: Path, network: nn.Module, *, is_half: bool = False) -> None:
@@ -50,7 +51,8 @@ def load_network(folder: Path) -> tuple[SegmentationNetwork, ModelDescription]:
     state = load_weights(weights)
     if description.weights_sha256 and sha256_of(weights) != description.weights_sha256:
         raise InputError(f"the weights in {folder} are not those of its model.json: copy the model folder again")
-    network = build_network(description.network, description.network_config)
+    networks = [build_network(description.network, description.network_config) for _ in range(description.members)]
+    network = networks[0] if len(networks) == 1 else Ensemble(networks)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

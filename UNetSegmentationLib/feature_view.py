@@ -134,13 +134,14 @@ def view_features(
         patch_size=plan.patch_size,
         dimensions=plan.dimensions,
         padding=prepared.padding,
+        conventions=plan.conventions,
         on_progress=on_progress,
         is_cancelled=is_cancelled,
     )
     volumes = {}
     for entry, values in zip(reader.maps, maps, strict=True):
         on_volume = F.interpolate(values[None, None], size=prepared.shape, mode="trilinear", align_corners=False)
-        array = np.ascontiguousarray(prepared.order.undo(on_volume[0, 0].cpu().numpy()))
+        array = prepared.restore(on_volume[0, 0].cpu().numpy())
         volumes[entry.name] = Volume(array[None], volume.affine_ras)
     return volumes
 

@@ -49,7 +49,9 @@ def sort_steps(names: Sequence[str]) -> FinishingSteps:
     return FinishingSteps(tuple(early), tuple(late))
 
 
-def refine_logits(logits: Tensor, image: Tensor, *, spacing_mm: Sequence[float], names: Sequence[str]) -> Tensor:
+def refine_logits(
+    logits: Tensor, image: Tensor, *, spacing_mm: Sequence[float], names: Sequence[str], output: str = "labels"
+) -> Tensor:
     """Return logits (K, D, H, W) after probability steps; unchanged where there is none.
 
     Args:
@@ -57,9 +59,15 @@ def refine_logits(logits: Tensor, image: Tensor, *, spacing_mm: Sequence[float],
         image: The network's input (C, D, H, W).
         spacing_mm: Spacing (D, H, W) of that grid.
         names: Probability steps, as text.
+        output: One of model_folder.OUTPUTS; steps need classes that exclude each other.
+
+    Raises:
+        InputError: A step for a model whose regions overlap.
     """
     if not names:
         return logits
+    if output == "regions":
+        raise InputError(f"the model finds regions that overlap, {', '.join(names)} needs labels: leave it out")
     probabilities = apply_probability_steps(
         logits.softmax(dim=0), image.to(logits.device), spacing_mm=spacing_mm, names=names
     )

@@ -18,6 +18,7 @@ from .planning import Plan
 from .presets import PRESETS
 
 SCHEMA_VERSION = 1
+OUTPUTS = ("labels", "regions")
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
@@ -59,6 +60,9 @@ class ModelDescription:
         licence: Licence of the weights.
         parent: Id of the model that it was continued from.
         weights_sha256: Checksum of weights.safetensors, in hexadecimal.
+        members: Networks of the same shape in weights.safetensors, whose logits are averaged.
+        output: "labels": one logit for the background and one a label, the highest wins; "regions": one a label, which
+            is there above 0, a later label over an earlier one.
     """
 
     id: str
@@ -75,10 +79,17 @@ class ModelDescription:
     licence: str = ""
     parent: str | None = None
     weights_sha256: str = ""
+    members: int = 1
+    output: str = "labels"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.id):
             raise InputError(f"model id '{self.id}' is not allowed: use lower-case letters, digits, '-' and '_'")
+        if self.members < 1 or self.output not in OUTPUTS:
+            raise InputError(
+                f"model '{self.id}' has {self.members} members and output '{self.output}': it needs at least 1, and one "
+                f"of {', '.join(OUTPUTS)}"
+            )
         if not self.labels or len({label.value for label in self.labels}) != len(self.labels):
             raise InputError(f"model '{self.id}' needs at least one label and no value twice")
         if len(self.channels) != len(self.plan.normalization):

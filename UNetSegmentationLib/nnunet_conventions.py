@@ -94,7 +94,8 @@ def resample_spline(image: Array, shape: tuple[int, int, int], *, across: int | 
 def nearest_planes(size: int, target_size: int) -> Array:
     """Return for each of `target_size` planes over the extent of `size` planes the index of the nearest."""
     centres = size / target_size * (np.arange(target_size) + 0.5) - 0.5
-    return np.clip(np.floor(centres + 0.5).astype(np.int64), 0, size - 1)
+    nearest: Array = np.clip(np.floor(centres + 0.5).astype(np.int64), 0, size - 1)
+    return nearest
 
 
 def take_nearest_planes(logits: Tensor, axis: int, target_size: int) -> Tensor:
@@ -112,4 +113,5 @@ def _resized(array: Array, shape: tuple[int, ...]) -> Array:
     zoomed = ndimage.zoom(
         array.astype(np.float64), factors, order=SPLINE_ORDER, mode="nearest", grid_mode=True, prefilter=True
     )
-    return np.clip(zoomed, array.min(), array.max())
+    clipped: Array = np.clip(zoomed, array.min(), array.max())
+    return clipped

@@ -114,17 +114,23 @@ class Predictor:
                 padding=prepared.padding,
                 overlap=overlap,
                 mirror_axes=plan.mirror_axes if tta else (),
+                conventions=plan.conventions,
                 on_progress=report,
                 is_cancelled=is_cancelled,
             )
         with clock.stage("Finishing", _FINISHING):
             present = ~prepared.image.flatten(1).isnan().any(dim=1)
             logits = refine_logits(
-                logits, prepared.image[present], spacing_mm=prepared.spacing_mm, names=steps.on_probabilities
+                logits,
+                prepared.image[present],
+                spacing_mm=prepared.spacing_mm,
+                names=steps.on_probabilities,
+                output=self.description.output,
             )
             clock.stop_if_cancelled()
-            labelmap = self._label_values(labelmap_on_grid(logits, prepared.shape, is_cancelled=is_cancelled))
-            labelmap = np.ascontiguousarray(prepared.order.undo(labelmap))
+            logits, output = prepared.on_planes(logits), self.description.output
+            classes = labelmap_on_grid(logits, prepared.shape, output=output, is_cancelled=is_cancelled)
+            labelmap = prepared.restore(self._label_values(classes))
             for step in steps.on_labelmap:
                 clock.stop_if_cancelled()
                 labelmap = apply_steps(labelmap, volume.spacing_mm, (step,))
@@ -158,7 +164,9 @@ class Predictor:
         plan = self.description.plan
         if plan.longest_side:
             return []
-        ratios = [new / old for new, old in zip(sorted(volume.spacing_mm), sorted(plan.spacing_mm), strict=True) if old]
+        # Where the plan gives no spacing between slices, the two finest of the volume are those in the slice.
+        trained = sorted(step for step in plan.spacing_mm if step)
+        ratios = [new / old for new, old in zip(sorted(volume.spacing_mm), trained, strict=False)]
         if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
             return []
         spacing = " x ".join(f"{value:.3g}" for value in volume.spacing_mm[::-1])
@@ -173,7 +181,8 @@ class Predictor:
         return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)[classes]
 
     def _probabilities(self, logits: torch.Tensor, prepared: PreparedVolume) -> Array:
-        return np.ascontiguousarray(prepared.order.undo(probabilities_on_grid(logits, prepared.shape)))
+        probabilities = probabilities_on_grid(logits, prepared.shape, output=self.description.output)
+        return prepared.restore(probabilities, outside=(1, *(0,) * (len(probabilities) - 1)))
 
     def _provenance(self, **settings: Any) -> dict[str, Any]:
         return {

@@ -15,6 +15,9 @@ from .errors import CancelledError, InputError
 from .geometry import Array
 
 GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
+# float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. The other limit is the smallest
+# half-precision number, which nnU-Net lifts its zeros to, after it scales the centre to 10.
+SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 2.0**-24 / 10}
 
 
 def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -38,19 +41,24 @@ def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
     return [round(index * (size - patch) / (tiles - 1)) for index in range(tiles)]
 
 
-def gaussian_weights(patch_size: tuple[int, int, int]) -> Tensor:
-    """Return the blending weights (D, H, W) of a tile: 1 at the centre, positive everywhere."""
+def gaussian_weights(patch_size: tuple[int, int, int], *, conventions: str = "own") -> Tensor:
+    """Return the blending weights (D, H, W) of a tile: 1 at the centre, positive everywhere.
+
+    Args:
+        patch_size: Sizes (D, H, W).
+        conventions: One of planning.CONVENTIONS; "nnunet" centres even sizes on the voxel after the middle.
+    """
     axes = []
     for size in patch_size:
-        offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+        centre = (size - 1) / 2 if conventions == "own" else size // 2
+        offsets = torch.arange(size, dtype=torch.float64) - centre
         axes.append(torch.exp(-0.5 * (offsets / (size * GAUSSIAN_SIGMA_RATIO)) ** 2))
     weights = torch.einsum("d,h,w->dhw", *axes)
     weights /= weights.max()
-    # float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum.
-    return weights.clamp(min=1e-5).float()
+    return weights.clamp(min=SMALLEST_WEIGHTS[conventions]).float()
 
 
-def predict_logits(
+def predict_logits(  # noqa: PLR0913
     network: nn.Module,
     image: Tensor,
     *,
@@ -59,6 +67,7 @@ def predict_logits(
     padding: Tensor | None = None,
     overlap: float = 0.5,
     mirror_axes: tuple[int, ...] = (),
+    conventions: str = "own",
     on_progress: Callable[[float], None] | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -72,6 +81,7 @@ def predict_logits(
         padding: Values (C,) to pad with; zeros by default.
         overlap: Share of a tile that neighbours have in common.
         mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
+        conventions: How tiles are weighted, one of planning.CONVENTIONS.
         on_progress: Called with the finished share, 0 to 1, after each tile.
         is_cancelled: Asked before each tile and each layer.
 
@@ -80,7 +90,7 @@ def predict_logits(
     """
     padded, inner = _pad_to(image, patch_size, padding)
     starts = [tile_starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)]
-    weights = gaussian_weights(patch_size).to(image.device)
+    weights = gaussian_weights(patch_size, conventions=conventions).to(image.device)
     tiles = list(product(*starts))
     total: Tensor | None = None
     weight_sum = torch.zeros(padded.shape[1:], device=image.device)
@@ -103,40 +113,78 @@ def labelmap_on_grid(
     logits: Tensor,
     shape: tuple[int, int, int],
     *,
+    output: str = "labels",
     slices_at_once: int = 16,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Array:
-    """Return the label of the highest logit (K, d, h, w) on a grid of sizes `shape` over the same extent.
+    """Return the class of every voxel, from logits (K, d, h, w), on a grid of sizes `shape` over the same extent.
 
     Logits are interpolated linearly, a few slices and one class at a time, so that the full-resolution logits of all
     classes never exist together.
 
+    Args:
+        logits: Of the network.
+        shape: Sizes (D, H, W).
+        output: One of model_folder.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0 makes a
+            voxel class n + 1, the later over the earlier, and 0 where none is.
+        slices_at_once: How many slices are interpolated together.
+        is_cancelled: Asked before each class.
+
     Raises:
         CancelledError: `is_cancelled` said so.
     """
-    dtype = np.uint8 if len(logits) <= 256 else np.uint16
-    labelmap = np.empty(shape, dtype=dtype)
+    choose = _last_positive if output == "regions" else _highest
+    labelmap = np.empty(shape, dtype=np.uint8 if len(logits) + (output == "regions") <= 256 else np.uint16)
     for first in range(0, shape[0], slices_at_once):
         rows = range(first, min(first + slices_at_once, shape[0]))
-        best, label = _interpolated_slices(logits[0], shape, rows), None
-        label = torch.zeros_like(best, dtype=torch.int16)
-        for index in range(1, len(logits)):
-            if is_cancelled and is_cancelled():
-                raise CancelledError("cancelled")
-            candidate = _interpolated_slices(logits[index], shape, rows)
-            is_better = candidate > best
-            label[is_better] = index
-            best = torch.maximum(best, candidate)
-        labelmap[rows.start : rows.stop] = label.cpu().numpy()
+        channels = (_interpolated_slices(channel, shape, rows) for channel in logits)
+        labelmap[rows.start : rows.stop] = choose(_watched(channels, is_cancelled)).cpu().numpy()
     return labelmap
 
 
-def probabilities_on_grid(logits: Tensor, shape: tuple[int, int, int]) -> Array:
-    """Return softmax probabilities (K, D, H, W), float16, on a grid of sizes `shape` over the same extent."""
-    probabilities = np.empty((len(logits), *shape), dtype=np.float16)
+def _watched(channels: Iterator[Tensor], is_cancelled: Callable[[], bool] | None) -> Iterator[Tensor]:
+    for channel in channels:
+        if is_cancelled and is_cancelled():
+            raise CancelledError("cancelled")
+        yield channel
+
+
+def _highest(channels: Iterator[Tensor]) -> Tensor:
+    best = next(channels)
+    label = torch.zeros_like(best, dtype=torch.int16)
+    for index, candidate in enumerate(channels, start=1):
+        label[candidate > best] = index
+        best = torch.maximum(best, candidate)
+    return label
+
+
+def _last_positive(channels: Iterator[Tensor]) -> Tensor:
+    label: Tensor | None = None
+    for index, candidate in enumerate(channels, start=1):
+        label = torch.zeros_like(candidate, dtype=torch.int16) if label is None else label
+        label[candidate > 0] = index
+    assert label is not None
+    return label
+
+
+def probabilities_on_grid(logits: Tensor, shape: tuple[int, int, int], *, output: str = "labels") -> Array:
+    """Return probabilities, float16, background first, on a grid of sizes `shape` over the same extent.
+
+    Args:
+        logits: (K, d, h, w).
+        shape: Sizes (D, H, W).
+        output: One of model_folder.OUTPUTS; regions have independent probabilities, and the background what the most
+            probable of them leaves.
+    """
+    probabilities = np.empty((len(logits) + (output == "regions"), *shape), dtype=np.float16)
     for row in range(shape[0]):
         slices = torch.stack([_interpolated_slices(channel, shape, range(row, row + 1)) for channel in logits])
-        probabilities[:, row : row + 1] = slices.softmax(dim=0).cpu().numpy()
+        if output == "regions":
+            slices = slices.sigmoid()
+            slices = torch.cat([1 - slices.amax(dim=0, keepdim=True), slices])
+        else:
+            slices = slices.softmax(dim=0)
+        probabilities[:, row : row + 1] = slices.cpu().numpy()
     return probabilities
 
 
