@@ -250,12 +250,12 @@ def _read_slices(files: Sequence[str], source: Path) -> sitk.Image:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"the DICOM series in {source} is damaged or incomplete: export it again") from error
-    _check_slice_distances(files, source)
+    _check_slice_positions(files, source)
     return image
 
 
-def _check_slice_distances(files: Sequence[str], source: Path) -> None:
-    """Raise InputError where slices are missing: the stack would be squeezed without a word."""
+def _check_slice_positions(files: Sequence[str], source: Path) -> None:
+    """Raise InputError where slices are missing or stacked askew: ITK would squeeze or straighten them unasked."""
     positions = []
     reader = sitk.ImageFileReader()
     for file in files:
@@ -265,10 +265,18 @@ def _check_slice_distances(files: Sequence[str], source: Path) -> None:
             return
         positions.append(np.array(reader.GetOrigin()[:3]))
     steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    if steps.size and steps.max() - steps.min() > 0.1 * np.median(steps):
+    if steps.min() <= 0 or steps.max() - steps.min() > 0.1 * np.median(steps):
         raise InputError(
             f"the slices in {source} are {steps.min():.2f} to {steps.max():.2f} mm apart: "
             "a slice is missing or doubled; export the series again"
+        )
+    normal = np.array(reader.GetDirection()).reshape(3, 3)[:, 2]
+    way = positions[-1] - positions[0]
+    drift = float(np.linalg.norm(way - normal * (way @ normal)))
+    if drift > max(reader.GetSpacing()[:2]):
+        raise InputError(
+            f"the slices in {source} are stacked askew, by {drift:.1f} mm from the first to the last (a tilted "
+            "gantry): resample the series to a rectangular grid"
         )
 
 

@@ -155,7 +155,7 @@ def test_a_labelmap_of_one_slice_can_be_a_picture(tmp_path):
         write_labelmap(tmp_path / "x.png", np.zeros((2, 5, 7), np.uint8), affine_ras=np.eye(4))
 
 
-def dicom_series(folder, positions_mm, uid="1.2.3.4"):
+def dicom_series(folder, positions_mm, uid="1.2.3.4", tilt=0.0):
     folder.mkdir(exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -167,7 +167,7 @@ def dicom_series(folder, positions_mm, uid="1.2.3.4"):
             "0008|0018": f"{uid}.{index}",
             "0020|000e": uid,
             "0020|000d": "1.2.3",
-            "0020|0032": f"-10\\-20\\{z}",
+            "0020|0032": f"-10\\{-20 + tilt * z}\\{z}",
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0020|0013": str(index),
             "0018|0050": "5",
@@ -192,6 +192,17 @@ def test_a_missing_slice_is_noticed(tmp_path):
     dicom_series(tmp_path / "s", (10.0, 12.0, 16.0, 18.0))
     with pytest.raises(InputError, match=r"2\.00 to 4\.00 mm apart"):
         read_volume(tmp_path / "s")
+
+
+def test_slices_at_one_place_or_stacked_askew_are_refused(tmp_path):
+    dicom_series(tmp_path / "time", (10.0, 10.0, 10.0), uid="1.2.3.4")
+    with pytest.raises(InputError, match=r"0\.00 to 0\.00 mm apart"):
+        read_volume(tmp_path / "time")
+    dicom_series(tmp_path / "tilted", (10.0, 12.0, 14.0, 16.0), uid="1.2.3.5", tilt=0.2)
+    with pytest.raises(InputError, match=r"askew, by 1\.2 mm"):
+        read_volume(tmp_path / "tilted")
+    dicom_series(tmp_path / "rounded", (10.0, 12.0, 14.0, 16.0), uid="1.2.3.6", tilt=0.01)
+    assert read_volume(tmp_path / "rounded").shape == (4, 8, 9)
 
 
 def test_a_folder_with_two_series_asks_for_one(tmp_path):
