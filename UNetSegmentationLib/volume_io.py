@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from .errors import InputError
 from .files import atomic_path
@@ -19,7 +20,11 @@ from .nifti_header import nifti_affine, read_nifti_header
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
+# ITK writes MetaImage and NRRD headers with voxels in a second file under the temporary name: one file only.
+WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", *PICTURE_SUFFIXES)
+LARGEST_LABEL = 65535
 NOT_IMAGES = {"SEG": "segmentation", "RTSTRUCT": "structure set", "SR": "report", "PR": "presentation state"}
 
 _RAS_FROM_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -30,12 +35,13 @@ os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def read_volume(path: Path | str) -> Volume:
+def read_volume(path: Path | str, *, is_labelmap: bool = False) -> Volume:
     """Read an image of one or more channels.
 
     Args:
         path: A file, a folder that holds one DICOM series, or any one file of a DICOM series (the whole series is
             read). Colour pictures become their luminance. The fourth axis of a 4D file becomes the channels.
+        is_labelmap: Refuse a picture of several colours, also one of a palette, instead of taking its luminance.
 
     Raises:
         InputError: Missing, of an unknown kind, corrupt, or without voxels; the message says which.
@@ -44,7 +50,7 @@ def read_volume(path: Path | str) -> Volume:
     if not path.exists():
         raise InputError(f"{path} does not exist: give an image file or a folder with a DICOM series")
     image = _read_series(path) if path.is_dir() else _read_file(path)
-    return _volume_of(image, path)
+    return _volume_of(image, path, is_labelmap=is_labelmap)
 
 
 def read_channels(paths: Sequence[Path | str]) -> Volume:
@@ -64,15 +70,21 @@ def read_labelmap(path: Path | str) -> Volume:
     """Read a labelmap as one integer channel.
 
     Raises:
-        InputError: It cannot be read, has several channels, or holds values that are not whole numbers.
+        InputError: It cannot be read, has several channels or colours, or holds values that are not whole numbers or
+            that compression has changed.
     """
-    volume = read_volume(path)
+    path = Path(path)
+    if path.name.lower().endswith(LOSSY_SUFFIXES):
+        raise InputError(f"{path} is a JPEG, whose compression changes label values: export the labelmap as PNG")
+    volume = read_volume(path, is_labelmap=True)
     if volume.channels != 1:
         raise InputError(f"{path} has {volume.channels} channels: a labelmap has one; export it as a single labelmap")
     array = volume.array
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or (array != np.rint(array)).any():
             raise InputError(f"{path} holds values that are not whole numbers: it is an image, give a labelmap")
+        if np.abs(array).max() > LARGEST_LABEL:
+            raise InputError(f"{path} holds values above {LARGEST_LABEL}: it is an image, give a labelmap")
         array = array.astype(np.int32)
     return Volume(array, volume.affine_ras)
 
@@ -83,7 +95,10 @@ def write_volume(path: Path | str, volume: Volume) -> None:
     Raises:
         InputError: The format is unknown or the file cannot be written.
     """
-    _write(_image_of(volume.array, volume.affine_ras), Path(path))
+    path = Path(path)
+    if not path.name.lower().endswith(WRITTEN_SUFFIXES):
+        raise InputError(f"cannot write an image to '{path.name}': end the name in {', '.join(WRITTEN_SUFFIXES)}")
+    _write(_image_of(volume.array, volume.affine_ras), path)
 
 
 def write_labelmap(
@@ -102,12 +117,14 @@ def write_labelmap(
         labels: Names, colours and terms, stored in .seg.nrrd.
 
     Raises:
-        InputError: The format is unknown or the file cannot be written.
+        InputError: The format is unknown, a value is out of range or the file cannot be written.
     """
     path = Path(path)
     check_labelmap_name(path)
-    smallest = np.uint8 if int(labelmap.max(initial=0)) < 256 else np.uint16
-    array = np.ascontiguousarray(labelmap, dtype=smallest)
+    lowest, highest = int(labelmap.min(initial=0)), int(labelmap.max(initial=0))
+    if lowest < 0 or highest > LARGEST_LABEL:
+        raise InputError(f"label values {lowest} to {highest} cannot be written: give 0 to {LARGEST_LABEL}")
+    array = np.ascontiguousarray(labelmap, dtype=np.uint8 if highest < 256 else np.uint16)
     image = _image_of(array[np.newaxis], affine_ras)
     if path.name.lower().endswith(".seg.nrrd"):
         for key, value in _segment_entries(array, labels).items():
@@ -280,7 +297,7 @@ def _check_slice_positions(files: Sequence[str], source: Path) -> None:
         )
 
 
-def _volume_of(image: sitk.Image, path: Path) -> Volume:
+def _volume_of(image: sitk.Image, path: Path, *, is_labelmap: bool) -> Volume:
     """Return the volume of an ITK image: 2D gets D = 1, vector pixels and a fourth axis become channels."""
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "c":
@@ -288,6 +305,8 @@ def _volume_of(image: sitk.Image, path: Path) -> Volume:
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
         if path.name.lower().endswith(PICTURE_SUFFIXES):
+            if is_labelmap and len(array) >= 3 and _is_coloured(array):
+                raise InputError(f"{path} shows labels as colours: export their values as a grey picture")
             array = _luminance(array)
     elif image.GetDimension() <= 3:
         array = array[np.newaxis]
@@ -302,10 +321,15 @@ def _volume_of(image: sitk.Image, path: Path) -> Volume:
 
 def _luminance(channels: Array) -> Array:
     """Map grey+alpha, RGB or RGBA (C, ...) to one channel of the same type."""
-    if len(channels) < 3:
+    if len(channels) < 3 or not _is_coloured(channels):
         return channels[:1]
     grey = np.tensordot(_LUMINANCE, channels[:3].astype(np.float64), axes=1)
     return np.rint(grey).astype(channels.dtype)[np.newaxis] if channels.dtype.kind in "iu" else grey[np.newaxis]
+
+
+def _is_coloured(channels: Array) -> bool:
+    """Tell whether RGB or RGBA (C, ...) differ anywhere in red, green and blue."""
+    return bool((channels[0] != channels[1]).any() or (channels[0] != channels[2]).any())
 
 
 def _affine_of(image: sitk.Image) -> Array:
@@ -323,9 +347,9 @@ def _image_of(array: Array, affine_ras: Array) -> sitk.Image:
     """Return a 3D ITK image of (C, D, H, W)."""
     affine = _RAS_FROM_LPS @ np.asarray(affine_ras, dtype=np.float64)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    channels = np.ascontiguousarray(array if array.dtype != np.float16 else array.astype(np.float32))
-    if channels.dtype == np.bool_:
-        channels = channels.astype(np.uint8)
+    # What ITK does not know: half precision, truth values, the other byte order.
+    known: dict[Any, Any] = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.bool_): np.dtype(np.uint8)}
+    channels = np.ascontiguousarray(array, dtype=known.get(array.dtype, array.dtype.newbyteorder("=")))
     if len(channels) == 1:
         image = sitk.GetImageFromArray(channels[0])
     else:
@@ -368,8 +392,11 @@ def _segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
+    boxes = ndimage.find_objects(labelmap, max((label.value for label in labels), default=1))
     for index, label in enumerate(labels):
-        extent = _extent_of(labelmap == label.value)
+        box = boxes[label.value - 1]
+        # First and last index along x, y, z; an empty segment has 0 -1 as Slicer writes it.
+        extent = (0, -1) * 3 if box is None else [end for part in box[::-1] for end in (part.start, part.stop - 1)]
         prefix = f"Segment{index}_"
         entries[prefix + "ID"] = f"Segment_{label.value}"
         entries[prefix + "Name"] = label.name
@@ -382,14 +409,3 @@ def _segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]
         if label.terminology_entry:
             entries[prefix + "Tags"] = f"TerminologyEntry:{label.terminology_entry}|"
     return entries
-
-
-def _extent_of(mask: Array) -> tuple[int, ...]:
-    """Return first and last index along x, y, z; the whole grid's where the mask is empty has 0 -1 as Slicer writes."""
-    if not mask.any():
-        return (0, -1, 0, -1, 0, -1)
-    bounds: list[int] = []
-    for axis in (2, 1, 0):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        bounds += [int(hit[0]), int(hit[-1])]
-    return tuple(bounds)

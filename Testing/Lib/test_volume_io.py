@@ -128,6 +128,7 @@ def test_segments_carry_name_colour_value_and_term(tmp_path):
     assert header.GetMetaData("Segment1_LabelValue") == "3"
     assert header.GetMetaData("Segment1_Color") == "0.000000 0.501961 1.000000"
     assert header.GetMetaData("Segment1_Extent") == "3 5 2 3 1 2"
+    assert header.GetMetaData("Segment0_Extent") == "0 -1 0 -1 0 -1"
     assert "SCT^39607008^Lung" in header.GetMetaData("Segment1_Tags")
 
 
@@ -258,6 +259,44 @@ def test_what_is_no_labelmap_is_refused(tmp_path):
     write_volume(tmp_path / "y.nrrd", Volume(np.zeros((2, 2, 3, 4), np.uint8), np.eye(4)))
     with pytest.raises(InputError, match="2 channels"):
         read_labelmap(tmp_path / "y.nrrd")
+
+
+def test_pictures_whose_values_are_no_labels_are_refused(tmp_path):
+    labelmap = Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5) % 3)
+    coloured = labelmap.copy()
+    coloured.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    coloured.save(tmp_path / "palette.png")
+    with pytest.raises(InputError, match="shows labels as colours"):
+        read_labelmap(tmp_path / "palette.png")
+    labelmap.save(tmp_path / "mask.jpg")
+    with pytest.raises(InputError, match="is a JPEG"):
+        read_labelmap(tmp_path / "mask.jpg")
+    labelmap.convert("RGB").save(tmp_path / "grey.png")
+    assert np.unique(read_labelmap(tmp_path / "grey.png").array).tolist() == [0, 1, 2]
+    write_volume(tmp_path / "large.nii.gz", Volume(np.full((1, 2, 3, 4), 1e10), np.eye(4)))
+    with pytest.raises(InputError, match="values above 65535"):
+        read_labelmap(tmp_path / "large.nii.gz")
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_label_values_that_a_file_cannot_hold_are_refused(tmp_path, value):
+    with pytest.raises(InputError, match=f"{value}.* cannot be written: give 0 to 65535"):
+        write_labelmap(tmp_path / "a.nii.gz", np.full((2, 3, 4), value), affine_ras=np.eye(4))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">f4", ">u2", "i8", "u8", "f2", "?"])
+def test_every_voxel_type_can_be_written(tmp_path, dtype):
+    volume = Volume((image() % 2).astype(dtype), oblique())
+    write_volume(tmp_path / "a.nrrd", volume)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd").array, volume.array)
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr", ".dcm", ".txt"])
+def test_an_image_is_one_file_of_a_known_kind(tmp_path, suffix):
+    with pytest.raises(InputError, match="end the name in"):
+        write_volume(tmp_path / f"a{suffix}", Volume(image(), np.eye(4)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_paths_and_unknown_names_are_refused(tmp_path):
