@@ -188,7 +188,7 @@ class LineDecoder:
         for line in lines:
             try:
                 message = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 message = None
             if isinstance(message, dict):
                 messages.append(message)

@@ -127,10 +127,10 @@ class Worker:
         if type(number) is not int or number < 1:
             self._refuse(0, f"the request's id is {number!r}: give a whole number from 1")
         elif op == "cancel":
-            job = self._open.get(message["target"]) if isinstance(message.get("target"), int) else None
+            job = self._open.get(message["target"]) if type(message.get("target")) is int else None
             if job is not None:
                 job.cancelled.set()
-        elif op not in OPERATIONS:
+        elif not isinstance(op, str) or op not in OPERATIONS:
             self._refuse(number, f"unknown op {op!r}: choose one of {', '.join(OPERATIONS)}, cancel, shutdown")
         elif number in self._open:
             self._refuse(0, f"request {number} is still at work: give every request an id of its own")

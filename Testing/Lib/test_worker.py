@@ -244,6 +244,8 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
         ({"id": 1}, 1, "unknown op None: choose one of segment, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
+        ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
+        (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
         ({"id": 3, "op": "segment"}, 3, "lacks affine_ras, model, output, volume"),
         ({"id": 4, **good, "volume": 3}, 4, "cannot be understood"),
         ({"id": 5, **good, "volume": {**good["volume"], "shape": [1, 9, 9, 8]}}, 5, "1458 bytes, 1296 are needed"),
