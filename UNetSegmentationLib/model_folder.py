@@ -40,6 +40,10 @@ class Channel:
     modality: str = ""
     is_optional: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"channel name {self.name!r} is no text: say what the channel shows, such as T1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
@@ -87,11 +91,13 @@ class ModelDescription:
             raise InputError(f"model id '{self.id}' is not allowed: use lower-case letters, digits, '-' and '_'")
         if self.members < 1 or self.output not in OUTPUTS:
             raise InputError(
-                f"model '{self.id}' has {self.members} members and output '{self.output}': it needs at least 1, and one "
-                f"of {', '.join(OUTPUTS)}"
+                f"model '{self.id}' has {self.members} members and output '{self.output}': "
+                f"it needs at least 1, and one of {', '.join(OUTPUTS)}"
             )
         if not self.labels or len({label.value for label in self.labels}) != len(self.labels):
             raise InputError(f"model '{self.id}' needs at least one label and no value twice")
+        if len({label.name for label in self.labels}) != len(self.labels):
+            raise InputError(f"model '{self.id}' has two labels of one name, which its figures go by: rename one")
         if len(self.channels) != len(self.plan.normalization):
             raise InputError(
                 f"model '{self.id}' has {len(self.channels)} channels but {len(self.plan.normalization)} normalizations"
@@ -125,9 +131,20 @@ class ModelDescription:
             entries["channels"] = tuple(Channel(**channel) for channel in entries["channels"])
             entries["labels"] = tuple(Label.from_dict(label) for label in entries["labels"])
             entries["postprocess"] = tuple(entries.get("postprocess", ()))
+            _check_kinds(entries)
             return cls(**entries)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"entry missing or of the wrong kind ({error}): export the model again") from error
+
+
+def _check_kinds(entries: dict[str, Any]) -> None:
+    """Raise TypeError or AttributeError where texts are none, or figures are no table of numbers."""
+    for name in ("id", "title", "network", "preset", "licence", "weights_sha256"):
+        if not isinstance(entries.get(name, ""), str):
+            raise TypeError(f"{name} is no text")
+    for figures in entries.get("figures", {}).get("labels", {}).values():
+        if not isinstance(figures.get("dice"), int | float | None):
+            raise TypeError("a Dice among the figures is no number")
 
 
 @dataclass(frozen=True)
@@ -152,7 +169,7 @@ def read_description(folder: Path | str) -> ModelDescription:
         if not isinstance(values, dict):
             raise InputError("it is not a JSON object")
         return ModelDescription.from_dict(values)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a model: {error}") from error
 
 

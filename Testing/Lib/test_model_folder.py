@@ -65,6 +65,7 @@ def test_models_are_found_by_id_by_folder_and_in_the_order_of_folders(tmp_path):
         ({"schema_version": 99}, "schema_version is 99"),
         ({"id": "../evil"}, "id '../evil' is not allowed"),
         ({"labels": []}, "at least one label"),
+        ({"channels": [{"name": 5}]}, "channel name 5 is no text"),
         ({"channels": []}, "0 channels but 1 normalizations"),
         ({"plan": {"dimensions": 3}}, "missing or of the wrong kind"),
         ({"surprise": 1}, "missing or of the wrong kind"),
@@ -76,7 +77,33 @@ def test_what_cannot_be_understood_is_refused_in_words(tmp_path, change, words):
         read_description(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "\x00\xff"])
+@pytest.mark.parametrize("name", [entry for entry in DESCRIPTION.to_dict() if entry != "figures"])
+@pytest.mark.parametrize("value", [None, 5, -0.5, "x", [], {}, [5], {"labels": 5}, True])
+def test_an_entry_of_another_kind_never_hides_the_other_models(tmp_path, name, value):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "model.json").write_text(json.dumps({**DESCRIPTION.to_dict(), name: value}))
+    (tmp_path / "good").mkdir()
+    write_description(tmp_path / "good", replace(DESCRIPTION, id="good"))
+    models = list_models([tmp_path])
+    assert "good" in [model.description.id for model in models]
+    assert all(model.description.mean_dice == 0.9 for model in models)
+
+
+@pytest.mark.parametrize(
+    "figures", [None, 5, [], {"labels": 5}, {"labels": {"Lung": 5}}, {"labels": {"Lung": {"dice": "x"}}}]
+)
+def test_figures_that_are_no_table_are_refused(tmp_path, figures):
+    (tmp_path / "model.json").write_text(json.dumps({**DESCRIPTION.to_dict(), "figures": figures}))
+    with pytest.raises(InputError, match="missing or of the wrong kind"):
+        read_description(tmp_path)
+
+
+def test_two_labels_of_one_name_are_refused():
+    with pytest.raises(InputError, match="two labels of one name"):
+        replace(DESCRIPTION, labels=(*DESCRIPTION.labels, Label(value=2, name="Lung", color=(1, 2, 3))))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "", "[]", "{", "\x00\xff"])
 def test_damaged_json_is_refused(tmp_path, text):
     (tmp_path / "model.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match="cannot be read as a model"):
