@@ -154,6 +154,8 @@ class Fingerprint:
 PATCH_VOXELS = {2: 256 * 256, 3: 96 * 96 * 96}
 FEATURES = {2: 32, 3: 16}
 MAX_FEATURES = 256
+# No axis of a patch is shrunk below this.
+_SMALLEST_PATCH = 8
 LONGEST_RADIOGRAPH_SIDE = 256
 
 
@@ -211,8 +213,10 @@ def _patch_size(size: list[int], spacing_mm: tuple[float, float, float], dimensi
     if dimensions == 2:
         patch[0] = 1
     while patch[0] * patch[1] * patch[2] > PATCH_VOXELS[dimensions]:
-        longest = max(range(first, 3), key=lambda axis: patch[axis] * spacing_mm[axis])
-        patch[longest] = max(1, round(patch[longest] * 0.9))
+        # Few thick slices stay the longest axis however few they become.
+        axes = [axis for axis in range(first, 3) if patch[axis] > _SMALLEST_PATCH]
+        longest = max(axes, key=lambda axis: patch[axis] * spacing_mm[axis])
+        patch[longest] = round(patch[longest] * 0.9)
     return [*patch[:first], *_stages_of(patch, spacing_mm, dimensions).patch_size]
 
 

@@ -61,3 +61,11 @@ def test_coarse_slices_are_not_halved_before_the_others_have_caught_up(preset):
     strides = network_shape_for(make_plan(fingerprint((40, 300, 300), (5.0, 0.8, 0.8)), preset))["strides"]
     assert strides[1] == strides[2] == [1, 2, 2]
     assert [2, 2, 2] in strides[3:]
+
+
+@pytest.mark.parametrize("spacing_mm", [(500.0, 0.3, 0.3), (40.0, 0.7, 0.7)])
+@pytest.mark.parametrize("slices", [2, 4, 9])
+def test_few_thick_slices_are_planned_in_finite_time(slices, spacing_mm):
+    plan = make_plan(fingerprint((slices, 1000, 1000), spacing_mm), "mri")
+    assert plan.patch_size[0] >= min(slices, 8)
+    assert prod(plan.patch_size) < 2 * 96**3
