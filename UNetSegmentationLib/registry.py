@@ -79,9 +79,18 @@ class Registry(Mapping[str, Entry]):
     @cached_property
     def declared(self) -> dict[str, str]:
         """Names and titles read from the sources without importing them (the panel must not import torch)."""
+        return {name: title for name, (title, _) in self._sources.items()}
+
+    @cached_property
+    def summaries(self) -> dict[str, str]:
+        """Names and the first line of the file that declares each, read like `declared`."""
+        return {name: summary for name, (_, summary) in self._sources.items()}
+
+    @cached_property
+    def _sources(self) -> dict[str, tuple[str, str]]:
         specification = importlib.util.find_spec(self.package)
         folders = (specification.submodule_search_locations or []) if specification else []
-        names: dict[str, str] = {}
+        names: dict[str, tuple[str, str]] = {}
         for folder in folders:
             for path in sorted(Path(folder).glob("*.py")):
                 names.update(_declared_in(path))
@@ -96,13 +105,15 @@ class Registry(Mapping[str, Entry]):
             importlib.import_module(f"{self.package}.{module.name}")
 
 
-def _declared_in(path: Path) -> dict[str, str]:
-    """Return {name: title} of the `register` calls in one source file."""
-    names: dict[str, str] = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _declared_in(path: Path) -> dict[str, tuple[str, str]]:
+    """Return {name: (title, first line of the file)} of the `register` calls in one source file."""
+    names: dict[str, tuple[str, str]] = {}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "register"):
             continue
         title = next((keyword.value for keyword in node.keywords if keyword.arg == "title"), None)
         if node.args and isinstance(node.args[0], ast.Constant) and isinstance(title, ast.Constant):
-            names[str(node.args[0].value)] = str(title.value)
+            names[str(node.args[0].value)] = (str(title.value), summary)
     return names

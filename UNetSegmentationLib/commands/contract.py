@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+import textwrap
+from argparse import ArgumentParser, HelpFormatter, Namespace
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -29,6 +30,34 @@ class Command:
 
 
 COMMANDS: Registry[Command] = Registry("command", "UNetSegmentationLib.commands")
+
+
+class _TableFormatter(HelpFormatter):
+    """Wraps paragraphs as usual, and the second column of indented lines in itself."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = []
+        for line in text.split("\n"):
+            if not line.startswith("  "):
+                lines.append(super()._fill_text(line, width, indent))
+                continue
+            name, _, rest = line.strip().partition("\t")
+            column = " " * _SECOND_COLUMN
+            first = f"  {name}".ljust(_SECOND_COLUMN)
+            lines.append(textwrap.fill(rest, width, initial_indent=first, subsequent_indent=column))
+        return "\n".join(lines)
+
+
+_SECOND_COLUMN = 26
+
+
+def add_tables(parser: ArgumentParser, tables: Mapping[str, Mapping[str, str]]) -> None:
+    """Append to a command's help, under each heading, names with a line that explains them."""
+    parser.formatter_class = _TableFormatter
+    parts = []
+    for heading, rows in tables.items():
+        parts += ["", heading, *(f"  {name}\t{text.rstrip('.')}" for name, text in sorted(rows.items()))]
+    parser.epilog = "\n".join(parts[1:])
 
 
 def add_device_argument(parser: ArgumentParser) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Volume, crop_to_box
 from ..model_folder import ModelDescription
-from ..postprocess import parse_step
+from ..postprocess import STEPS, parse_step
+from ..registry import Registry
 from ..volume_io import write_labelmap, write_volume
-from .contract import COMMANDS, Command, add_device_argument
+from .contract import COMMANDS, Command, add_device_argument, add_tables
 from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image, read_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
@@ -44,10 +45,17 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--probabilities", metavar="FILE", help="also write the probability of every class")
     parser.add_argument(
-        "--postprocess", nargs="*", metavar="STEP", help="steps instead of the model's own; none where none is named"
+        "--postprocess",
+        nargs="*",
+        metavar="STEP",
+        help="steps (below) instead of the model's own, such as remove_small:min_volume_mm3=50; none where none is "
+        "named",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
     add_device_argument(parser)
+    # The second kind is not imported: it would load torch.
+    on_probabilities = Registry("probability step", "UNetSegmentationLib.probability_steps").summaries
+    add_tables(parser, {"steps of --postprocess:": {**STEPS.summaries, **on_probabilities}})
 
 
 def _region(text: str) -> tuple[float, ...]:
