@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,7 +19,7 @@ from .augmentation import AugmentationConfig, augment_patch, source_size
 from .dataset import PreparedCase
 from .errors import CancelledError, InputError
 from .files import atomic_path
-from .losses import LOSSES, DeepSupervisionLoss
+from .losses import DeepSupervisionLoss, build_loss
 from .metrics import evaluate_case
 from .networks import SegmentationNetwork
 from .planning import Plan
@@ -42,6 +42,7 @@ class TrainingOptions:
         poly_power: Shape of the fall.
         gradient_clip: Largest norm of the gradient.
         loss: Registered name.
+        loss_options: Options of the loss, as JSON.
         foreground_share: Share of the patches that are centred on a labelled voxel.
         ema_decay: Of the moving average of the weights, which is what is kept.
         validate_every: Steps between validations; 0 for none but the last.
@@ -57,6 +58,7 @@ class TrainingOptions:
     poly_power: float = 0.9
     gradient_clip: float = 12.0
     loss: str = "dice_cross_entropy"
+    loss_options: dict[str, Any] = field(default_factory=dict, hash=False)
     foreground_share: float = 0.5
     ema_decay: float = 0.99
     validate_every: int = 250
@@ -68,6 +70,7 @@ class TrainingOptions:
         requirements = (
             (self.steps >= 1, f"steps is {self.steps}: give at least 1"),
             (self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}: give a time above 0"),
+            (self.validate_every >= 0, f"validate_every is {self.validate_every}: give 0 or more"),
             (self.learning_rate > 0, f"learning_rate is {self.learning_rate}: give a rate above 0"),
             (0 <= self.foreground_share <= 1, f"foreground_share is {self.foreground_share}: give 0 to 1"),
             (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: give 0 to below 1"),
@@ -128,9 +131,7 @@ def train(
     if not any(len(case.foreground) for case in cases):
         raise InputError("no training case holds a labelled voxel: check the labels of the data set")
     network.to(device).train()
-    loss_function = DeepSupervisionLoss(
-        LOSSES[options.loss](LOSSES[options.loss].Config()), alignment=network.alignment
-    )
+    loss_function = DeepSupervisionLoss(build_loss(options.loss, options.loss_options), alignment=network.alignment)
     state = LoopState(network, _copy_of(network), _optimizer_of(network, options))
     is_resumed = _load_checkpoint(folder / CHECKPOINT_FILE, state)
     patches = PatchSource(cases, plan, options, augmentation)

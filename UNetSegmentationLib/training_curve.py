@@ -15,10 +15,12 @@ from .training_record import Event, TrainingRecord, follow_resumes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
 METRICS = {"dice": "Dice", "iou": "IoU", "hd_mm": "Hausdorff (mm)", "hd95_mm": "HD95 (mm)"}
 _SMOOTHED_SHARE = 0.05
+_LINES = ("-", "--", ":", "-.")
 Points = tuple[Sequence[float], Sequence[float]]
 
 
@@ -48,13 +50,9 @@ def draw_curve(
     series = {name: points for name in METRICS if (points := validation_series(events, name))}
     # Identifiers and dates that change from run to run would make equal pictures differ.
     with mpl.rc_context({"svg.hashsalt": "training curve"}), atomic_path(picture) as temporary:
-        figure = Figure(figsize=(8, 2.6 * (1 + len(series))), layout="constrained")
+        figure = Figure(figsize=(10, 3 + 2.6 * -(-len(series) // 2)), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1 + len(series), squeeze=False, sharex=True)[:, 0]
-        _draw_loss(axes[0], events)
-        for axis, (name, by_label) in zip(axes[1:], series.items(), strict=True):
-            _draw_metric(axis, name, by_label, label_names or {})
-        axes[-1].set_xlabel("step")
+        _draw_all(figure, events, series, label_names or {})
         metadata = {"Date": None} if picture.suffix.lower() == ".svg" else {"Software": None}
         figure.savefig(temporary, format=picture.suffix.lower()[1:], dpi=110, metadata=metadata)
 
@@ -121,30 +119,57 @@ def _means(event: Event, metric: str) -> dict[int, Any]:
     return dict(enumerate(event.get(metric) or [], start=1))
 
 
+def _draw_all(
+    figure: Figure, events: Sequence[Event], series: Mapping[str, Mapping[int, Points]], names: Mapping[int, str]
+) -> None:
+    """Draw the loss over the whole width, two metrics a row below it, and one legend for all."""
+    grid = figure.add_gridspec(1 + -(-len(series) // 2), 2)
+    top = figure.add_subplot(grid[0, :])
+    _draw_loss(top, events)
+    last = max((event.get("step", 0) for event in events), default=0)
+    axes = [top]
+    for index, (name, by_label) in enumerate(series.items()):
+        axes.append(figure.add_subplot(grid[1 + index // 2, index % 2]))
+        _draw_metric(axes[-1], name, by_label, names)
+    for axis in axes:
+        axis.set_xlim(0, max(1, last) * 1.02)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[-2:]:
+        axis.set_xlabel("step")
+    if len(axes) > 1:
+        handles, titles = axes[1].get_legend_handles_labels()
+        figure.legend(handles, titles, loc="outside lower center", ncols=min(len(titles), 5), frameon=False)
+
+
 def _draw_loss(axis: Axes, events: Sequence[Event]) -> None:
     steps, losses = step_series(events, "loss")
     axis.plot(steps, losses, color="0.75", linewidth=0.8)
     axis.plot(steps, smooth(losses), color="C0")
     axis.set_ylabel("loss")
-    axis.grid(alpha=0.3)
     steps, rates = step_series(events, "learning_rate")
     if rates:
         twin = axis.twinx()
-        twin.plot(steps, rates, color="C1", linestyle=":", linewidth=1)
-        twin.set_ylabel("learning rate", color="C1")
+        twin.plot(steps, rates, color="0.5", linestyle=":", linewidth=1)
+        twin.set_ylabel("learning rate (dotted)", color="0.4")
+        twin.tick_params(axis="y", colors="0.4")
+        twin.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         twin.set_ylim(bottom=0)
+        twin.spines["top"].set_visible(False)
 
 
 def _draw_metric(axis: Axes, metric: str, by_label: Mapping[int, Points], names: Mapping[int, str]) -> None:
-    for label, (steps, values) in by_label.items():
-        axis.plot(steps, values, marker="o", markersize=3, label=names.get(label, f"label {label}"))
+    largest = 0.0
+    for index, (label, (steps, values)) in enumerate(by_label.items()):
+        # Ten colours, then the same with other lines.
+        style = _LINES[index // 10 % len(_LINES)]
+        title = names.get(label, f"label {label}")
+        axis.plot(
+            steps, values, f"C{index % 10}", linestyle=style, marker="o", markersize=4, clip_on=False, label=title
+        )
+        largest = max(largest, *values)
     axis.set_ylabel(METRICS[metric])
-    if metric in ("dice", "iou"):
-        axis.set_ylim(0, 1)
-    else:
-        axis.set_ylim(bottom=0)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small", ncols=3)
+    axis.set_ylim(0, 1 if metric in ("dice", "iou") else 1.1 * largest or 1)
 
 
 def smooth(values: Sequence[float]) -> list[float]:

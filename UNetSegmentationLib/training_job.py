@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from .errors import InputError
 from .evaluation import evaluate, figures_of_model
 from .files import write_text
 from .labels import Label
+from .losses import build_loss
 from .model_card import card_of
 from .model_folder import (
     CARD_FILE,
@@ -31,8 +32,9 @@ from .model_folder import (
     sha256_of,
     write_description,
 )
-from .networks import SegmentationNetwork, build_network
-from .planning import Normalization, Plan, make_plan, network_shape_for
+from .networks import NETWORKS, SegmentationNetwork, build_network
+from .networks.planned import planned_config
+from .planning import Normalization, Plan, make_plan
 from .prediction import Predictor
 from .presets import PRESETS
 from .training import CHECKPOINT_FILE, TrainingOptions, train
@@ -41,6 +43,7 @@ from .training_record import TrainingRecord
 RECORD_FILE = "training.jsonl"
 JOB_FILE = "job.json"
 VALIDATION_CASES_WHILE_TRAINING = 8
+RECORDED_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,8 @@ class TrainingJob:
         part, parts = self.fold
         if not (parts >= 2 and 0 <= part < parts):
             raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
+        # What is misspelt is told before the data set is read.
+        _ = NETWORKS[self.network], PRESETS[self.preset], build_loss(self.options.loss, self.options.loss_options)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
@@ -185,7 +190,9 @@ def run_training(
         device=choose_device(job.device),
         is_cancelled=is_cancelled,
     ):
-        if event["event"] != "step" or event["step"] % 10 == 0:
+        if event["event"] == "start":
+            event["labels"] = [label.name for label in labels]
+        if is_recorded(event):
             record.append(event)
         steps, seconds = event["step"], event.get("elapsed_s", seconds)
         yield event
@@ -203,6 +210,11 @@ def run_training(
     for name in (CHECKPOINT_FILE, JOB_FILE):
         (job.folder / name).unlink(missing_ok=True)
     yield {"event": "done", "description": description.to_dict()}
+
+
+def is_recorded(event: Mapping[str, Any]) -> bool:
+    """Return whether an event of a training stands in its record: of the steps every tenth does."""
+    return event["event"] != "step" or int(event["step"]) % RECORDED_STEPS == 0
 
 
 def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
@@ -250,10 +262,12 @@ def _plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
     """
     started = _started(job.folder)
     begun = TrainingJob.from_dict(started["job"], folder=job.folder)
-    now_and_then = [(name, getattr(job, name), getattr(begun, name)) for name in FIXED]
-    now_and_then += [(name, getattr(job.options, name), getattr(begun.options, name)) for name in FIXED_OPTIONS]
+    # As JSON, which makes no difference between lists and tuples.
+    values, before = (json.loads(json.dumps(entry.to_dict())) for entry in (job, begun))
+    now_and_then = [(name, values[name], before[name]) for name in FIXED]
+    now_and_then += [(name, values["options"][name], before["options"][name]) for name in FIXED_OPTIONS]
     for name, now, then in now_and_then:
-        if (now.absolute() if isinstance(now, Path) else now) != then:
+        if now != then:
             raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start another")
     if [case.id for case in held_back] != started["held_back"]:
         raise InputError(f"{job.dataset} has changed since the training began: restore it, or start another training")
@@ -269,14 +283,7 @@ def leave_raw(plan: Plan, channels: Sequence[int]) -> Plan:
 
 
 def _network_of(job: TrainingJob, plan: Plan, *, channels: int, num_classes: int) -> SegmentationNetwork:
-    config = {
-        "in_channels": channels,
-        "num_classes": num_classes,
-        "dimensions": plan.dimensions,
-        **network_shape_for(plan),
-        "deep_supervision": True,
-        **job.network_options,
-    }
+    config = planned_config(job.network, plan, channels=channels, num_classes=num_classes, options=job.network_options)
     with torch.random.fork_rng():
         torch.manual_seed(job.options.seed)
         return build_network(job.network, config)

@@ -4,7 +4,7 @@ Every event has "event" and "step"; the others depend on its kind:
 
 | event | entries |
 |---|---|
-| start | is_resumed; a training that goes on from a checkpoint starts at the checkpoint's step |
+| start | is_resumed, labels (names, in the order of the classes from 1); a resumed training starts at its checkpoint |
 | step | loss, learning_rate, elapsed_s, epoch |
 | validation | what `describe_validation` returns: figures per case and label, and their means per label |
 | end | elapsed_s |

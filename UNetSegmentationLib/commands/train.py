@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import InputError
 from ..model_folder import ModelDescription
-from .contract import COMMANDS, DONE, Command, add_device_argument
+from ..presets import PRESETS
+from ..registry import Registry
+from .contract import COMMANDS, DONE, Command, add_device_argument, add_tables
 from .terminal import ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ STEPS_PER_EPOCH = 250  # as nnU-Net counts
 CURVE_FILE = "training.png"
 # Far more than any time budget takes.
 UNLIMITED_STEPS = 1_000_000
+# Read without importing them: they would load torch.
+NETWORK_LINES = Registry("network", "UNetSegmentationLib.networks").summaries
+LOSS_LINES = Registry("loss", "UNetSegmentationLib.losses").summaries
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -32,8 +39,26 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "dataset", metavar="DATASET", nargs="?", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
     )
     parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
-    parser.add_argument("--variant", metavar="V", help="network, such as unet; 'unetseg models --networks' lists them")
-    parser.add_argument("--preset", metavar="P", help="modality: mri, ct or xray")
+    parser.add_argument("--variant", metavar="V", choices=sorted(NETWORK_LINES), help="network (below; unet)")
+    parser.add_argument(
+        "--network-option",
+        dest="network_options",
+        action="append",
+        metavar="KEY=VALUE",
+        type=_option,
+        help="of the network beyond what the plan gives, the value as JSON: dropout=0.2, features_per_stage=[8,16,32], "
+        "norm=batch; again for each",
+    )
+    parser.add_argument("--loss", metavar="NAME", choices=sorted(LOSS_LINES), help="loss (below; dice_cross_entropy)")
+    parser.add_argument(
+        "--loss-option",
+        dest="loss_options",
+        action="append",
+        metavar="KEY=VALUE",
+        type=_option,
+        help="of the loss, likewise: class_weights=[1,2]",
+    )
+    parser.add_argument("--preset", metavar="P", choices=sorted(PRESETS), help="modality: mri, ct or xray (mri)")
     parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
     parser.add_argument("--fold", metavar="K/N", type=_fold, help="hold back part K of N of the subjects (0/5)")
@@ -41,6 +66,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (1250 without a time budget)")
     length.add_argument("--epochs", type=int, metavar="N", help=f"in epochs of {STEPS_PER_EPOCH} steps")
     parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate falls to its end")
+    parser.add_argument(
+        "--validate-every", type=int, metavar="N", help="steps between figures on held-back cases (250; 0: at the end)"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
     parser.add_argument("--id", help="model id (the folder's name)")
@@ -49,6 +77,25 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data-source", metavar="TEXT", help="where the data come from and whom to credit")
     add_device_argument(parser)
     parser.set_defaults(device=None)
+    add_tables(parser, {"networks of --variant:": NETWORK_LINES, "losses of --loss:": LOSS_LINES})
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key.isidentifier() and equals):
+        raise ArgumentTypeError(f"'{text}' is no option: give KEY=VALUE, such as dropout=0.2")
+    if re.fullmatch(r"[a-z]\w*", value) and value not in ("true", "false", "null"):
+        return key, value  # a bare word is a text: quotes seldom survive a shell
+    try:
+        return key, json.loads(value, parse_constant=_refuse)
+    except ValueError as error:
+        raise ArgumentTypeError(
+            f"'{value}' is no JSON value for {key}: give a number, true, false, a word or a [list]"
+        ) from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
 
 
 def _fold(text: str) -> tuple[int, int]:
@@ -59,7 +106,7 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..training_job import run_training
+    from ..training_job import is_recorded, run_training
 
     job = _job_of(arguments)
     bar = ProgressBar()
@@ -68,14 +115,14 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         for event in run_training(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
             kind = event["event"]
             interrupt.is_gentle = kind in ("start", "step", "validation")
+            if curve is not None and kind in ("step", "validation") and is_recorded(event):
+                curve.update(is_last=kind == "validation")
             if kind == "step":
                 bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
             bar.clear()
             if kind == "start":
-                curve = _curve_of(job)
-            if kind == "validation" and curve is not None:
-                curve.update(is_last=True)
+                curve = _curve_of(job, event["labels"])
             if kind == "done":
                 _write_end(out, job, ModelDescription.from_dict(event["description"]))
             elif line := _line_of(event):
@@ -90,13 +137,17 @@ def _job_of(arguments: Namespace) -> TrainingJob:
     from ..training_job import TrainingJob, unfinished_job
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
-    options = {name: getattr(arguments, name) for name in ("minutes", "seed") if getattr(arguments, name) is not None}
+    if arguments.network_options is not None:
+        fields["network_options"] = dict(arguments.network_options)
+    options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     if arguments.epochs is not None:
         options["steps"] = arguments.epochs * STEPS_PER_EPOCH
     elif arguments.steps is not None:
         options["steps"] = arguments.steps
     elif arguments.minutes is not None:
         options["steps"] = UNLIMITED_STEPS
+    if arguments.loss_options is not None:
+        options["loss_options"] = dict(arguments.loss_options)
     if arguments.variant is not None:
         fields["network"] = arguments.variant
     if arguments.dataset is not None:
@@ -109,8 +160,9 @@ def _job_of(arguments: Namespace) -> TrainingJob:
     return TrainingJob(folder=arguments.output, options=TrainingOptions(**options), **fields)
 
 
-# Options of the command that bear the name of the job's field.
+# Options of the command that bear the name of the job's field, and of the field of its options.
 FIELDS = ("preset", "plan", "labels", "fold", "device", "id", "title", "data_licence", "data_source")
+OPTIONS = ("minutes", "seed", "loss", "validate_every")
 
 
 class _Interrupt:
@@ -139,14 +191,15 @@ def _gentle_interrupt() -> Iterator[_Interrupt]:
         signal.signal(signal.SIGINT, before)
 
 
-def _curve_of(job: TrainingJob) -> LiveCurve | None:
+def _curve_of(job: TrainingJob, labels: Sequence[str]) -> LiveCurve | None:
     """Return the picture of the loss that is kept in the model folder; None where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return None
     from ..training_curve import LiveCurve
     from ..training_job import RECORD_FILE
 
-    return LiveCurve(job.folder / RECORD_FILE, job.folder / CURVE_FILE)
+    names = dict(enumerate(labels, start=1))
+    return LiveCurve(job.folder / RECORD_FILE, job.folder / CURVE_FILE, label_names=names)
 
 
 def _line_of(event: Mapping[str, Any]) -> str:

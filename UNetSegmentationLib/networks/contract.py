@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,11 @@ class NetworkConfig:
             raise InputError(
                 f"{cls.__name__} has no option {', '.join(unknown)}: choose from {', '.join(sorted(known))}"
             )
+        hints = get_type_hints(cls)
+        for name, value in values.items():
+            if not _is_of(hints[name], value):
+                kind = {field.name: field.type for field in fields(cls)}[name]
+                raise InputError(f"{cls.__name__}: {name} is {value!r}: give {kind}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +118,21 @@ class NetworkConfig:
         return tuple(prod(stride[axis] for stride in self.strides) for axis in range(self.dimensions))
 
 
+def _is_of(hint: Any, value: Any) -> bool:
+    """Tell whether a value of JSON is of an annotated type; a whole number is also a float, a list also a tuple."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_is_of(part, value) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_is_of, kinds, value))
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
 class SegmentationNetwork(nn.Module, ABC):
     """Maps image (B, C, D, H, W) or (B, C, H, W) of any size to logits (B, K, same size).
 
@@ -121,6 +142,8 @@ class SegmentationNetwork(nn.Module, ABC):
     """
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
+    # A plan of more stages is cut to these; None takes all.
+    most_stages: ClassVar[int | None] = None
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

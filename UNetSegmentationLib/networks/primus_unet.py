@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,8 @@ class PrimusUNet(SegmentationNetwork):
 
     Config = PrimusConfig
     config: PrimusConfig
+    # Tokens of 8 voxels as in the paper: from coarser ones the decoder cannot draw borders.
+    most_stages: ClassVar[int | None] = 4
 
     def __init__(self, config: PrimusConfig) -> None:
         super().__init__(config)

@@ -26,6 +26,7 @@ class ShapePriorConfig(NetworkConfig):
         network_options: Its further options.
         prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8.
         prior_latent: Numbers that describe a mask.
+        prior_steps: Optimiser steps in which the prior learns the masks of the training cases.
         prior_weight: Factor of the prior's loss; the loss is 1 for a mask as wrong as another patient's.
         gate_strength: Power of the prior's probabilities at inference; 0 switches the gate off.
         gate_floor: Smallest probability that the prior gives to a class, so that it persuades but does not forbid.
@@ -37,6 +38,7 @@ class ShapePriorConfig(NetworkConfig):
     network_options: dict[str, Any] = field(default_factory=dict, hash=False)
     prior_size: int = 64
     prior_latent: int = 64
+    prior_steps: int = 1500
     prior_weight: float = 0.1
     gate_strength: float = 1.0
     gate_floor: float = 1e-4
@@ -46,6 +48,7 @@ class ShapePriorConfig(NetworkConfig):
         super()._check(depth, axes)
         requirements = (
             (self.network != "shape_prior", "network is 'shape_prior': name the network inside"),
+            (self.prior_steps >= 1, f"prior_steps is {self.prior_steps}: give at least 1"),
             (self.prior_weight >= 0, f"prior_weight is {self.prior_weight}: give 0 or more"),
             (self.gate_strength >= 0, f"gate_strength is {self.gate_strength}: give 0 or more"),
             (0 < self.gate_floor < 1, f"gate_floor is {self.gate_floor}: give above 0 to below 1"),
@@ -126,7 +129,9 @@ class ShapePriorNetwork(SegmentationNetwork):
     def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int) -> None:
         """Learn the shapes of whole masks (D, H, W) or (H, W)."""
         self.fit_prior(
-            [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels], seed=seed
+            [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels],
+            steps=self.config.prior_steps,
+            seed=seed,
         )
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
