@@ -67,5 +67,5 @@ def test_coarse_slices_are_not_halved_before_the_others_have_caught_up(preset):
 @pytest.mark.parametrize("slices", [2, 4, 9])
 def test_few_thick_slices_are_planned_in_finite_time(slices, spacing_mm):
     plan = make_plan(fingerprint((slices, 1000, 1000), spacing_mm), "mri")
-    assert plan.patch_size[0] >= min(slices, 8)
+    assert plan.dimensions == 2 or plan.patch_size[0] >= min(slices, 8)
     assert prod(plan.patch_size) < 2 * 96**3
