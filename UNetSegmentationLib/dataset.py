@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,10 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .geometry import Volume, same_grid, to_canonical
+from .fingerprint import Fingerprint
+from .geometry import Array, Volume, same_grid, to_canonical
 from .labels import Label
-from .planning import Fingerprint, Plan
+from .planning import Plan
 from .preprocessing import prepare, resample_labels, turn
 from .volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
 
@@ -56,7 +61,7 @@ class PreparedCase:
         id: Name of the case.
         image: Normalised voxels (C, D, H, W), float32.
         padding: Value (C,) that stands for what lies outside the image.
-        labels: Class numbers (D, H, W), int16.
+        labels: Class numbers (D, H, W), int16; -1 where nobody has labelled.
         foreground: Indices (N, 3) of the labelled voxels, int16.
     """
 
@@ -167,8 +172,14 @@ def label_values(cases: Sequence[Case]) -> list[int]:
     return sorted(found - {0})
 
 
-def prepare_case(case: Case, plan: Plan, labels: Sequence[Label]) -> PreparedCase:
+def prepare_case(case: Case, plan: Plan, labels: Sequence[Label], *, ignored: int | None = None) -> PreparedCase:
     """Read a case and bring image and labels to the network's grid.
+
+    Args:
+        case: What to read.
+        plan: The network's grid.
+        labels: Of the model; class 1 is the first.
+        ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
 
     Raises:
         InputError: The case cannot be read or does not fit the plan.
@@ -179,6 +190,8 @@ def prepare_case(case: Case, plan: Plan, labels: Sequence[Label]) -> PreparedCas
     classes = np.zeros(turned.shape, dtype=np.int16)
     for index, label in enumerate(labels):
         classes[turned == label.value] = index + 1
+    if ignored is not None:
+        classes[turned == ignored] = -1
     shape = prepared.image.shape[1:]
     target = resample_labels(torch.from_numpy(classes), (shape[0], shape[1], shape[2]))
     return PreparedCase(
@@ -186,25 +199,26 @@ def prepare_case(case: Case, plan: Plan, labels: Sequence[Label]) -> PreparedCas
         image=prepared.image,
         padding=prepared.padding,
         labels=target,
-        foreground=target.nonzero().to(torch.int16),
+        foreground=(target > 0).nonzero().to(torch.int16),
     )
 
 
-def fingerprint_of(cases: Sequence[Case], *, orientation: str = "RAS") -> Fingerprint:
-    """Read all cases and return what the planner needs to know of them.
+def fingerprint_of(
+    cases: Sequence[Case], *, orientation: str = "RAS", channel_names: Sequence[str] = ()
+) -> Fingerprint:
+    """Read all cases, each once and several at a time, and return what the planner needs to know of them.
+
+    Args:
+        cases: At least one.
+        orientation: "RAS" turns the axes of volumes first.
+        channel_names: What the data set calls its channels, see read_channel_names.
 
     Raises:
         InputError: A case cannot be read or has no labelled voxel in any case.
     """
-    shapes, spacings, samples = [], [], []
-    for case in cases:
-        volume, reference = read_case(case)
-        turned = to_canonical(volume)[0] if orientation == "RAS" and volume.shape[0] > 1 else volume
-        shapes.append(turned.shape)
-        spacings.append(turned.spacing_mm)
-        voxels = volume.array[:, reference.array[0] > 0]
-        samples.append(voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)])
-    foreground = np.concatenate(samples, axis=1).astype(np.float64)
+    with ThreadPoolExecutor(max_workers=min(len(cases), os.cpu_count() or 1)) as pool:
+        read = list(pool.map(lambda case: _measure_case(case, orientation), cases))
+    foreground = np.concatenate([case.samples for case in read], axis=1).astype(np.float64)
     if not foreground.size:
         raise InputError("no labelmap of the data set holds a labelled voxel: give cases with labels")
     statistics = tuple(
@@ -216,9 +230,68 @@ def fingerprint_of(cases: Sequence[Case], *, orientation: str = "RAS") -> Finger
         }
         for channel in foreground
     )
+    voxels = sum(prod(case.shape) for case in read)
+    counts: Counter[int] = Counter()
+    for case in read:
+        counts.update(case.counts)
     return Fingerprint(
-        shapes=tuple(shapes), spacings_mm=tuple(spacings), channels=len(statistics), foreground=statistics
+        shapes=tuple(case.shape for case in read),
+        spacings_mm=tuple(case.spacing_mm for case in read),
+        cropped_shapes=tuple(case.cropped_shape for case in read),
+        channels=len(statistics),
+        channel_names=tuple(channel_names) if len(channel_names) == len(statistics) else (),
+        foreground=statistics,
+        class_shares={value: count / voxels for value, count in sorted(counts.items())},
+        subjects=len({case.subject for case in cases}),
     )
+
+
+def read_channel_names(folder: Path | str) -> tuple[str, ...]:
+    """Return the channels' names in nnU-Net's dataset.json; none where there is no such file or entry."""
+    path = Path(folder) / "dataset.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        names = values.get("channel_names") or values.get("modality") or {}
+        return tuple(str(names[index]) for index in sorted(names, key=int))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"the channel names in {path} cannot be read ({error}): mend dataset.json") from error
+
+
+@dataclass(frozen=True)
+class _MeasuredCase:
+    shape: tuple[int, int, int]
+    cropped_shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    samples: Array
+    counts: dict[int, int]
+
+
+def _measure_case(case: Case, orientation: str) -> _MeasuredCase:
+    volume, reference = read_case(case)
+    labels = reference.array[0]
+    turned = to_canonical(volume)[0] if orientation == "RAS" and volume.shape[0] > 1 else volume
+    voxels = volume.array[:, labels > 0]
+    values, counts = np.unique(labels, return_counts=True)
+    return _MeasuredCase(
+        shape=turned.shape,
+        cropped_shape=_content_shape(turned.array),
+        spacing_mm=turned.spacing_mm,
+        samples=voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)],
+        counts={int(value): int(count) for value, count in zip(values, counts, strict=True) if value},
+    )
+
+
+def _content_shape(array: Array) -> tuple[int, int, int]:
+    """Return the size of the box outside which every channel of (C, D, H, W) is at its smallest value."""
+    is_content = np.zeros(array.shape[1:], dtype=bool)
+    for channel in array:
+        is_content |= channel > channel.min()
+    extents = [np.flatnonzero(is_content.any(axis=tuple(set(range(3)) - {axis}))) for axis in range(3)]
+    depth, height, width = (
+        int(extent[-1] - extent[0] + 1) if extent.size else size
+        for extent, size in zip(extents, array.shape[1:], strict=True)
+    )
+    return depth, height, width
 
 
 def _sub_folder(folder: Path, names: tuple[str, ...]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,3 +75,8 @@ class Label:
         """Return the label of a JSON object."""
         codes = {key: Code(**values[key]) for key in ("category", "term", "modifier") if values.get(key)}
         return cls(value=int(values["value"]), name=str(values["name"]), color=tuple(values["color"]), **codes)
+
+
+def names_a_side(names: Iterable[str]) -> bool:
+    """Tell whether a name says left or right; a mirrored image would bear the wrong one."""
+    return any(side in name.lower().replace("_", " ").split() for name in names for side in ("left", "right"))

@@ -15,12 +15,22 @@ import torch
 from . import __version__
 from .augmentation import AugmentationConfig
 from .checkpoint import save_weights
-from .dataset import Case, find_cases, fingerprint_of, label_values, prepare_case, read_labels_of, split_by_subject
+from .dataset import (
+    Case,
+    find_cases,
+    fingerprint_of,
+    label_values,
+    prepare_case,
+    read_channel_names,
+    read_labels_of,
+    split_by_subject,
+)
+from .device_planning import budget_of, plan_for
 from .devices import choose_device
 from .errors import InputError
 from .evaluation import evaluate, figures_of_model
 from .files import write_text
-from .labels import Label
+from .labels import Label, names_a_side
 from .losses import build_loss
 from .model_card import card_of
 from .model_folder import (
@@ -34,7 +44,7 @@ from .model_folder import (
 )
 from .networks import NETWORKS, SegmentationNetwork, build_network
 from .networks.planned import planned_config
-from .planning import Normalization, Plan, make_plan
+from .planning import Normalization, Plan, read_plan
 from .prediction import Predictor
 from .presets import PRESETS
 from .training import CHECKPOINT_FILE, TrainingOptions, train
@@ -166,7 +176,7 @@ def run_training(
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
     labels = read_labels_of(job.labels or job.dataset, label_values(cases))
-    plan = _plan_as_begun(job, held_back) if is_resumed else _plan_of(job, training_cases)
+    plan = _plan_as_begun(job, held_back) if is_resumed else _plan_of(job, training_cases, labels)
     network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
     plan = leave_raw(plan, network.raw_channels)
     description = _describe(job, plan, labels, network)
@@ -219,8 +229,7 @@ def is_recorded(event: Mapping[str, Any]) -> bool:
 
 def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
     """Return the augmentation of a plan; nothing is mirrored where a label names a side."""
-    names_side = any(side in label.name.lower().split() for label in labels for side in ("left", "right"))
-    mirror_axes = () if names_side else plan.mirror_axes
+    mirror_axes = () if names_a_side(label.name for label in labels) else plan.mirror_axes
     spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
     config = AugmentationConfig(spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0)
     if any(scheme.scheme == "none" for scheme in plan.normalization):
@@ -244,14 +253,19 @@ def _check_folder(folder: Path, *, is_resumed: bool) -> None:
         raise InputError(f"{folder} holds a model or an unfinished training: give another folder, or --resume to go on")
 
 
-def _plan_of(job: TrainingJob, cases: Sequence[Case]) -> Plan:
+def _plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:
     if job.plan is not None:
-        try:
-            return Plan.from_dict(json.loads(job.plan.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"the plan {job.plan} cannot be used: {error}") from error
+        return read_plan(job.plan)
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
-    return make_plan(fingerprint_of(cases, orientation=orientation), job.preset)
+    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=read_channel_names(job.dataset))
+    return plan_for(
+        job.network,
+        replace(fingerprint, label_names=tuple(label.name for label in labels)),
+        job.preset,
+        budget=budget_of(choose_device(job.device)),
+        num_classes=len(labels) + 1,
+        network_options=job.network_options,
+    )
 
 
 def _plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:

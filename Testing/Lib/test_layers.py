@@ -39,9 +39,11 @@ LAYERS = (
             "training_record",
             "training_curve",
             "case_library",
+            "fingerprint",
+            "plan_explanation",
         ),
     },
-    {"networks", "losses", "preprocessing", "nnunet_conventions", "augmentation", "checkpoint", "devices", "probability_steps"},
+    {"networks", "losses", "preprocessing", "nnunet_conventions", "augmentation", "checkpoint", "devices", "device_planning", "probability_steps"},
     {
         "sliding_window",
         "prediction",

@@ -69,6 +69,61 @@ def summarise_network(name: str, config: Mapping[str, Any], size: Sequence[int])
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+    """What a training step costs for one patch.
+
+    Attributes:
+        weights: Numbers that are learnt.
+        activation_bytes: What the forward pass keeps for the backward pass, in float32.
+        flops: Floating-point operations of the forward and the backward pass, which is taken as two forward passes.
+    """
+
+    weights: int
+    activation_bytes: int
+    flops: int
+
+    def memory_bytes(self, batch_size: int) -> int:
+        """Return the estimated peak memory of a step in float32: weights, gradients, Adam's two moments, the moving
+        average, activations, and half as much again of these for gradients and scratch space.
+        """  # noqa: D205
+        return 5 * 4 * self.weights + round(1.5 * batch_size * self.activation_bytes)
+
+
+def training_cost(name: str, config: Mapping[str, Any], size: Sequence[int]) -> TrainingCost:
+    """Return what training the network `name` costs for one patch of `size`; nothing is computed.
+
+    Args:
+        name: Registered name.
+        config: Its configuration as JSON holds it.
+        size: (D, H, W) for 3D, (H, W) for 2D.
+
+    Raises:
+        InputError: Unknown name or option.
+    """
+    # Evaluation mode: dropping feature maps or sequences draws numbers, which cannot be done without computing.
+    with torch.device("meta"):
+        network = build_network(name, dict(config)).eval()
+    seen = {entry.untyped_storage()._cdata for entry in (*network.parameters(), *network.buffers())}
+    kept: list[torch.UntypedStorage] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in seen:
+            seen.add(storage._cdata)
+            kept.append(storage)  # a storage that is freed would give its number to the next one
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(torch.empty((1, network.config.in_channels, *size), device="meta"))
+    return TrainingCost(
+        weights=sum(parameter.numel() for parameter in network.parameters()),
+        activation_bytes=sum(storage.nbytes() for storage in kept),
+        flops=3 * counter.get_total_flops(),
+    )
+
+
 def format_summaries(summaries: Sequence[NetworkSummary]) -> str:
     """Return a Markdown table with a row for every summary."""
     rows = ["| network | name | input | weights (M) | GFLOP | memory (MB) |", "|---|---|---|---:|---:|---:|"]

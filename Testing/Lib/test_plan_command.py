@@ -1,0 +1,95 @@
+"""`unetseg plan`: what it reads, writes and says, and that training takes its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from UNetSegmentationLib.cli import main
+from UNetSegmentationLib.dataset import find_cases, fingerprint_of, read_channel_names
+from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.planning import read_plan
+from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+
+
+def write_data(folder: Path, *, cases: int = 3, channels: int = 1) -> Path:
+    """Write cases of 12 x 14 x 16 voxels (D, H, W) at 2 x 1 x 1 mm whose content and label are boxes of known size."""
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for case in range(cases):
+        image = np.zeros((channels, 12, 14, 16), np.int16)
+        image[:, 2:10, 1:14, 3:12] = 50 + np.arange(9) + case
+        for channel in range(channels):
+            write_volume(
+                folder / "images" / f"c{case}_{channel:04d}.nii.gz", Volume(image[channel : channel + 1], affine)
+            )
+        labels = np.zeros((12, 14, 16), np.uint8)
+        labels[4:7, 4:8, 4:8] = 2
+        write_labelmap(folder / "labels" / f"c{case}.nii.gz", labels, affine_ras=affine)
+    return folder
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_a_fingerprint_is_what_was_written(tmp_path):
+    fingerprint = fingerprint_of(find_cases(write_data(tmp_path / "d", channels=2)), channel_names=("CT", "PET"))
+    assert fingerprint.shapes == ((12, 14, 16),) * 3
+    assert fingerprint.cropped_shapes == ((8, 13, 9),) * 3
+    assert fingerprint.spacings_mm == ((2.0, 1.0, 1.0),) * 3
+    assert fingerprint.class_shares == {2: pytest.approx(48 / (12 * 14 * 16))}
+    assert (fingerprint.subjects, fingerprint.channel_names) == (3, ("CT", "PET"))
+    # Labelled columns 4 to 7 hold 51 to 54, plus the number of the case.
+    assert fingerprint.foreground[0]["mean"] == pytest.approx(53.5)
+
+
+def test_the_plan_is_explained_and_train_takes_it(tmp_path, capsys):
+    data, file = write_data(tmp_path / "d", cases=4), tmp_path / "plan.json"
+    assert run("plan", data, "-o", file, "--channels", "CT", "--variant", "vnet") == 0
+    said = capsys.readouterr().out
+    assert "Patch: 8 x 14 x 10, the median image (8 x 13 x 9)" in said
+    assert "V-Net with 2 stages" in said
+    assert "Intensity: CT is clipped to" in said
+    assert run("plan", data, "-o", file, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(file.read_text())
+    assert document["fingerprint"]["label_names"] == ["Label 2"]
+    values = {**document, "plan": {**document["plan"], "patch_size": [8, 16, 16]}}
+    file.write_text(json.dumps(values))
+    model = tmp_path / "m"
+    assert run("train", data, "-o", model, "--plan", file, "--steps", "1", "--fold", "0/2", "--device", "cpu") == 0
+    trained = json.loads((model / "model.json").read_text())["plan"]
+    assert trained["patch_size"] == [8, 16, 16]
+    assert read_plan(file).to_dict()["patch_size"] == (8, 16, 16)
+
+
+def test_names_of_channels_are_those_of_nnunets_dataset_json(tmp_path):
+    assert read_channel_names(tmp_path) == ()
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"1": "PET", "0": "CT"}}))
+    assert read_channel_names(tmp_path) == ("CT", "PET")
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": ["CT"]}))
+    with pytest.raises(InputError, match="channel names in .* cannot be read"):
+        read_channel_names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--variant", "wnet"), "unknown network 'wnet'"),
+        (("--preset", "sonography"), "unknown preset 'sonography'"),
+        (("--channels", "CT", "PET"), "2 channel names are given, the images have 1"),
+        (("--variant", "brain_tumour"), "in_channels is 1"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(tmp_path, capsys, words, text):
+    assert run("plan", write_data(tmp_path / "d", cases=1), "-o", tmp_path / "p.json", *words) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "p.json").exists()

@@ -1,0 +1,97 @@
+"""`unetseg plan`: a data set in, an explained plan out."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import InputError
+from ..files import write_text
+from ..plan_explanation import explain
+from ..planning import RESOLUTIONS, network_shape_for
+from .contract import COMMANDS, DONE, Command, add_device_argument
+from .terminal import write_json
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/")
+    parser.add_argument("-o", "--output", metavar="PLAN.json", required=True, type=Path, help="file to write")
+    parser.add_argument("--variant", metavar="V", default="unet", help="network that is to be trained (unet)")
+    parser.add_argument("--preset", metavar="P", default="mri", help="modality: mri (the default), ct or xray")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
+    parser.add_argument(
+        "--channels",
+        metavar="NAME",
+        nargs="+",
+        default=(),
+        help="what the channels are, in their order, such as CT PET T1; by default what dataset.json says",
+    )
+    parser.add_argument(
+        "--resolution",
+        choices=RESOLUTIONS,
+        default="full",
+        help="low: coarser, until a patch shows enough of the image (full)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of sentences")
+    add_device_argument(parser)
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    document = _document(arguments)
+    write_text(arguments.output, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    if arguments.json:
+        write_json(out, document)
+        return DONE
+    for sentence in document["explanation"]:
+        out.write(sentence + "\n")
+    out.write(f"The plan is in {arguments.output}: train --plan takes it, also after changes by hand.\n")
+    return DONE
+
+
+def _document(arguments: Namespace) -> dict[str, Any]:
+    from ..dataset import find_cases, fingerprint_of, read_channel_names, read_labels_of
+    from ..device_planning import budget_of, plan_for
+    from ..devices import choose_device
+    from ..networks import NETWORKS
+    from ..presets import PRESETS
+
+    title = NETWORKS.title(arguments.variant)
+    budget = budget_of(choose_device(arguments.device))
+    orientation = "stored" if PRESETS[arguments.preset].dimensions == (2,) else "RAS"
+    cases = find_cases(arguments.dataset)
+    names = arguments.channels or read_channel_names(arguments.dataset)
+    if arguments.channels and len(names) != len(cases[0].images):
+        raise InputError(f"{len(names)} channel names are given, the images have {len(cases[0].images)}: name each one")
+    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
+    labels = read_labels_of(arguments.labels or arguments.dataset, sorted(fingerprint.class_shares or ()))
+    fingerprint = replace(fingerprint, label_names=tuple(label.name for label in labels))
+    plan = plan_for(
+        arguments.variant,
+        fingerprint,
+        arguments.preset,
+        budget=budget,
+        num_classes=len(labels) + 1,
+        resolution=arguments.resolution,
+    )
+    return {
+        "network": arguments.variant,
+        "preset": arguments.preset,
+        "plan": plan.to_dict(),
+        "network_shape": network_shape_for(plan),
+        "explanation": explain(fingerprint, plan, network=arguments.variant, network_title=title),
+        "budget": {**asdict(budget), "patch_voxels": budget.patch_voxels[plan.dimensions]},
+        "fingerprint": fingerprint.to_dict(),
+    }
+
+
+COMMANDS.register("plan", title="plan the training for a data set, and say why")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Read a data set and write the plan for training a network on it: grid, patch, batch, stages and "
+        "scaling of the intensities, with a sentence for every decision.",
+    )
+)
