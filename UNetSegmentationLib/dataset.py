@@ -23,7 +23,7 @@ from .fingerprint import Fingerprint
 from .geometry import Array, Volume, same_grid, to_canonical
 from .labels import Label
 from .planning import Plan
-from .preprocessing import prepare, resample_labels, turn
+from .preprocessing import fill_gaps, prepare, resample_labels
 from .volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
 
 IMAGE_FOLDERS = ("imagesTr", "images")
@@ -150,18 +150,27 @@ def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ..
 
 
 def read_case(case: Case) -> tuple[Volume, Volume]:
-    """Read the image and its labelmap.
+    """Read the image, gaps (NaN) filled as for prediction, and its labelmap on the image's grid.
 
     Raises:
-        InputError: A file cannot be read, or the two are of different sizes.
+        InputError: A file cannot be read, or the two are of different sizes or lie apart.
     """
     image, labels = read_channels(case.images), read_labelmap(case.labels)
+    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+        image = Volume(np.stack([fill_gaps(channel)[0] for channel in image.array]), image.affine_ras)
     if image.shape != labels.shape:
         raise InputError(
             f"case '{case.id}': the image has {image.shape} voxels, its labelmap {labels.shape}: "
             "they do not belong together; mend or remove the case"
         )
-    return image, labels if same_grid(image, labels) else resample_onto(labels, image, is_labelmap=True)
+    if same_grid(image, labels):
+        return image, labels
+    moved = resample_onto(labels, image, is_labelmap=True)
+    if labels.array.any() and not moved.array.any():
+        raise InputError(
+            f"case '{case.id}': all that is labelled lies outside the image: mend the geometry of {case.labels}"
+        )
+    return image, moved
 
 
 def label_values(cases: Sequence[Case]) -> list[int]:
@@ -186,7 +195,7 @@ def prepare_case(case: Case, plan: Plan, labels: Sequence[Label], *, ignored: in
     """
     volume, reference = read_case(case)
     prepared = prepare(volume, plan)
-    turned = turn(reference, plan)[0].array[0]
+    turned = prepared.order.apply(reference.array[0])[prepared.box]
     classes = np.zeros(turned.shape, dtype=np.int16)
     for index, label in enumerate(labels):
         classes[turned == label.value] = index + 1

@@ -22,7 +22,7 @@ from .geometry import Array, Volume
 from .labels import Label
 from .model_folder import check_image_fits
 from .postprocess import apply_steps
-from .preprocessing import PreparedVolume, prepare
+from .preprocessing import PreparedVolume, fill_gaps, prepare
 from .sliding_window import labelmap_on_grid, predict_logits, probabilities_on_grid
 
 Progress = Callable[[float, str], None]
@@ -242,23 +242,17 @@ def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool
     Raises:
         InputError: A channel that must be there is missing, or every voxel of one is the same.
     """
-    if array.dtype.kind == "f" and not np.isfinite(array).any():
+    filled, gaps = zip(*(fill_gaps(channel) for channel in array), strict=True)
+    if sum(gaps) == array.size:
         raise InputError("the image holds no finite value (all NaN or infinite): export it again")
     warnings: list[str] = []
-    filled = list(array)
-    for index, name in enumerate(channels):
-        channel = array[index]
-        is_finite = np.isfinite(channel) if array.dtype.kind == "f" else np.True_
-        gaps = channel.size - int(np.count_nonzero(is_finite)) if is_finite.ndim else 0
-        if gaps == channel.size:
+    for name, channel, count in zip(channels, filled, gaps, strict=True):
+        if count == channel.size:
             if not may_be_missing:
                 raise InputError(f"channel {name} holds no finite value (all NaN or infinite): export it again")
             warnings.append(f"{name} is missing: the result is less certain than with all of {', '.join(channels)}")
-            filled[index] = np.full_like(channel, np.nan)
-            continue
-        if gaps:
-            filled[index] = np.where(is_finite, channel, channel[is_finite].min())
-            warnings.append(f"{gaps} voxels of {name} were NaN or infinite and were taken as background")
-        if filled[index].min() == filled[index].max():
-            raise InputError(f"channel {name} is empty: every voxel is {filled[index].flat[0]:g}; give another image")
+        elif channel.min() == channel.max():
+            raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; give another image")
+        elif count:
+            warnings.append(f"{count} voxels of {name} were NaN or infinite and were taken as background")
     return (np.stack(filled) if warnings else array), warnings

@@ -1,9 +1,11 @@
 """Cases are found, kept whole by subject, and prepared without inventing labels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from UNetSegmentationLib.dataset import (
     find_cases,
@@ -17,7 +19,7 @@ from UNetSegmentationLib.dataset import (
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.planning import make_plan
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 
 def write_case(folder, name, *, channels=1, images="images", labels="labels", shape=(6, 7, 8)):
@@ -80,6 +82,47 @@ def test_a_labelmap_of_another_size_is_named(tmp_path):
     write_labelmap(tmp_path / "labels" / "a.nii.gz", np.ones((9, 9, 9), np.uint8), affine_ras=np.eye(4))
     with pytest.raises(InputError, match="case 'a'.*do not belong together"):
         read_case(find_cases(tmp_path)[0])
+
+
+def test_labels_that_lie_outside_the_image_are_refused(tmp_path):
+    write_case(tmp_path, "a")
+    labels = read_labelmap(tmp_path / "labels" / "a.nii.gz")
+    elsewhere = np.eye(4)
+    elsewhere[:3, 3] = 500
+    write_labelmap(tmp_path / "labels" / "a.nii.gz", labels.array[0], affine_ras=elsewhere)
+    with pytest.raises(InputError, match="case 'a': all that is labelled lies outside"):
+        read_case(find_cases(tmp_path)[0])
+
+
+def test_gaps_in_an_image_do_not_spread(tmp_path):
+    write_case(tmp_path, "a")
+    path = tmp_path / "images" / "a.nii.gz"
+    image = read_volume(path)
+    holes = image.array.copy()
+    holes[0, 0, 0, :2] = (np.nan, np.inf)
+    write_volume(path, Volume(holes, image.affine_ras))
+    cases = find_cases(tmp_path)
+    fingerprint = fingerprint_of(cases)
+    assert all(np.isfinite(list(entry.values())).all() for entry in fingerprint.foreground)
+    prepared = prepare_case(cases[0], make_plan(fingerprint, "mri"), read_labels_of(tmp_path, [1, 2]))
+    assert prepared.image.isfinite().all()
+
+
+def test_labels_stay_on_their_image_where_a_plan_crops_it(tmp_path):
+    """By nnU-Net's conventions what is zero all round is cut away."""
+    write_case(tmp_path, "a", shape=(12, 13, 14))
+    labelmap = np.zeros((12, 13, 14), np.uint8)
+    labelmap[6:9, 5:10, 7:12] = 1
+    image = np.zeros((1, 12, 13, 14), np.float32)
+    image[0, 4:, 4:, 5:] = 100
+    image[0][labelmap > 0] = 300
+    write_volume(tmp_path / "images" / "a.nii.gz", Volume(image, np.eye(4)))
+    write_labelmap(tmp_path / "labels" / "a.nii.gz", labelmap, affine_ras=np.eye(4))
+    cases = find_cases(tmp_path)
+    plan = replace(make_plan(fingerprint_of(cases), "mri"), conventions="nnunet", spacing_mm=(1.0, 1.0, 1.0))
+    prepared = prepare_case(cases[0], plan, read_labels_of(tmp_path, [1]))
+    assert prepared.image.shape[1:] == (8, 9, 9)
+    assert torch.equal(prepared.labels > 0, prepared.image[0] > prepared.image.mean() + 1)
 
 
 def test_an_incomplete_case_is_named(tmp_path):
