@@ -1,0 +1,28 @@
+"""docs/NETWORKS.md says what the code gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from UNetSegmentationLib.losses import LOSSES
+from UNetSegmentationLib.networks import NETWORKS
+from UNetSegmentationLib.networks.paper_configurations import PAPER_CONFIGURATIONS
+from UNetSegmentationLib.postprocess import STEPS
+from UNetSegmentationLib.probability_steps import PROBABILITY_STEPS
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "NETWORKS.md").read_text(encoding="utf-8")
+
+
+def test_the_file_is_up_to_date():
+    answer = subprocess.run([sys.executable, ROOT / "Testing/Docs/make_tables.py", "--check"], check=False)
+    assert answer.returncode == 0, "docs/NETWORKS.md is out of date: run python Testing/Docs/make_tables.py"
+
+
+def test_every_entry_has_a_row():
+    rows = [line.split(" | ")[0].strip("| ") for line in TEXT.splitlines() if line.startswith("| ")]
+    for table in (NETWORKS, LOSSES, STEPS, PROBABILITY_STEPS):
+        assert {f"`{name}`" for name in table} <= set(rows)
+    for entry in PAPER_CONFIGURATIONS.values():
+        assert entry.title in rows
+        assert f"{entry.weights:,}" in TEXT
