@@ -19,6 +19,7 @@ from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.losses import LOSSES
 from UNetSegmentationLib.model_folder import read_description
 from UNetSegmentationLib.networks import NETWORKS
+from UNetSegmentationLib.networks.planned import planned_config
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.training import TrainingOptions
@@ -235,6 +236,13 @@ def test_the_transformers_tokens_stay_small_under_a_deep_plan(tmp_path):
         network = {**OPTIONS.get(name, {}), "convs_per_stage": 1}
         list(run_training(replace(job, plan=tmp_path / "plan.json", network_options=network)))
         assert len(read_description(tmp_path / name).network_config["features_per_stage"]) == stages
+
+
+def test_v_net_keeps_the_kernels_of_its_paper_where_slices_are_thin():
+    thick = Plan(**{**PLAN_2D, "dimensions": 3, "spacing_mm": (5.0, 1.0, 1.0), "patch_size": (16, 64, 64)})
+    unet, vnet = (planned_config(name, thick, channels=1, num_classes=2)["kernel_sizes"] for name in ("unet", "vnet"))
+    assert unet[0] == [1, 3, 3]
+    assert vnet == [[5 if size == 3 else 1 for size in sizes] for sizes in unet]
 
 
 def test_the_curve_grows_while_the_network_learns(tmp_path, data_sets, monkeypatch):

@@ -46,6 +46,10 @@ def _sweets() -> Registry[str]:
     return SWEETS
 
 
+def _sweets_anew() -> Registry[str]:
+    return Registry("sweet", "sweets")
+
+
 def test_a_new_file_is_a_new_entry(package: Path) -> None:
     _add_entry(package, "toffee", name="toffee", title="Toffee")
     _add_entry(package, "another", name="fudge", title="Soft fudge")
@@ -59,6 +63,9 @@ def test_declared_reads_without_importing(package: Path) -> None:
     _add_entry(package, "toffee", name="toffee", title="Toffee")
     (package / "broken.py").write_text("import a_module_that_is_nowhere\n", encoding="utf-8")
     assert _sweets().declared == {"toffee": "Toffee"}
+    source = (package / "toffee.py").read_text(encoding="utf-8")
+    (package / "toffee.py").write_text(f'"""Sugar and butter.\n\nBoiled."""\n{source}', encoding="utf-8")
+    assert _sweets_anew().summaries == {"toffee": "Sugar and butter."}
     assert "sweets.toffee" not in sys.modules
 
 

@@ -144,6 +144,8 @@ class SegmentationNetwork(nn.Module, ABC):
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
     # A plan of more stages is cut to these; None takes all.
     most_stages: ClassVar[int | None] = None
+    # Kernel along the axes where a plan has 3.
+    planned_kernel: ClassVar[int] = 3
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

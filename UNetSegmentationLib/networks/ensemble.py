@@ -26,6 +26,11 @@ class Ensemble(SegmentationNetwork):
         return self._first.alignment
 
     @property
+    def accepts_missing_channels(self) -> bool:
+        """What the members accept."""
+        return self._first.accepts_missing_channels
+
+    @property
     def raw_channels(self) -> tuple[int, ...]:
         """Channels that the members want as they are stored."""
         return self._first.raw_channels

@@ -24,14 +24,16 @@ def planned_config(
     Raises:
         InputError: Unknown network.
     """
-    options = options or {}
+    options, shape = options or {}, network_shape_for(plan)
+    kernel = NETWORKS[network].planned_kernel
+    shape["kernel_sizes"] = [[kernel if size > 1 else 1 for size in sizes] for sizes in shape["kernel_sizes"]]
     wanted = options.get("features_per_stage")
     stages = len(wanted) if isinstance(wanted, list | tuple) else NETWORKS[network].most_stages
     return {
         "in_channels": channels,
         "num_classes": num_classes,
         "dimensions": plan.dimensions,
-        **{name: entries[:stages] for name, entries in network_shape_for(plan).items()},
+        **{name: entries[:stages] for name, entries in shape.items()},
         "deep_supervision": True,
         **options,
     }

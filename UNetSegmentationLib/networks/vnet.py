@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -167,6 +168,7 @@ class VNet(SegmentationNetwork):
     """V-Net; the first kernel of five voxels and the residual stages are the paper's, norm and dropout are options."""
 
     Config = VNetConfig
+    planned_kernel: ClassVar[int] = 5
     config: VNetConfig
 
     def __init__(self, config: VNetConfig) -> None:
