@@ -139,7 +139,7 @@ def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ..
             labels = tuple(Label.from_dict(entry) for entry in json.loads(named.read_text(encoding="utf-8")))
         else:
             labels = _numbered_labels(_nnunet_names(path / "dataset.json"), values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"the label names in {path} cannot be read ({error}): mend labels.json or dataset.json"
         ) from error
@@ -316,23 +316,31 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def _subjects(manifest: Path) -> dict[str, str]:
+    """Return who a case stems from, for the cases that the manifest names with a subject."""
     if not manifest.is_file():
         return {}
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = rows[0].keys() if rows else ()
-    case_column = next((name for name in CASE_COLUMNS if name in columns), None)
-    subject_column = next((name for name in SUBJECT_COLUMNS if name in columns), None)
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{manifest} cannot be read ({error}): save it as UTF-8") from error
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    columns = {name.strip().lower(): name for name in (rows[0] if rows else ()) if name}
+    case_column = next((columns[name] for name in CASE_COLUMNS if name in columns), None)
+    subject_column = next((columns[name] for name in SUBJECT_COLUMNS if name in columns), None)
     if case_column is None or subject_column is None:
         return {}
-    return {stem_of(row[case_column]): row[subject_column] for row in rows}
+    return {stem_of(row[case_column]): row[subject_column] for row in rows if row[case_column] and row[subject_column]}
 
 
 def _nnunet_names(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {int(value): name for name, value in values["labels"].items() if not isinstance(value, list)}
+    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["labels"]
+    pairs = [(key, value) for key, value in entries.items() if not isinstance(value, list)]
+    if all(key.isdigit() for key, _ in pairs):  # as nnU-Net's predecessor and the Medical Segmentation Decathlon do
+        pairs = [(value, key) for key, value in pairs]
+    return {int(value): str(name) for name, value in pairs}
 
 
 def _numbered_labels(names: dict[int, str], values: Sequence[int]) -> tuple[Label, ...]:

@@ -64,6 +64,42 @@ def test_no_subject_is_in_two_folds(tmp_path):
         split_by_subject(find_cases(tmp_path), folds=5)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["case,subject\na,S\nb,S\n", "\ufeffcase,subject\na,S\nb,S\n", "Subject;Age;Case\nS;3;a.nii.gz\nS;4;b.nii.gz\n"],
+)
+def test_a_manifest_is_read_as_spreadsheets_write_it(tmp_path, text):
+    for name in ("a", "b", "c"):
+        write_case(tmp_path, name)
+    (tmp_path / "manifest.csv").write_text(text, encoding="utf-8")
+    assert [case.subject for case in find_cases(tmp_path)] == ["S", "S", "c"]
+
+
+def test_rows_without_a_subject_name_none(tmp_path):
+    for name in ("a", "b"):
+        write_case(tmp_path, name)
+    (tmp_path / "manifest.csv").write_text("case,subject\na\nb,\n")
+    assert [case.subject for case in find_cases(tmp_path)] == ["a", "b"]
+    (tmp_path / "manifest.csv").write_bytes("case,subject\na,Müller\n".encode("latin-1"))
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [5, ["Lung"], {"Lung": "one"}])
+def test_label_names_of_another_kind_are_refused(tmp_path, labels):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(InputError, match="label names in .* cannot be read"):
+        read_labels_of(tmp_path, [1])
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(InputError, match="label names in .* cannot be read"):
+        read_labels_of(tmp_path, [1])
+
+
+def test_names_may_stand_by_value(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "Anterior", "2": "2"}}))
+    assert [label.name for label in read_labels_of(tmp_path, [1, 2])] == ["Anterior", "2"]
+
+
 def test_names_come_from_labels_json_or_nnunet_or_numbers(tmp_path):
     assert [label.name for label in read_labels_of(tmp_path, [1, 5])] == ["Label 1", "Label 5"]
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Lung": 1, "Heart": 2}}))
