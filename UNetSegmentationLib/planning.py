@@ -206,12 +206,15 @@ def make_plan(
         resolution: "full", or "low": coarser, until the patch shows SMALLEST_SHARE of the median image.
 
     Raises:
-        InputError: Unknown resolution or preset.
+        InputError: Unknown resolution or preset, or volumes for a preset of single images.
     """
     if resolution not in RESOLUTIONS:
         raise InputError(f"resolution is '{resolution}': choose {' or '.join(RESOLUTIONS)}")
     dimensions = dimensions_for(fingerprint)
     is_flat = max(shape[0] for shape in fingerprint.shapes) == 1
+    if not is_flat and PRESETS[preset].dimensions == (2,):
+        volumes = ", ".join(name for name in PRESETS if 3 in PRESETS[name].dimensions)
+        raise InputError(f"the images have several slices, preset '{preset}' is for single images: choose {volumes}")
     is_radiograph = is_flat and PRESETS[preset].dimensions == (2,)
     limit = patch_voxels or PATCH_VOXELS[dimensions]
     spacing_mm = target_spacing_mm(fingerprint)

@@ -247,3 +247,8 @@ def test_few_thick_slices_are_planned_in_finite_time(slices, spacing_mm):
     plan = make_plan(fingerprint((slices, 1000, 1000), spacing_mm), "mri")
     assert plan.dimensions == 2 or plan.patch_size[0] >= min(slices, 8)
     assert prod(plan.patch_size) < 2 * 96**3
+
+
+def test_volumes_are_not_planned_for_radiographs():
+    with pytest.raises(InputError, match="preset 'xray' is for single images: choose ct, mri"):
+        make_plan(fingerprint((30, 40, 50), (1.0, 1.0, 1.0)), "xray")
