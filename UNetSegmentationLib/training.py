@@ -126,7 +126,7 @@ def train(
 
     Raises:
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
-        InputError: No case holds a labelled voxel, or the checkpoint is another network's.
+        InputError: No case holds a labelled voxel, the checkpoint is another network's, or the loss is not finite.
     """
     if not any(len(case.foreground) for case in cases):
         raise InputError("no training case holds a labelled voxel: check the labels of the data set")
@@ -266,7 +266,11 @@ def _take_step(
     rate: float,
     options: TrainingOptions,
 ) -> float:
-    """Take one optimiser step and return the loss."""
+    """Take one optimiser step and return the loss.
+
+    Raises:
+        InputError: The loss is not finite; the step is not taken, as it would make every weight NaN.
+    """
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
@@ -278,6 +282,11 @@ def _take_step(
         loss: Tensor = loss_function(outputs, labels)
         own_loss = state.network.own_loss(outputs, labels)
         loss = loss if own_loss is None else loss + own_loss
+        if not loss.isfinite():
+            raise InputError(
+                f"the loss of step {state.step + 1} is {float(loss.detach())}: check the images, lower learning_rate, "
+                "or train in precision float32; the last checkpoint is as it was"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), options.gradient_clip)
     state.optimizer.step()

@@ -1,5 +1,7 @@
 """Training learns, can be stopped and resumed without a trace, and draws the same patches again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,26 @@ def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
                 device=CPU,
             )
         )
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(tmp_path):
+    run(tmp_path, steps=2)
+    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    broken = network()
+    events = train(
+        broken,
+        [replace(case, image=case.image * float("nan")) for case in cases()],
+        [],
+        PLAN,
+        options=TrainingOptions(steps=4, precision="float32"),
+        augmentation=AugmentationConfig.none(),
+        folder=tmp_path,
+        device=CPU,
+    )
+    with pytest.raises(InputError, match="the loss of step 3 is nan: check the images"):
+        list(events)
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
+    assert all(value.isfinite().all() for value in broken.state_dict().values())
 
 
 def test_patches_hold_the_foreground_as_often_as_asked():
