@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import InputError
 
@@ -52,6 +54,57 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def hold_alone(path: Path, *, task: str) -> Iterator[None]:
+    """Keep other processes from entering with the same file, which is made where it is not there.
+
+    The hold ends with the process, however that ends. A file that is still empty in the end is taken away again, with
+    its folder where nothing else lies there.
+
+    Args:
+        path: The file; others may read and write it meanwhile.
+        task: What is at work while the file is held, for the message.
+
+    Raises:
+        InputError: Another process has it, or the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {_reason(error)}; choose another folder or free some space") from error
+    if not _lock(file):
+        file.close()
+        raise InputError(f"another {task} is at work in {path.parent}: wait for its end or give another folder")
+    try:
+        yield
+    finally:
+        file.close()
+        with suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
+                path.parent.rmdir()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed; return whether nobody else has it. File systems without locks let all in."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(2**30)  # Windows keeps others from what is locked: take a byte that nobody reads
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

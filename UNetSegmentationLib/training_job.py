@@ -29,7 +29,7 @@ from .device_planning import budget_of, plan_for
 from .devices import choose_device
 from .errors import InputError
 from .evaluation import evaluate, figures_of_model
-from .files import write_text
+from .files import hold_alone, write_text
 from .labels import Label, names_a_side
 from .losses import build_loss
 from .model_card import card_of
@@ -166,10 +166,18 @@ def run_training(
         {"event": "done", "description": ...}.
 
     Raises:
-        InputError: The data set or the job cannot be used, or the folder holds a model and resuming was not asked for.
+        InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
+            model and resuming was not asked for.
         CancelledError: `is_cancelled` said so.
     """
     _check_folder(job.folder, is_resumed=is_resumed)
+    with hold_alone(job.folder / RECORD_FILE, task="training"):
+        _check_folder(job.folder, is_resumed=is_resumed)  # another may have ended between the two lines above
+        yield from _train_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
+
+
+def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Do what run_training promises, in a folder where nobody else trains."""
     yield {"event": "stage", "message": "Reading the data set"}
     cases = find_cases(job.dataset)
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
