@@ -24,7 +24,7 @@ class CaseFigures:
 
 
 def evaluate(predictor: Predictor, cases: Sequence[Case]) -> Iterator[CaseFigures]:
-    """Segment each case and compare it with its reference on the reference's own grid.
+    """Segment each case and compare it with its reference on the grid of its image.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
