@@ -99,10 +99,11 @@ class Registry(Mapping[str, Entry]):
     def _scan(self) -> None:
         if self._is_scanned:
             return
-        self._is_scanned = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
+        # Only now: after a module that cannot be imported, the next look-up must fail as well, not miss its entry.
+        self._is_scanned = True
 
 
 def _declared_in(path: Path) -> dict[str, tuple[str, str]]:

@@ -117,3 +117,11 @@ class TestEveryRegistry:
         folder = Path(__file__).parents[2] / "UNetSegmentationLib" / kind
         sources = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
         assert all(ast.get_docstring(ast.parse(source)) for source in sources)
+
+
+def test_a_module_that_cannot_be_imported_is_told_at_every_look_up(package: Path) -> None:
+    _add_entry(package, "fudge", name="fudge", title="Fudge")
+    (package / "toffee.py").write_text("import a_package_that_there_is_not\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="a_package_that_there_is_not"):
+            list(_sweets())
