@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from .nnunet_conventions import (
 )
 from .planning import Normalization, Plan
 
+# A channel of so many voxels takes 32 GB: the spacing in the header is wrong (metres, micrometres), not the machine.
+MOST_VOXELS = 2**33
 # Below this ratio of sizes an image is blurred before it is sampled more coarsely, so that detail does not alias.
 ANTIALIAS_RATIO = 0.75
 SMALLEST_DEVIATION = {"own": 1e-6, "nnunet": 1e-8}
@@ -75,7 +78,7 @@ def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | No
     """Turn the axes, normalise and resample as the plan says.
 
     Raises:
-        InputError: Another number of channels than the plan's.
+        InputError: Another number of channels than the plan's, or a spacing that is out of all proportion.
         CancelledError: `is_cancelled` said so.
     """
     if volume.channels != len(plan.normalization):
@@ -115,6 +118,7 @@ def _prepare_for_nnunet(
     depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
     target_mm = (depth, height, width)
     shape = shape_at(mask.shape, spacing_mm, target_mm)
+    _check_size(shape, turned)
     across = plane_axis(spacing_mm, target_mm)
     channels = []
     for channel, scheme in zip(turned.array, plan.normalization, strict=True):
@@ -148,7 +152,18 @@ def network_shape(turned: Volume, plan: Plan) -> tuple[int, int, int]:
         return depth, max(1, round(height * scale)), max(1, round(width * scale))
     target = tuple(new or old for new, old in zip(plan.spacing_mm, turned.spacing_mm, strict=True))
     depth, height, width = resampled_shape(turned.shape, turned.spacing_mm, target)
+    _check_size((depth, height, width), turned)
     return depth, height, width
+
+
+def _check_size(shape: Sequence[int], turned: Volume) -> None:
+    """Raise InputError where no machine could hold an image of sizes `shape` on the network's grid."""
+    if prod(shape) > MOST_VOXELS:
+        spacing = " x ".join(f"{step:.3g}" for step in turned.spacing_mm[::-1])
+        raise InputError(
+            f"an image of {turned.shape} voxels of {spacing} mm would take {' x '.join(map(str, shape))} voxels at the "
+            "model's spacing: mend the spacing in its header"
+        )
 
 
 def normalize(
