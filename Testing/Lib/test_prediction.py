@@ -1,5 +1,7 @@
 """A result lies where its volume lies, whatever the geometry, and bad volumes are refused in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -192,9 +194,16 @@ def test_a_cancelled_job_raises_and_the_predictor_goes_on(model):
 
 
 def test_half_precision_weights_give_nearly_the_same_scores(tmp_path, model):
-    network, _ = load_network(model)
-    save_weights(tmp_path / "half.safetensors", network, is_half=True)
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * (model / "weights.safetensors").stat().st_size
+    network, description = load_network(model)
+    half = tmp_path / "half"
+    half.mkdir()
+    save_weights(half / "weights.safetensors", network, is_half=True)
+    write_description(half, replace(description, weights_sha256=sha256_of(half / "weights.safetensors")))
+    sizes = [(folder / "weights.safetensors").stat().st_size for folder in (model, half)]
+    assert sizes[1] < 0.7 * sizes[0]
+    full, halved = (Predictor(f, device="cpu").segment(volume_of(), with_probabilities=True) for f in (model, half))
+    assert not np.array_equal(full.probabilities, halved.probabilities)
+    np.testing.assert_allclose(full.probabilities, halved.probabilities, atol=0.01)
 
 
 def test_damaged_or_foreign_weights_are_refused(model):
