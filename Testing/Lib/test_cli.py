@@ -243,6 +243,9 @@ def test_postprocessing_is_chosen_on_the_command_line(tmp_path, tiny_model, caps
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--postprocess", "keep_largest_component", "--json") == 0
     settings = json.loads(capsys.readouterr().out)["results"][0]["provenance"]["settings"]
     assert settings["postprocess"] == ["keep_largest_component"]
+    on_probabilities = ("dense_crf:iterations=1", "keep_largest_component")
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--postprocess", *on_probabilities) == 0
+    capsys.readouterr()
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--postprocess", "polish") == 2
     assert "unknown post-processing step 'polish'" in one_line(capsys.readouterr().err)
 

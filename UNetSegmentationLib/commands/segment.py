@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Volume, crop_to_box
 from ..model_folder import ModelDescription
-from ..postprocess import STEPS, parse_step
+from ..postprocess import STEPS
 from ..registry import Registry
 from ..volume_io import write_labelmap, write_volume
 from .contract import COMMANDS, Command, add_device_argument, add_tables
@@ -111,8 +111,10 @@ def _find_images(names: list[str], failures: Failures, description: ModelDescrip
 
 def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
     """Find what is wrong before the computation, not after it."""
-    for step in arguments.postprocess or ():
-        parse_step(step)
+    if arguments.postprocess:
+        from ..finishing import sort_steps
+
+        sort_steps(arguments.postprocess)
     if not 0 <= arguments.overlap < 1:
         raise InputError(f"--overlap is {arguments.overlap}: give 0 to below 1")
     if arguments.probabilities is None:
