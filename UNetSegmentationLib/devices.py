@@ -44,7 +44,7 @@ def choose_device(name: str) -> torch.device:
         InputError: This machine has no such device.
     """
     known = [device.id for device in list_devices()]
-    chosen = known[0] if name == "auto" else name
+    chosen = {"auto": known[0], "cuda:0": "cuda"}.get(name, name)
     if chosen not in known:
         raise InputError(f"there is no device '{name}' here: choose auto or one of {', '.join(known)}")
     return torch.device(chosen)

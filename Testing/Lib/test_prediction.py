@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib import prediction
+from UNetSegmentationLib import devices, prediction
 from UNetSegmentationLib.checkpoint import load_network, save_weights
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.geometry import AxisOrder, Volume
@@ -223,6 +223,19 @@ def test_damaged_or_foreign_weights_are_refused(model):
 def test_an_unknown_device_is_refused(model):
     with pytest.raises(InputError, match="no device 'abacus' here"):
         Predictor(model, device="abacus")
+
+
+def test_the_first_of_several_gpus_has_two_names(monkeypatch):
+    names = ("cuda", "cuda:1", "cpu")
+    monkeypatch.setattr(devices, "list_devices", lambda: [devices.Device(id=name, title=name) for name in names])
+    assert [str(devices.choose_device(name)) for name in ("auto", "cuda:0", "cuda:1", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cuda:1",
+        "cpu",
+    ]
+    with pytest.raises(InputError, match="no device 'cuda:2' here: choose auto or one of cuda, cuda:1, cpu"):
+        devices.choose_device("cuda:2")
 
 
 def test_nothing_found_is_said(model, monkeypatch):
