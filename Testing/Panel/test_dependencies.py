@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
 import sys
 import types
 
@@ -80,3 +81,59 @@ def test_a_declined_installation_is_told(without, monkeypatch, tmp_path):
     state = dependencies.install(tmp_path / "requirements.txt")
     assert not state.isReady
     assert "Installing failed" in state.message
+
+
+def test_remains_of_a_torch_are_told_and_do_not_keep_the_panel_from_opening(module, monkeypatch):  # noqa: ARG001
+    from UNetSegmentationPanel import dependencies
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    state = dependencies.findState()
+    assert not state.isReady
+    assert "damaged" in state.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [subprocess.CalledProcessError(1, ["pip", "install"]), ImportError("DLL load failed while importing torch")],
+)
+def test_a_failing_pip_is_told_and_not_only_printed(without, monkeypatch, tmp_path, error):
+    from UNetSegmentationPanel import dependencies
+
+    def fail(**_options):
+        raise error
+
+    logic = types.SimpleNamespace(installTorch=fail)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
+    without("torch")
+    state = dependencies.install(tmp_path / "requirements.txt")
+    assert not state.isReady
+    assert str(error) in state.message
+
+
+def test_who_declines_torch_is_not_asked_for_the_rest(without, monkeypatch, tmp_path):
+    from UNetSegmentationPanel import dependencies
+
+    logic = types.SimpleNamespace(installTorch=lambda **_options: None)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
+    asked = []
+    monkeypatch.setattr(dependencies, "_installOthers", asked.append)
+    without("torch")
+    assert not dependencies.install(tmp_path / "requirements.txt").isReady
+    assert asked == []
+
+
+def test_without_slicer_packaging_pip_gets_the_file_as_one_argument(without, monkeypatch, tmp_path):
+    import slicer
+    from UNetSegmentationPanel import dependencies
+
+    calls = []
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda _question: True)
+    monkeypatch.setattr(slicer.util, "pip_install", calls.append, raising=False)
+    without("safetensors")
+    requirements = tmp_path / "a folder with spaces" / "requirements.txt"
+    dependencies.install(requirements)
+    assert calls == [["-r", str(requirements)]]

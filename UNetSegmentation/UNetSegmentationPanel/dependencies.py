@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import logging
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,10 @@ def findState() -> DependencyState:
     """Look for PyTorch and the rest without importing them."""
     if importlib.util.find_spec("torch") is None:
         return DependencyState(isReady=False, message=_("PyTorch is not installed yet; segmenting needs it."))
-    version = importlib.metadata.version("torch")
+    version = _torchVersion()
+    if not version:
+        message = _("PyTorch is damaged: what an earlier installation left behind has to be replaced.")
+        return DependencyState(isReady=False, message=message)
     if _release(version) < TORCH_MINIMUM:
         message = _("PyTorch {version} is too old; version {minimum} or newer is needed.")
         return DependencyState(
@@ -51,19 +55,14 @@ def install(requirements: Path, *, find: Callable[[], DependencyState] = findSta
         The state afterwards, with what to do where it did not work.
     """
     try:
-        if not _hasTorch():
-            import PyTorchUtils
-
-            PyTorchUtils.PyTorchUtilsLogic().installTorch(
-                askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT
+        if _hasTorch() or _installTorch():
+            _installOthers(requirements)
+    except (ImportError, RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "PyTorchUtils":
+            message = _(
+                'Install the extension "PyTorch" first (Extensions Manager), restart Slicer and come back here.'
             )
-        _installOthers(requirements)
-    except ModuleNotFoundError as error:
-        if error.name != "PyTorchUtils":
-            raise
-        message = _('Install the extension "PyTorch" first (Extensions Manager), restart Slicer and come back here.')
-        return DependencyState(isReady=False, message=message)
-    except (RuntimeError, ValueError, OSError) as error:
+            return DependencyState(isReady=False, message=message)
         logging.exception("Installing the components of UNetSegmentation failed")
         message = _("Installing failed: {error} Try again, or see the application log.").format(error=error)
         return DependencyState(isReady=False, message=message)
@@ -71,10 +70,24 @@ def install(requirements: Path, *, find: Callable[[], DependencyState] = findSta
     return find()
 
 
+def _installTorch() -> bool:
+    """Let the extension "PyTorch" install torch; False when the user declines."""
+    import PyTorchUtils
+
+    logic = PyTorchUtils.PyTorchUtilsLogic()
+    return logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH_REQUIREMENT) is not None
+
+
 def _hasTorch() -> bool:
-    return (
-        importlib.util.find_spec("torch") is not None and _release(importlib.metadata.version("torch")) >= TORCH_MINIMUM
-    )
+    return importlib.util.find_spec("torch") is not None and _release(_torchVersion()) >= TORCH_MINIMUM
+
+
+def _torchVersion() -> str:
+    """Return the version of the installed torch; empty where only remains of one are there."""
+    try:
+        return importlib.metadata.version("torch") or ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _installOthers(requirements: Path) -> None:
@@ -86,9 +99,13 @@ def _installOthers(requirements: Path) -> None:
             return
         question = _("Small Python packages are needed to read models. Install them now?")
         if slicer.util.confirmOkCancelDisplay(question):
-            slicer.util.pip_install(f'-r "{requirements}"')
+            slicer.util.pip_install(["-r", str(requirements)])
         return
-    pip_ensure(load_requirements(str(requirements)), skip_packages=["torch", "SimpleITK", "numpy", "scipy", "requests"])
+    pip_ensure(
+        load_requirements(str(requirements)),
+        skip_packages=["torch", "SimpleITK", "numpy", "scipy", "requests"],
+        requester="UNetSegmentation",
+    )
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -347,9 +347,14 @@ class Panel(VTKObservationMixin):
 
     def _onInstall(self, _checked: bool) -> None:
         self.ui.dependencyLabel.text = _("Installing …")
-        slicer.app.processEvents()
-        self._dependencies = dependencies.install(self._requirements)
-        self.refresh()
+        # Events go on while pip runs: a second press would start a second one.
+        self.ui.installButton.enabled = False
+        try:
+            slicer.app.processEvents()
+            self._dependencies = dependencies.install(self._requirements)
+        finally:
+            self.ui.installButton.enabled = True
+            self.refresh()
 
     def _onOpacity(self, value: float) -> None:
         segmentation = self._parameters.outputSegmentation if self._parameters is not None else None
