@@ -196,28 +196,36 @@ def _mend_direction(image: sitk.Image, affine_ras: Array, path: Path) -> None:
     """Give an image the directions of its NIfTI header where they are not at right angles.
 
     ITK, allowed to read such headers, takes the inverse of their rotation.
-
-    Raises:
-        InputError: The axes are sheared by more than a voxel: no rectangular grid stands for them.
     """
     axes = (_RAS_FROM_LPS @ affine_ras)[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     if not np.isfinite(axes).all() or spacing.min() <= 0:
         return
+    _check_right_angles(axes, image.GetSize()[:3], path)
     rotation = _orthonormal(axes / spacing)
     if np.abs(rotation - axes / spacing).max() <= 1e-6:
         return
-    last = np.array(image.GetSize()[:3]) - 1
-    shift = np.linalg.norm((rotation * spacing - axes) * last, axis=0)
+    direction = np.eye(image.GetDimension())
+    direction[:3, :3] = rotation
+    image.SetDirection(direction.ravel().tolist())
+    image.SetSpacing([*spacing.tolist(), *image.GetSpacing()[3:]])
+
+
+def _check_right_angles(axes: Array, size: Sequence[int], path: Path) -> None:
+    """Raise InputError where no rectangular grid stands for a sheared one to within a voxel: results are such grids.
+
+    Args:
+        axes: Step in millimetres along x, y and z, one a column.
+        size: Voxels along x, y and z.
+        path: The file, for the message.
+    """
+    spacing = np.linalg.norm(axes, axis=0)
+    shift = np.linalg.norm((_orthonormal(axes / spacing) * spacing - axes) * (np.array(size) - 1), axis=0)
     if shift.max() > spacing.min():
         raise InputError(
             f"the axes of {path} are not at right angles (off by {shift.max():.1f} mm at the far end): "
             "resample it to a rectangular grid"
         )
-    direction = np.eye(image.GetDimension())
-    direction[:3, :3] = rotation
-    image.SetDirection(direction.ravel().tolist())
-    image.SetSpacing([*spacing.tolist(), *image.GetSpacing()[3:]])
 
 
 def _io_name(reader: sitk.ImageFileReader) -> str:
@@ -316,7 +324,9 @@ def _volume_of(image: sitk.Image, path: Path, *, is_labelmap: bool) -> Volume:
         raise InputError(
             f"{path} has {image.GetDimension()} axes of sizes {image.GetSize()}: give a 2D, 3D or 4D image"
         )
-    return Volume(array, _affine_of(image))
+    affine = _affine_of(image)
+    _check_right_angles(affine[:3, :3], array.shape[:0:-1], path)
+    return Volume(array, affine)
 
 
 def _luminance(channels: Array) -> Array:

@@ -89,6 +89,11 @@ def test_axes_that_are_not_at_right_angles_are_refused(tmp_path):
     save_with_sform(tmp_path / "a.nii", sheared)
     with pytest.raises(InputError, match="not at right angles .* resample it"):
         read_volume(tmp_path / "a.nii")
+    header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 6 5 4\nencoding: raw\nspace: left-posterior-superior\n"
+    directions = "space directions: (1,0.5,0) (0,1,0) (0,0,3)\nkinds: domain domain domain\n\n"
+    (tmp_path / "a.nrrd").write_bytes((header + directions).encode() + bytes(range(120)))
+    with pytest.raises(InputError, match="not at right angles .* resample it"):
+        read_volume(tmp_path / "a.nrrd")
 
 
 def test_a_nifti_file_that_is_not_packed_may_be_named_so(tmp_path):
