@@ -193,8 +193,12 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
     yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
     prepared = [prepare_case(case, plan, labels) for case in training_cases]
     watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
-    if not is_resumed:
-        network.learn_from_labels([case.labels for case in prepared], seed=job.options.seed)
+    device = choose_device(job.device)
+    if not is_resumed and network.lesson:
+        yield {"event": "stage", "message": network.lesson}
+        network.to(device).learn_from_labels(
+            [case.labels for case in prepared], seed=job.options.seed, is_cancelled=is_cancelled
+        )
     record = TrainingRecord(job.folder / RECORD_FILE)
     steps, seconds = 0, 0.0
     for event in train(
@@ -205,7 +209,7 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
         options=job.options,
         augmentation=augmentation_for(plan, labels),
         folder=job.folder,
-        device=choose_device(job.device),
+        device=device,
         is_cancelled=is_cancelled,
     ):
         if event["event"] == "start":

@@ -123,15 +123,31 @@ def test_networks_with_a_state_or_dropout_of_their_own_resume_as_if_uninterrupte
     dataset = write_data_set(tmp_path / "data", dimensions=dimensions, channels=CHANNELS.get(name, 1))
     list(run_training(job_of(dataset, tmp_path / "whole", name, steps=4)))
     broken = job_of(dataset, tmp_path / "broken", name, steps=4)
-    asked = iter(range(100))
+    steps = []
+
+    def is_cancelled() -> bool:
+        return len(steps) == 2
+
     with pytest.raises(CancelledError):
-        list(run_training(broken, is_cancelled=lambda: next(asked) == 2))
+        for event in run_training(broken, is_cancelled=is_cancelled):
+            steps += [event["step"]] if event["event"] == "step" else []
     rest = list(run_training(broken, is_resumed=True))
     assert [event["step"] for event in rest if event["event"] == "step"] == [3, 4]
     whole, resumed = (load_file(tmp_path / folder / "weights.safetensors") for folder in ("whole", "broken"))
     assert whole.keys() == resumed.keys()
     for entry, value in whole.items():
         assert np.array_equal(value, resumed[entry]), entry
+
+
+def test_the_prior_can_be_cancelled_while_it_learns_and_says_what_it_does(tmp_path):
+    dataset = write_data_set(tmp_path / "data", dimensions=2)
+    job = job_of(dataset, tmp_path / "m", "shape_prior")
+    job = replace(job, network_options={**job.network_options, "prior_steps": 1_000_000})
+    asked, stages = iter(range(100)), []
+    with pytest.raises(CancelledError, match="shape prior"):
+        for event in run_training(job, is_cancelled=lambda: next(asked) == 2):
+            stages.append(event.get("message"))
+    assert stages[-1] == "Learning the shapes of the labels"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from types import UnionType
@@ -146,6 +146,8 @@ class SegmentationNetwork(nn.Module, ABC):
     most_stages: ClassVar[int | None] = None
     # Kernel along the axes where a plan has 3.
     planned_kernel: ClassVar[int] = 3
+    # What learn_from_labels does, in words for the user; empty where it does nothing.
+    lesson: ClassVar[str] = ""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -166,12 +168,18 @@ class SegmentationNetwork(nn.Module, ABC):
         """Channels that must come as they are stored, such as HU; the plan normalises the others."""
         return ()
 
-    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int) -> None:
+    def learn_from_labels(
+        self, labels: Sequence[Tensor], *, seed: int, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
         """Learn what the network needs to know of the references before it is trained; by default nothing.
 
         Args:
             labels: Class numbers (D, H, W), or (H, W), of whole training images.
             seed: Of whatever is drawn.
+            is_cancelled: Asked often.
+
+        Raises:
+            CancelledError: `is_cancelled` said so.
         """
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002

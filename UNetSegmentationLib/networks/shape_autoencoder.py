@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InputError
+from ..errors import CancelledError, InputError
 from .blocks import BlockStyle, ConvBlock, UpSample, convolution, initialise_weights
 
 _STRETCH, _SHIFT, _TURN = 0.12, 0.12, 0.12  # shares of the image, and radians
@@ -115,6 +116,7 @@ def fit_autoencoder(
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> float:
     """Teach the autoencoder to repair flawed masks, freeze it and return its last loss.
 
@@ -125,9 +127,11 @@ def fit_autoencoder(
         batch_size: Masks in a step.
         learning_rate: Of Adam at the start; it falls to 0.
         seed: Of the flaws and the order.
+        is_cancelled: Asked at every step.
 
     Raises:
         InputError: Fewer than two masks.
+        CancelledError: `is_cancelled` said so.
     """
     if len(labels) < 2:
         raise InputError(f"a shape prior cannot be learnt from {len(labels)} mask(s): give at least 2")
@@ -142,6 +146,8 @@ def fit_autoencoder(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = torch.zeros(())
     for _ in range(steps):
+        if is_cancelled():
+            raise CancelledError("cancelled while the shape prior was learnt")
         chosen = masks[torch.randint(len(masks), (batch_size,), generator=generator)]
         whole = move_masks(chosen, generator)
         flawed = flaw_masks(whole, generator).to(device)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class ShapePriorConfig(NetworkConfig):
     Attributes:
         network: Registered name of the network inside; it gets the shape that is given here.
         network_options: Its further options.
-        prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8.
+        prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8; 0 takes 64 in 2D
+            and 32 in 3D, where a step at 64 takes ten times as long.
         prior_latent: Numbers that describe a mask.
         prior_steps: Optimiser steps in which the prior learns the masks of the training cases.
         prior_weight: Factor of the prior's loss; the loss is 1 for a mask as wrong as another patient's.
@@ -36,13 +37,18 @@ class ShapePriorConfig(NetworkConfig):
 
     network: str = "unet"
     network_options: dict[str, Any] = field(default_factory=dict, hash=False)
-    prior_size: int = 64
+    prior_size: int = 0
     prior_latent: int = 64
     prior_steps: int = 1500
     prior_weight: float = 0.1
     gate_strength: float = 1.0
     gate_floor: float = 1e-4
     gate_margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.prior_size == 0:
+            object.__setattr__(self, "prior_size", 64 if self.dimensions == 2 else 32)
+        super().__post_init__()
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
@@ -75,6 +81,7 @@ class ShapePriorNetwork(SegmentationNetwork):
     """
 
     Config = ShapePriorConfig
+    lesson: ClassVar[str] = "Learning the shapes of the labels"
     config: ShapePriorConfig
 
     def __init__(self, config: ShapePriorConfig) -> None:
@@ -126,33 +133,45 @@ class ShapePriorNetwork(SegmentationNetwork):
         weighed = log_probabilities + self.config.gate_strength * plausible.clamp(min=self.config.gate_floor).log()
         return weighed.to(logits.dtype)
 
-    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int) -> None:
+    def learn_from_labels(
+        self, labels: Sequence[Tensor], *, seed: int, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
         """Learn the shapes of whole masks (D, H, W) or (H, W)."""
         self.fit_prior(
             [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels],
             steps=self.config.prior_steps,
             seed=seed,
+            is_cancelled=is_cancelled,
         )
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Return how far the shape of a prediction is from that of the truth, see prior_loss."""
         return self.prior_loss(outputs, labels)
 
-    def fit_prior(self, labels: list[Tensor], *, steps: int = 1500, seed: int = 0) -> float:
+    def fit_prior(
+        self,
+        labels: list[Tensor],
+        *,
+        steps: int = 1500,
+        seed: int = 0,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> float:
         """Learn the shapes of whole masks and freeze them.
 
         Args:
             labels: Class numbers (H, W) or (D, H, W) of whole training images.
             steps: Optimiser steps.
             seed: Of the training.
+            is_cancelled: Asked at every step.
 
         Returns:
             The prior's last loss.
 
         Raises:
             InputError: Fewer than two masks.
+            CancelledError: `is_cancelled` said so.
         """
-        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed)
+        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed, is_cancelled=is_cancelled)
 
     def prior_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Return the weighted distance between the shapes of a prediction and of the truth.
