@@ -15,9 +15,8 @@ from .errors import CancelledError, InputError
 from .geometry import Array
 
 GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
-# float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. The other limit is the smallest
-# half-precision number, which nnU-Net lifts its zeros to, after it scales the centre to 10.
-SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 2.0**-24 / 10}
+# float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. nnU-Net keeps it.
+SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
 
 
 def tile_starts(size: int, patch: int, overlap: float) -> list[int]:

@@ -39,6 +39,21 @@ def convert_weights(weights: Mapping[str, Tensor], network: NNUNetPlain | NNUNet
     return converted
 
 
+def unused_weights(weights: Mapping[str, Tensor], network: NNUNetPlain | NNUNetResidual) -> list[str]:
+    """Return the names of nnU-Net's weights that are neither taken by `convert_weights` nor known to be left out.
+
+    Left out are second names of the same weights and the heads of coarser levels.
+    """
+    taken = {_source_name(name, network) for name in network.state_dict()}
+    return [
+        name
+        for name in weights
+        if name not in taken
+        and ".all_modules." not in name
+        and not name.startswith(("decoder.encoder.", "decoder.seg_layers."))
+    ]
+
+
 def _source_name(name: str, network: NNUNetPlain | NNUNetResidual) -> str:
     """Return nnU-Net's name of our weight `name`."""
     part, kind, *rest = name.split(".")

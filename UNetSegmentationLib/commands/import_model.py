@@ -1,0 +1,56 @@
+"""`unetseg import`: a model of another tool in, a model folder out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TextIO
+
+from .contract import COMMANDS, DONE, Command
+from .terminal import warn, write_json
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        type=Path,
+        help="results folder of nnU-Net v2, a folder above it, or a zip archive of one",
+    )
+    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", type=Path, required=True, help="folder to make")
+    parser.add_argument("--configuration", metavar="NAME", help="needed where there are several, such as 3d_fullres")
+    parser.add_argument(
+        "--folds", nargs="+", metavar="FOLD", default=[], help="such as 0 1 or all; by default every one that is there"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    from ..importers import ImportOptions, import_model
+
+    options = ImportOptions(configuration=arguments.configuration, folds=tuple(arguments.folds))
+    model = import_model(arguments.path, arguments.output, options=options)
+    description = model.description
+    for sentence in model.warnings:
+        warn(sentence)
+    if arguments.json:
+        write_json(
+            out,
+            {"folder": str(arguments.output), "model": description.to_dict(), "warnings": list(model.warnings)},
+        )
+        return DONE
+    out.write(
+        f"Model '{description.id}' lies in {arguments.output}: {description.title}, {description.network}, "
+        f"{description.members} fold(s), finds {', '.join(label.name for label in description.labels)}\n"
+    )
+    return DONE
+
+
+COMMANDS.register("import", title="bring a model of another tool into a model folder")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Turn a trained model of nnU-Net v2 into a model folder that gives the same segmentations. Nothing "
+        "in its files is executed; what cannot be imported is refused with the reason.",
+    )
+)

@@ -1,0 +1,130 @@
+"""What an importer is, and the way from somebody else's files to a model folder."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..checkpoint import save_weights
+from ..errors import InputError
+from ..files import write_text
+from ..model_folder import CARD_FILE, DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription, sha256_of, write_description
+from ..networks import SegmentationNetwork
+from ..registry import Registry
+from .archive import extract_safely
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What the user may choose.
+
+    Attributes:
+        configuration: Which configuration, where a folder holds several.
+        folds: Which folds; empty: all that are there.
+    """
+
+    configuration: str | None = None
+    folds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """A model of another tool in our terms.
+
+    Attributes:
+        description: Everything but the checksum.
+        network: With its weights.
+        card: Lines for CARD.md on where it comes from and what differs.
+        warnings: Sentences for the user.
+    """
+
+    description: ModelDescription
+    network: SegmentationNetwork
+    card: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """A kind of model that can be imported.
+
+    Attributes:
+        recognises: Tells whether a folder looks like one.
+        read: Returns the model in such a folder; raises InputError where it cannot be imported, with the reason and
+            what would help.
+    """
+
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, ImportOptions], ForeignModel]
+
+
+IMPORTERS: Registry[Importer] = Registry("importer", "UNetSegmentationLib.importers")
+
+
+def import_model(path: Path, output: Path, *, options: ImportOptions | None = None) -> ForeignModel:
+    """Write the model in a folder or zip archive of another tool as a model folder, and return it.
+
+    Args:
+        path: Folder or zip archive.
+        output: Folder to make; it must not hold a model yet.
+        options: Choices of the user.
+
+    Raises:
+        InputError: No such file, not recognised, or not to be imported; the message says why and what would help.
+    """
+    if (output / DESCRIPTION_FILE).exists():
+        raise InputError(f"{output} holds a model already: give another folder")
+    options = options or ImportOptions()
+    if path.is_dir():
+        return _write(_read(path, options), output)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a folder or zip archive of nnU-Net v2, or a MONAI bundle")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is neither a folder nor a zip archive: give the folder that the model was trained in")
+    with tempfile.TemporaryDirectory(prefix="unetseg-import-", ignore_cleanup_errors=True) as folder:
+        extract_safely(path, Path(folder))
+        return _write(_read(Path(folder), options), output)
+
+
+def _read(folder: Path, options: ImportOptions) -> ForeignModel:
+    for name in IMPORTERS:
+        if IMPORTERS[name].recognises(folder):
+            return IMPORTERS[name].read(folder, options)
+    kinds = ", ".join(IMPORTERS.title(name) for name in IMPORTERS)
+    raise InputError(f"{folder.name} holds no model that can be imported: give one of {kinds}")
+
+
+def _write(model: ForeignModel, output: Path) -> ForeignModel:
+    save_weights(output / WEIGHTS_FILE, model.network)
+    description = replace(model.description, weights_sha256=sha256_of(output / WEIGHTS_FILE))
+    write_text(output / CARD_FILE, _card_of(description, model.card))
+    # Last: a folder without a description is no model.
+    write_description(output, description)
+    return replace(model, description=description)
+
+
+def _card_of(description: ModelDescription, lines: tuple[str, ...]) -> str:
+    found = ", ".join(label.name for label in description.labels)
+    channels = ", ".join(channel.name for channel in description.channels)
+    return "\n".join(
+        [
+            f"# {description.title}",
+            "",
+            f"Finds {found} in {channels} images. Network `{description.network}`, id `{description.id}`.",
+            "",
+            "Not a medical device: a person must check every result.",
+            "",
+            "## Origin",
+            *(f"- {line}" for line in lines),
+            "",
+            "## Figures",
+            "Not measured here: `unetseg evaluate` measures it on your cases.",
+            "",
+            "## Licence",
+            description.licence or "not stated: ask whoever trained it",
+            "",
+        ]
+    )
