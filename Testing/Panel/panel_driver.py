@@ -1,5 +1,6 @@
 """Drives the panel as a person does: chooses in menus, presses buttons, waits and looks."""
 
+import ctypes
 import gc
 import sys
 import time
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import qt
+import shiboken6
 import slicer
+from slicer_host.pythonqt import QtCore
 
 WAIT_S = 8.0
 FAKE_WORKER = (sys.executable, "-u", str(Path(__file__).with_name("fake_worker.py")))
@@ -24,6 +27,19 @@ def spin(claim: Callable[[], bool], seconds: float = WAIT_S) -> bool:
         slicer.app.processEvents()
         time.sleep(0.002)
     return True
+
+
+def turnAsSlicer(seconds: float) -> None:
+    """Let the event loop turn without giving up Python's lock, as Slicer's does and PySide's does not.
+
+    A thread gets on only while a timer or an observer runs Python.
+    """
+    library = next((Path(QtCore.__file__).parent / "Qt" / "lib").glob("libQt6Core.so.*"))
+    execute = ctypes.PyDLL(str(library))["_ZN10QEventLoop4execE6QFlagsINS_17ProcessEventsFlagEE"]
+    execute.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    loop = QtCore.QEventLoop()
+    QtCore.QTimer.singleShot(round(seconds * 1000), loop, QtCore.SLOT("quit()"))
+    execute(shiboken6.getCppPointer(loop)[0], 0)
 
 
 def spheres(size: int = 40, dtype: Any = np.int16) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Runs: result, cancel, failure, and a scene that changes meanwhile."""
 
+import shutil
 import sys
 import time
 
 import numpy as np
 import slicer
 import vtk
-from panel_driver import Heartbeat, spheres, spin
+from panel_driver import Heartbeat, spheres, spin, turnAsSlicer
 
 START_S = 3.0
 LONGEST_STEP_S = 0.1
@@ -237,3 +238,33 @@ def test_the_panel_never_loads_torch(panel):
     panel.addVolume()
     panel.run()
     assert "torch" not in sys.modules
+
+
+def test_a_run_ends_and_cleans_up_in_a_loop_that_keeps_pythons_lock(panel):
+    panel.addVolume()
+    panel.chooseModel("plain")
+    panel.press()
+    for _turn in range(8):
+        turnAsSlicer(1.0)
+        if not panel.jobs.isRunning:
+            break
+    assert "Found Body, Core" in panel.says
+    segment = panel.parameters.outputSegmentation.GetSegmentation().GetNthSegment(1)
+    assert segment.GetRepresentation("Closed surface") is not None
+    assert panel.leftovers() == []
+
+
+def test_files_are_removed_in_a_loop_that_keeps_pythons_lock(panel, monkeypatch):
+    remove, removed = shutil.rmtree, []
+
+    def removeLargeFiles(folder, **options):
+        for _piece in range(20):
+            time.sleep(0.02)
+        remove(folder, **options)
+        removed.append(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", removeLargeFiles)
+    start(panel, "slow")
+    panel.press()
+    turnAsSlicer(2.0)
+    assert len(removed) == 1

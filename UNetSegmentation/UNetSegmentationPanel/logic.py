@@ -3,7 +3,6 @@
 import logging
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from UNetSegmentationLib.model_folder import InstalledModel, list_models
 from UNetSegmentationLib.protocol import ArrayFile, SegmentRequest, SegmentResult
 
 from . import scene_exchange, surfaces
-from .steps import WAIT, Steps
+from .steps import WAIT, Steps, beside
 from .worker_process import WorkerProcess
 
 # Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
@@ -285,7 +284,14 @@ class SegmentJob:
 
     def _removeFolder(self) -> None:
         # Giving back the space of a large file takes the system a tenth of a second.
-        threading.Thread(target=shutil.rmtree, args=(self._folder, True), daemon=True).start()
+        work = beside(lambda: shutil.rmtree(self._folder, ignore_errors=True), isNeeded=True)
+        removal = Steps(
+            work, onDone=lambda _nothing: _removals.discard(removal), onFailed=lambda _error: _removals.discard(removal)
+        )
+        _removals.add(removal)
+
+
+_removals: set[Steps] = set()
 
 
 class Jobs:

@@ -1,6 +1,7 @@
 """Work on the main thread in slices so short that the window stays alive."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -11,6 +12,22 @@ SLICE_S = 0.012
 INTERVAL_MS = 4
 
 WAIT = "wait"
+
+
+def beside(work: Callable[[], None], *, isNeeded: bool = False) -> Generator[Any, None, None]:
+    """Run a function on a thread of its own until it is done; yields WAIT.
+
+    Slicer's event loop keeps Python's lock, so that a thread gets on only while something on the main thread runs
+    Python: here, the timer of Steps.
+
+    Args:
+        work: The function.
+        isNeeded: Whether it has to end before the application does.
+    """
+    thread = threading.Thread(target=work, daemon=not isNeeded)
+    thread.start()
+    while thread.is_alive():
+        yield WAIT
 
 
 class Steps:

@@ -4,7 +4,6 @@ Slicer's own conversion holds Python's lock for up to seconds; the VTK filters t
 they run. The steps and their parameters are those of Slicer's conversion rule, so that surfaces look alike.
 """
 
-import threading
 from collections.abc import Generator
 from typing import Any
 
@@ -12,7 +11,7 @@ import slicer
 import vtk
 
 from .scene_exchange import BINARY_LABELMAP, nodeById
-from .steps import WAIT
+from .steps import beside
 
 CLOSED_SURFACE = "Closed surface"
 SMOOTHING = 0.5
@@ -29,10 +28,7 @@ def createSurfaces(segmentationId: str) -> Generator[Any, None, None]:
             continue
         yield index / count, segment.GetName()
         pipeline = _Pipeline(segment)
-        thread = threading.Thread(target=pipeline.run, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            yield WAIT
+        yield from beside(pipeline.run)
         made.append((index, segment, pipeline.surface))
     node = nodeById(segmentationId)
     if node is None:
