@@ -1,7 +1,7 @@
 """A worker for the panel's tests: speaks the protocol and segments by threshold; the model's id says how.
 
 Behaviours, taken from the model's id: "plain"; "slow" runs until cancelled; "deaf" ignores cancel;
-"crash" dies halfway; "refuse" answers with an input error; "empty" finds nothing.
+"crash" dies halfway; "refuse" answers with an input error; "empty" finds nothing. Gaps (NaN) are warned of.
 """
 
 import json
@@ -51,10 +51,12 @@ def segment(request: dict) -> None:
             return
         send(id=request["id"], event="progress", fraction=min(0.95, step / steps), stage="Segmenting")
         time.sleep(0.05)
-    send(id=request["id"], event="result", **result(array, request, behaviour))
+    if (gaps := int((~np.isfinite(array)).sum())) != 0:
+        send(id=request["id"], event="warning", message="the volume has <gaps>")
+    send(id=request["id"], event="result", **result(array, request, behaviour, gaps))
 
 
-def result(array: np.ndarray, request: dict, behaviour: str) -> dict:
+def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
     labelmap = np.memmap(request["output"], dtype=np.uint8, mode="w+", shape=array.shape)
     if behaviour != "empty":
         for plane, values in zip(labelmap, array, strict=True):
@@ -70,7 +72,7 @@ def result(array: np.ndarray, request: dict, behaviour: str) -> dict:
         "segments": segments,
         "provenance": {"model_id": behaviour, "device": request["device"], "affine_ras": request["affine_ras"]},
         "duration_s": {"total": 0.2},
-        "warnings": [],
+        "warnings": [f"{gaps} voxels were taken as background"] if gaps else [],
     }
 
 

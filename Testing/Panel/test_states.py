@@ -141,14 +141,22 @@ def test_a_single_slice_does_not_go_to_a_model_of_volumes(panel):
     assert "single slice" in panel.says
 
 
-def test_not_a_number_is_refused_when_it_is_met(panel):
+def withGaps():
     array = spheres(20, np.float32)
     array[3, 4, 5] = np.nan
-    panel.addVolume(array)
-    panel.run()
-    assert "NaN" in panel.says
-    assert panel.ui.applyButton.text == "Apply"
-    assert panel.segmentations() == []
+    array[3, 4, 6] = -np.inf
+    return array
+
+
+@pytest.mark.parametrize(("model", "message"), [("plain", "Found Body, Core"), ("empty", "Nothing was found")])
+def test_gaps_go_to_the_worker_and_its_warnings_are_shown(panel, model, message):
+    panel.addVolume(withGaps())
+    assert panel.parameters.preset == "mri"
+    panel.run(model)
+    assert message in panel.says
+    assert "The volume has &lt;gaps&gt;." in panel.says
+    assert "2 voxels were taken as background." in panel.says
+    assert panel.ui.statusIcon.visible
 
 
 def test_the_worker_offers_its_devices(panel):

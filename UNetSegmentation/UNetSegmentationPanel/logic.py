@@ -65,12 +65,14 @@ class Outcome:
         message: One or two sentences for the panel.
         details: Traceback or last words, for the log.
         segmentationId: ID of the result.
+        warnings: What to know about the result, in sentences.
     """
 
     kind: str
     message: str
     details: str = ""
     segmentationId: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class SegmentJob:
@@ -184,7 +186,8 @@ class SegmentJob:
         self._result = SegmentResult.from_dict(message)
         if not any(segment.voxels for segment in self._result.segments):
             names = ", ".join(segment.label.name for segment in self._result.segments)
-            self._finish(Outcome(kind="done", message=_("Nothing was found: none of {names}.").format(names=names)))
+            message = _("Nothing was found: none of {names}.").format(names=names)
+            self._finish(Outcome(kind="done", message=message, warnings=self._allWarnings()))
             return
         work = self._reporting(
             scene_exchange.importSegmentation(
@@ -232,8 +235,17 @@ class SegmentJob:
             sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
         if self.settings.outputId not in (None, self._segmentationId):
             sentences.append(_("The chosen segmentation holds work of yours and was kept; this one is new."))
-        sentences += [*dict.fromkeys([*self._warnings, *self._result.warnings])]
-        self._finish(Outcome(kind="done", message=" ".join(sentences), segmentationId=self._segmentationId))
+        self._finish(
+            Outcome(
+                kind="done",
+                message=" ".join(sentences),
+                segmentationId=self._segmentationId,
+                warnings=self._allWarnings(),
+            )
+        )
+
+    def _allWarnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self._warnings, *self._result.warnings]))
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, InputError):

@@ -184,8 +184,7 @@ class Panel(VTKObservationMixin):
             isAsked = self._parameters.inputVolume is None
             self._say("" if isAsked else "SP_MessageBoxInformation", reason)
         elif self._outcome is not None:
-            icons = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
-            self._say(icons[self._outcome.kind], html.escape(self._outcome.message))
+            self._sayOutcome(self._outcome)
         else:
             self._say("", "")
 
@@ -242,6 +241,12 @@ class Panel(VTKObservationMixin):
         if icon:
             standard = self.ui.statusIcon.style().standardIcon(getattr(qt.QStyle, icon))
             self.ui.statusIcon.setPixmap(standard.pixmap(ICON_SIZE, ICON_SIZE))
+
+    def _sayOutcome(self, outcome: Outcome) -> None:
+        icons = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
+        icon = "SP_MessageBoxWarning" if outcome.warnings else icons[outcome.kind]
+        lines = [outcome.message, *(wording.sentence(warning) for warning in outcome.warnings)]
+        self._say(icon, "<br>".join(html.escape(line) for line in lines))
 
     def _warmUp(self) -> None:
         """Start the worker once a run is possible, so that it has loaded torch by the time Apply is pressed."""
@@ -387,7 +392,7 @@ class Panel(VTKObservationMixin):
         self._say("", self._stage())
 
     def _onFinished(self, outcome: Outcome) -> None:
-        logging.info("UNetSegmentation: %s", outcome.message)
+        logging.info("UNetSegmentation: %s", " ".join([outcome.message, *outcome.warnings]))
         self._outcome = outcome
         self._progress = None
         self.ui.progressBar.value = 0

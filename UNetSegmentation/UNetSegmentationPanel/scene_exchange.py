@@ -37,7 +37,7 @@ def nodeById(nodeId: str | None) -> Any:
 def whyUnusable(volumeNode: Any) -> str:
     """Return why a volume cannot be segmented, in one sentence; empty when nothing speaks against it.
 
-    Looks at the header alone; voxels are checked while they are exported.
+    Looks at the header alone; voxels are checked by the worker, which fills gaps (NaN) and warns of them.
     """
     image = volumeNode.GetImageData()
     if image is None or min(image.GetDimensions()) < 1 or image.GetPointData().GetScalars() is None:
@@ -101,7 +101,8 @@ def guessPreset(volumeNode: Any, presets: dict[str, tuple[str, ...]]) -> str:
         return "xray"
     # The exact minimum of 512³ voxels would take longer than a person should wait for a menu.
     step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    return "ct" if array[::step, ::step, ::step].min() < CT_BELOW else "mri"
+    sample = array[::step, ::step, ::step]
+    return "ct" if (np.isfinite(sample) & (sample < CT_BELOW)).any() else "mri"
 
 
 def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]:
@@ -121,10 +122,6 @@ def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]
     with path.open("wb") as file:
         for start in range(0, len(rows), rowsPerSlab):
             slab = _grey(rows[start : start + rowsPerSlab])
-            if slab.dtype.kind == "f" and not np.isfinite(slab).all():
-                raise InputError(
-                    _("The volume contains values that are not numbers (NaN or infinite): replace them first.")
-                )
             slab.astype(dtype.newbyteorder("<"), copy=False).tofile(file)
             yield min(1.0, (start + rowsPerSlab) / len(rows))
             if _presentVolume(volumeId).GetImageData() is None:

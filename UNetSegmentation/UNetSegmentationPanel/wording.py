@@ -40,6 +40,12 @@ def whyUnfit(model: InstalledModel, volume: Any) -> str:
     return ""
 
 
+def sentence(clause: str) -> str:
+    """Return a clause of the library, which has no capital and no full stop, as a sentence."""
+    text = clause.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
 def timeLeft(left_s: float | None) -> str:
     """Return a remaining time as people say it; empty where it is not known."""
     if left_s is None:
