@@ -8,6 +8,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.importers import IMPORTERS, ImportOptions, import_model
 from UNetSegmentationLib.importers import archive as archives
 from UNetSegmentationLib.importers.torch_checkpoint import read_checkpoint
-from UNetSegmentationLib.model_folder import ModelDescription, read_description
+from UNetSegmentationLib.model_folder import ModelDescription, bundled_models_folder, read_description
 from UNetSegmentationLib.nnunet_conventions import content_mask, nearest_planes, plane_axis, resample_spline
+from UNetSegmentationLib.planning import Normalization
 from UNetSegmentationLib.prediction import Predictor
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"
@@ -315,6 +317,26 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"b/configs/metadata.json": "{}", "b/configs/inference.json": "{"}, "is a MONAI bundle: "),
+        (
+            {"configs/metadata.json": "{}", "configs/inference.json": '{"network_def": {"_target_": "SegResNet"}}'},
+            "MONAI bundle with the network SegResNet",
+        ),
+        ({"model/plans.pkl": ""}, "nnU-Net v1"),
+        ({"models/model.ts": ""}, "model.ts is TorchScript"),
+    ],
+)
+def test_other_models_are_refused_for_what_they_are(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        import_model(tmp_path / "in", tmp_path / "model")
+
+
+@pytest.mark.parametrize(
     "name", ["../plans.json", "/plans.json", "a/../../plans.json", "..\\plans.json", "C:/plans.json"]
 )
 def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> None:
@@ -390,3 +412,41 @@ def test_the_content_is_what_is_not_zero_with_its_holes() -> None:
     assert mask.sum() == 5**3 + 1
     with pytest.raises(InputError, match="every voxel"):
         content_mask(np.zeros((1, 2, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"transpose": (0, 1, 1)}, "transpose is"),
+        ({"conventions": "theirs"}, "conventions is 'theirs'"),
+        ({"longest_side": 64}, "longest_side"),
+    ],
+)
+def test_plans_that_contradict_themselves_are_refused(tmp_path: Path, entries: dict, message: str) -> None:
+    plan = import_model(FIXTURES / "plain3d", tmp_path / "model").description.plan
+    with pytest.raises(InputError, match=message):
+        replace(plan, **entries)
+
+
+def test_a_mask_is_for_zscore_alone() -> None:
+    with pytest.raises(InputError, match="use_mask"):
+        Normalization(scheme="none", use_mask=True)
+
+
+@pytest.mark.parametrize("entries", [{"members": 0}, {"output": "both"}])
+def test_descriptions_that_make_no_sense_are_refused(tmp_path: Path, entries: dict) -> None:
+    description = import_model(FIXTURES / "plain3d", tmp_path / "model").description
+    with pytest.raises(InputError, match="members and output"):
+        replace(description, **entries)
+
+
+def test_steps_on_probabilities_are_refused_for_regions_that_overlap(tmp_path: Path) -> None:
+    import_model(FIXTURES / "regions", tmp_path / "model")
+    predictor = Predictor(tmp_path / "model", device="cpu")
+    with pytest.raises(InputError, match="overlap"):
+        predictor.segment(volume_in(FIXTURES / "regions")[0], postprocess=("dense_crf",))
+
+
+def test_a_model_of_before_has_one_member_that_gives_labels() -> None:
+    description = read_description(bundled_models_folder() / "mri-hippocampus-unet")
+    assert (description.members, description.output, description.plan.conventions) == (1, "labels", "own")

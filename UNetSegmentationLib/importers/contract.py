@@ -15,6 +15,7 @@ from ..model_folder import CARD_FILE, DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescr
 from ..networks import SegmentationNetwork
 from ..registry import Registry
 from .archive import extract_safely
+from .unsupported import reason_against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def import_model(path: Path, output: Path, *, options: ImportOptions | None = No
     if path.is_dir():
         return _write(_read(path, options), output)
     if not path.is_file():
-        raise InputError(f"{path} does not exist: give a folder or zip archive of nnU-Net v2, or a MONAI bundle")
+        raise InputError(f"{path} does not exist: give a results folder or zip archive of nnU-Net v2")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is neither a folder nor a zip archive: give the folder that the model was trained in")
     with tempfile.TemporaryDirectory(prefix="unetseg-import-", ignore_cleanup_errors=True) as folder:
@@ -93,6 +94,8 @@ def _read(folder: Path, options: ImportOptions) -> ForeignModel:
     for name in IMPORTERS:
         if IMPORTERS[name].recognises(folder):
             return IMPORTERS[name].read(folder, options)
+    if reason := reason_against(folder):
+        raise InputError(reason)
     kinds = ", ".join(IMPORTERS.title(name) for name in IMPORTERS)
     raise InputError(f"{folder.name} holds no model that can be imported: give one of {kinds}")
 
