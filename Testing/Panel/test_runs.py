@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+import qt
 import slicer
 import vtk
 from panel_driver import Heartbeat, spheres, spin, turnAsSlicer
@@ -140,6 +141,49 @@ def test_a_program_that_is_not_there_is_named(panel):
     panel.addVolume()
     panel.run()
     assert "/no/such/program" in panel.says
+
+
+def test_a_program_that_fails_to_start_at_once_ends_the_run_too(panel, monkeypatch):
+    def failAtOnce(process, _program, _arguments):
+        process.errorOccurred.emit(qt.QProcess.FailedToStart)
+
+    panel.addVolume()
+    panel.jobs.worker.stop()
+    with monkeypatch.context() as patch:
+        patch.setattr(qt.QProcess, "start", failAtOnce)
+        panel.run()
+        assert "could not be started" in panel.says
+    panel.run()
+    assert "Found" in panel.says
+
+
+def test_a_folder_for_temporary_files_that_is_gone_is_made_again(panel, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(slicer.app), "temporaryPath", property(lambda _app: str(tmp_path / "a" / "b")))
+    panel.addVolume()
+    panel.run()
+    assert "Found" in panel.says
+    assert spin(lambda: panel.leftovers() == [])
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_used_is_told(panel, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(type(slicer.app), "temporaryPath", property(lambda _app: str(tmp_path / "file")))
+    panel.addVolume()
+    panel.run()
+    assert "temporary files" in panel.says
+    assert panel.ui.applyButton.text == "Apply"
+
+
+def test_files_where_slicer_was_started_do_not_stand_in_for_the_workers_modules(module, monkeypatch, tmp_path):  # noqa: ARG001
+    from UNetSegmentationPanel.worker_process import WorkerProcess
+
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')\n")
+    monkeypatch.chdir(tmp_path)
+    worker = WorkerProcess((sys.executable, "-m", "UNetSegmentationLib.protocol"))
+    messages = []
+    worker.request("segment", {}, messages.append)
+    assert spin(lambda: messages)
+    assert "exit code 0" in messages[0]["message"]
 
 
 def test_an_error_of_the_users_input_is_shown_as_it_came(panel):

@@ -93,7 +93,7 @@ class SegmentJob:
         self._worker = worker
         self._onProgress = onProgress
         self._onFinished: Callable[[Outcome], None] | None = onFinished
-        self._folder = Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
+        self._folder: Path | None = None
         self._affine: tuple[tuple[float, ...], ...] = ()
         self._requestId: int | None = None
         self._steps: Steps | None = None
@@ -109,6 +109,11 @@ class SegmentJob:
 
     def start(self) -> None:
         self._tell(0.0, _("Reading the volume"))
+        try:
+            self._folder = _newFolder()
+        except OSError as error:
+            self._failed(error)
+            return
         work = self._reporting(
             scene_exchange.exportVolume(self.settings.volumeId, self._folder / "volume.raw"),
             _("Reading the volume"),
@@ -250,6 +255,9 @@ class SegmentJob:
     def _failed(self, error: Exception) -> None:
         if isinstance(error, InputError):
             self._finish(Outcome(kind="failed", message=str(error)))
+        elif isinstance(error, OSError):
+            message = _("The folder for temporary files cannot be used ({error}): make room in it or choose another.")
+            self._finish(Outcome(kind="failed", message=message.format(error=error), details=repr(error)))
         else:
             message = _("Something went wrong in the panel ({error}): see the application log.").format(error=error)
             self._finish(Outcome(kind="failed", message=message, details=repr(error)))
@@ -295,6 +303,8 @@ class SegmentJob:
             steps.stop()
 
     def _removeFolder(self) -> None:
+        if self._folder is None:
+            return
         # Giving back the space of a large file takes the system a tenth of a second.
         work = beside(lambda: shutil.rmtree(self._folder, ignore_errors=True), isNeeded=True)
         removal = Steps(
@@ -373,6 +383,12 @@ class Jobs:
         steps, self._surfaces = self._surfaces, None
         if steps is not None:
             steps.stop()
+
+
+def _newFolder() -> Path:
+    """Return a new folder for a job's files; Slicer's own folder for such may have been tidied away meanwhile."""
+    Path(slicer.app.temporaryPath).mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
 
 
 def _joined(names: list[str]) -> str:

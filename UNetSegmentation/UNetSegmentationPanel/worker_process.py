@@ -49,6 +49,9 @@ class _Child:
         self._process.connect("readyReadStandardError()", self._readErrors)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
+
+    def start(self) -> None:
+        """Start the process; where that fails at once, as it does on Windows, `onEnd` is called in here."""
         self._process.start(self._command[0], list(self._command[1:]))
 
     def send(self, message: Message) -> None:
@@ -152,6 +155,7 @@ class WorkerProcess:
         if self._child is None:
             command = self.command or defaultCommand()
             self._child = _Child(command, onMessage=self._dispatch, onEnd=self._ended)
+            self._child.start()
 
     def request(self, op: str, fields: Message, listener: Listener) -> int:
         """Send a request; `listener` gets its messages, the last being a result, cancelled or error.
@@ -163,7 +167,8 @@ class WorkerProcess:
         self._nextId += 1
         self._listeners[requestId] = listener
         self.start()
-        self._child.send({**fields, "id": requestId, "op": op})
+        if self._child is not None:
+            self._child.send({**fields, "id": requestId, "op": op})
         return requestId
 
     def cancel(self, requestId: int) -> None:
@@ -252,4 +257,6 @@ def _environment() -> Any:
     present = environment.value("PYTHONPATH", "")
     environment.insert("PYTHONPATH", os.pathsep.join([folder, present]) if present else folder)
     environment.insert("PYTHONIOENCODING", "utf-8")
+    # Otherwise a random.py or numpy.py in the folder that Slicer was started from would be taken for the real one.
+    environment.insert("PYTHONSAFEPATH", "1")
     return environment
