@@ -77,9 +77,14 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
-        self.setParameterNode(None)
-        self.panel.cleanup()
+        panel, self.panel = self.panel, None
+        if panel is None:
+            # At its end Slicer cleans up panels again that went with a reload, and their widgets with them.
+            return
         self.removeObservers()
+        self._parameterNode = None
+        panel.setParameters(None)
+        panel.cleanup()
 
     def enter(self) -> None:
         self.initializeParameterNode()

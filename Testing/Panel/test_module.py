@@ -40,6 +40,17 @@ def test_the_panel_can_be_made_anew(panel):
     assert "Found" in panel.says
 
 
+def test_a_panel_that_went_with_a_reload_can_be_cleaned_up_again(panel):
+    panel.addVolume()
+    former, table = panel.widget, panel.ui.segmentsTable
+    slicer.modules.unetsegmentation.widgetRepresentation().reload()
+    # Slicer's own reload deletes at once, the host's when its event loop is back.
+    table.delete()
+    former.cleanup()
+    panel.open()
+    assert spin(lambda: panel.ui.applyButton.enabled)
+
+
 def test_cleanup_ends_the_worker(panel):
     panel.addVolume()
     assert spin(lambda: panel.jobs.worker.ready)

@@ -260,6 +260,7 @@ def test_leaving_the_panel_does_not_stop_the_run(panel):
     slicer.util.selectModule("UNetSegmentation")
     assert panel.parameters.outputSegmentation is not None
     assert panel.ui.resultSection.visible
+    assert "Found Body, Core" in panel.says
 
 
 def test_the_window_stays_alive_during_a_run_on_a_large_volume(panel):

@@ -69,15 +69,18 @@ class Panel(VTKObservationMixin):
 
     def setParameters(self, parameters: Any) -> None:
         """Show another parameter node; None while the scene is closed."""
+        former, self._parameters = self._parameters, parameters
         self.removeObservers()
-        self._parameters = parameters
         self._volumeId = None
-        self._outcome = None
         if parameters is None:
+            self._outcome = None
             self.ui.segmentsTable.setSegmentationNode(None)
             return
         self._isShown3D = parameters.show3D
-        self._isGuessDue = not parameters.preset
+        if former is None or former.parameterNode is not parameters.parameterNode:
+            # Back from another module, a person still wants to read how the run ended.
+            self._outcome = None
+            self._isGuessDue = not parameters.preset
         self.addObserver(parameters.parameterNode, vtkCommand.ModifiedEvent, self._onParametersModified)
         self._followVolume()
         self.refresh()
