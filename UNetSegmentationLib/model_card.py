@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .model_folder import ModelDescription
 
 _SHOWN = (("dice", "Dice"), ("hd95_mm", "HD95 (mm)"), ("assd_mm", "ASSD (mm)"), ("surface_dice", "surface Dice"))
@@ -26,6 +28,7 @@ def card_of(description: ModelDescription) -> str:
         f"{len(training.get('held_back_cases', []))} cases of {training.get('held_back_subjects')} other subjects were "
         "held back. No subject is on both sides.",
         f"- {training.get('steps')} steps in {training.get('minutes')} minutes.",
+        *_replay_of(training),
         "",
         f"## Figures on the {description.figures.get('cases', 0)} cases held back (means)",
         "| label | " + " | ".join(title for _, title in _SHOWN) + " |",
@@ -34,6 +37,7 @@ def card_of(description: ModelDescription) -> str:
     for name, figures in description.figures.get("labels", {}).items():
         values = [f"{figures[key]:.3f}" if key in figures else "" for key, _ in _SHOWN]
         lines.append(f"| {name} | " + " | ".join(values) + " |")
+    lines += _descent_of(description)
     spacing = " x ".join(f"{value:.3g}" for value in description.plan.spacing_mm[::-1])
     lines += [
         "",
@@ -46,3 +50,38 @@ def card_of(description: ModelDescription) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _replay_of(training: dict[str, Any]) -> list[str]:
+    replay = training.get("replay")
+    if not replay:
+        return []
+    return [
+        f"- `replay.safetensors` holds {replay.get('rehearsal', 0) + replay.get('sentinels', 0)} small crops of the "
+        f"training images with their labels, for fine-tuning; their licence is that of the data: "
+        f"{replay.get('licence') or 'not stated'}."
+    ]
+
+
+def _descent_of(description: ModelDescription) -> list[str]:
+    """Return what a fine-tuned model says of its parent and of the gate; nothing for others."""
+    gate = description.figures.get("gate")
+    if not gate:
+        return []
+    lines = [
+        "",
+        "## Descent",
+        f"Continued from `{description.parent}`. The data and licence above are the parent's, the numbers of cases are "
+        "those of the local cases.",
+        "",
+        f"Gate: **{gate['verdict']}**.",
+        *(f"- {reason}." for reason in gate["reasons"]),
+        "",
+        "| mean Dice on | cases | parent | new | worst change |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in (("sentinel", "crops of the parent's training images"), ("local", "local cases held back")):
+        if entry := gate[name]:
+            cells = (f"{entry['old']:.3f}", f"{entry['new']:.3f}", f"{entry['worst_change']:+.3f}")
+            lines.append(f"| {title} | {entry['cases']} | {' | '.join(cells)} |")
+    return lines

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -48,6 +48,8 @@ class TrainingOptions:
         validate_every: Steps between validations; 0 for none but the last.
         checkpoint_every_s: Seconds between checkpoints.
         precision: "float32", "bfloat16" (mixed) or "auto": whichever a short measurement finds faster.
+        has_fixed_statistics: Batch norm keeps the means and variances that it came with, as where few images follow on
+            many.
         seed: Of initialisation, patches and augmentation.
     """
 
@@ -64,6 +66,7 @@ class TrainingOptions:
     validate_every: int = 250
     checkpoint_every_s: float = 60.0
     precision: str = "auto"
+    has_fixed_statistics: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +84,20 @@ class TrainingOptions:
                 raise InputError(f"training: {message}")
 
 
+class Patches(Protocol):
+    """Where the batches of a training come from."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, ...) and class numbers (B, ...) of a step, always the same for the same step."""
+
+    def close(self) -> None:
+        """End whatever runs in the background."""
+
+
+# A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
+ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
+
+
 @dataclass
 class LoopState:
     """All that decides how the loop goes on; the checkpoint holds it whole."""
@@ -93,7 +110,7 @@ class LoopState:
     precision: str = "float32"
 
 
-def train(
+def train(  # noqa: PLR0913  # the two hooks come on top of what every training needs
     network: SegmentationNetwork,
     cases: Sequence[PreparedCase],
     validation_cases: Sequence[PreparedCase],
@@ -103,6 +120,8 @@ def train(
     augmentation: AugmentationConfig,
     folder: Path,
     device: torch.device,
+    patches: Patches | None = None,
+    extra_loss: ExtraLoss | None = None,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
     """Train `network` in place and leave the averaged weights in it.
@@ -119,6 +138,8 @@ def train(
         augmentation: What may be done to a patch.
         folder: Where the checkpoint lies; one that is there is resumed.
         device: Where to compute.
+        patches: Where the batches come from; drawn from `cases` by default.
+        extra_loss: Added to the loss.
         is_cancelled: Asked at every step; the checkpoint is written before the loop ends.
 
     Yields:
@@ -130,11 +151,11 @@ def train(
     """
     if not any(len(case.foreground) for case in cases):
         raise InputError("no training case holds a labelled voxel: check the labels of the data set")
-    network.to(device).train()
+    _set_training(network.to(device), options)
     loss_function = DeepSupervisionLoss(build_loss(options.loss, options.loss_options), alignment=network.alignment)
     state = LoopState(network, _copy_of(network), _optimizer_of(network, options))
     is_resumed = _load_checkpoint(folder / CHECKPOINT_FILE, state)
-    patches = PatchSource(cases, plan, options, augmentation)
+    patches = patches or PatchSource(cases, plan, options, augmentation)
     if not is_resumed:
         state.precision = _choose_precision(state, patches, loss_function, options, device)
     saved_at = began = perf_counter()
@@ -146,19 +167,20 @@ def train(
                 raise CancelledError("cancelled; the checkpoint allows to go on with --resume")
             image, labels = patches.batch(state.step)
             rate = options.learning_rate * left**options.poly_power
-            loss = _take_step(state, image.to(device), labels.to(device), loss_function, rate=rate, options=options)
+            batch = (image.to(device), labels.to(device))
+            loss = _take_step(state, batch, loss_function, extra_loss, rate=rate, options=options)
             state.step += 1
             state.elapsed_s = already_s + perf_counter() - began
             yield {"event": "step", "step": state.step, "elapsed_s": state.elapsed_s, "loss": loss,
                    "learning_rate": rate, "share_left": _share_left(state, options)}  # fmt: skip
             if options.validate_every and state.step % options.validate_every == 0 and _share_left(state, options) > 0:
-                yield _validation_event(state, validation_cases, plan, device, is_cancelled)
+                yield _validation_event(state, validation_cases, plan, options, is_cancelled)
             if perf_counter() - saved_at > options.checkpoint_every_s:
                 _save_checkpoint(folder / CHECKPOINT_FILE, state)
                 saved_at = perf_counter()
         _save_checkpoint(folder / CHECKPOINT_FILE, state)
         if validation_cases:
-            yield _validation_event(state, validation_cases, plan, device, is_cancelled)
+            yield _validation_event(state, validation_cases, plan, options, is_cancelled)
     except CancelledError:
         _save_checkpoint(folder / CHECKPOINT_FILE, state)
         raise
@@ -259,9 +281,9 @@ def _random_below(limit: int, generator: torch.Generator) -> int:
 
 def _take_step(
     state: LoopState,
-    image: Tensor,
-    labels: Tensor,
+    batch: tuple[Tensor, Tensor],
     loss_function: nn.Module,
+    extra_loss: ExtraLoss | None,
     *,
     rate: float,
     options: TrainingOptions,
@@ -271,6 +293,7 @@ def _take_step(
     Raises:
         InputError: The loss is not finite; the step is not taken, as it would make every weight NaN.
     """
+    image, labels = batch
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
@@ -282,6 +305,8 @@ def _take_step(
         loss: Tensor = loss_function(outputs, labels)
         own_loss = state.network.own_loss(outputs, labels)
         loss = loss if own_loss is None else loss + own_loss
+        if extra_loss is not None:
+            loss = loss + extra_loss(state.network, image, outputs, labels)
         if not loss.isfinite():
             raise InputError(
                 f"the loss of step {state.step + 1} is {float(loss.detach())}: check the images, lower learning_rate, "
@@ -306,7 +331,7 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager[No
 
 
 def _choose_precision(
-    state: LoopState, patches: PatchSource, loss_function: nn.Module, options: TrainingOptions, device: torch.device
+    state: LoopState, patches: Patches, loss_function: nn.Module, options: TrainingOptions, device: torch.device
 ) -> str:
     """Return the asked-for precision; for "auto" time forward and backward in both and take the faster."""
     if options.precision != "auto":
@@ -340,11 +365,12 @@ def _validation_event(
     state: LoopState,
     cases: Sequence[PreparedCase],
     plan: Plan,
-    device: torch.device,
+    options: TrainingOptions,
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     """Return the figures of the averaged weights per case and class, on the network's grid."""
     current = {name: value.clone() for name, value in state.network.state_dict().items()}
+    device = next(state.network.parameters()).device
     state.network.load_state_dict(state.average)
     state.network.eval()
     spacing_mm = [step or 1.0 for step in plan.spacing_mm]
@@ -357,19 +383,28 @@ def _validation_event(
                 patch_size=plan.patch_size,
                 dimensions=plan.dimensions,
                 padding=case.padding,
+                conventions=plan.conventions,
                 is_cancelled=is_cancelled,
             )
             found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
             figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
     finally:
         state.network.load_state_dict(current)
-        state.network.train()
+        _set_training(state.network, options)
     return {
         "event": "validation",
         "step": state.step,
         "elapsed_s": state.elapsed_s,
         **describe_validation(figures),
     }
+
+
+def _set_training(network: nn.Module, options: TrainingOptions) -> None:
+    network.train()
+    if options.has_fixed_statistics:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def _copy_of(network: nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import __version__
@@ -17,6 +18,7 @@ from .augmentation import AugmentationConfig
 from .checkpoint import save_weights
 from .dataset import (
     Case,
+    PreparedCase,
     find_cases,
     fingerprint_of,
     label_values,
@@ -39,6 +41,7 @@ from .model_folder import (
     WEIGHTS_FILE,
     Channel,
     ModelDescription,
+    read_description,
     sha256_of,
     write_description,
 )
@@ -47,6 +50,7 @@ from .networks.planned import planned_config
 from .planning import Normalization, Plan, read_plan
 from .prediction import Predictor
 from .presets import PRESETS
+from .replay import REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, write_replay
 from .training import CHECKPOINT_FILE, TrainingOptions, train
 from .training_record import TrainingRecord
 
@@ -77,6 +81,7 @@ class TrainingJob:
         data_licence: Licence of the data, for the card.
         data_source: Where the data come from and whom to credit, for the card.
         is_half: Store the weights in half precision.
+        has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets little.
     """
 
     dataset: Path
@@ -94,6 +99,7 @@ class TrainingJob:
     data_licence: str = ""
     data_source: str = ""
     is_half: bool = True
+    has_replay: bool = True
 
     def __post_init__(self) -> None:
         part, parts = self.fold
@@ -224,6 +230,8 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
         weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
         training={**description.training, **_record_of(job, training_cases, held_back, steps=steps, seconds=seconds)},
     )
+    if job.has_replay:
+        description = add_replay(job.folder, prepared, description)
     write_description(job.folder, description)
     yield {"event": "stage", "message": f"Measuring on {len(held_back)} cases that were held back"}
     description = replace(description, figures=_measure(job, held_back, record))
@@ -232,6 +240,44 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
     for name in (CHECKPOINT_FILE, JOB_FILE):
         (job.folder / name).unlink(missing_ok=True)
     yield {"event": "done", "description": description.to_dict()}
+
+
+def add_replay(folder: Path, cases: Sequence[PreparedCase], description: ModelDescription) -> ModelDescription:
+    """Write crops of prepared training cases into a model folder and return the description that says so."""
+    training = description.training
+    licence, source = training.get("data_licence", ""), training.get("data", "")
+    replay = draw_replay(cases, description.plan.patch_size, licence=licence, source=source)
+    write_replay(folder / REPLAY_FILE, replay)
+    about = {"rehearsal": len(replay.rehearsal), "sentinels": len(replay.sentinels), "licence": licence}
+    return replace(description, training={**training, "replay": about})
+
+
+def pack_replay(folder: Path, dataset: Path) -> ModelDescription:
+    """Add replay crops to a model that was trained without them; cases that were held back are left out.
+
+    Args:
+        folder: Model folder; model.json and the card are written anew.
+        dataset: What the model was trained on.
+
+    Raises:
+        InputError: The folder is no model, or the data set does not hold all the cases that were held back: then it is
+            not the one that the model was trained on.
+    """
+    description = read_description(folder)
+    held_back = set(description.training.get("held_back_cases", ()))
+    cases = find_cases(dataset)
+    if missing := sorted(held_back - {case.id for case in cases}):
+        raise InputError(
+            f"{dataset} has no case {missing[0]}, which '{description.id}' held back: give the data it was trained on"
+        )
+    subjects = {case.subject for case in cases if case.id in held_back}
+    usable = [case for case in cases if case.subject not in subjects]
+    order = np.random.default_rng(0).permutation(len(usable))[: REHEARSAL_CROPS + SENTINEL_CROPS]
+    prepared = [prepare_case(usable[index], description.plan, description.labels) for index in sorted(order)]
+    description = add_replay(folder, prepared, description)
+    write_description(folder, description)
+    write_text(folder / CARD_FILE, card_of(description))
+    return description
 
 
 def is_recorded(event: Mapping[str, Any]) -> bool:

@@ -71,6 +71,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
+    parser.add_argument(
+        "--no-replay",
+        dest="has_replay",
+        action="store_const",
+        const=False,
+        help="keep no crops of the training images with the model; fine-tuning it will then forget more",
+    )
     parser.add_argument("--id", help="model id (the folder's name)")
     parser.add_argument("--title", help="name shown to people")
     parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the card")
@@ -111,7 +118,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     job = _job_of(arguments)
     bar = ProgressBar()
     curve: LiveCurve | None = None
-    with _gentle_interrupt() as interrupt:
+    with gentle_interrupt() as interrupt:
         for event in run_training(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
             kind = event["event"]
             interrupt.is_gentle = kind in ("start", "step", "validation")
@@ -161,7 +168,7 @@ def _job_of(arguments: Namespace) -> TrainingJob:
 
 
 # Options of the command that bear the name of the job's field, and of the field of its options.
-FIELDS = ("preset", "plan", "labels", "fold", "device", "id", "title", "data_licence", "data_source")
+FIELDS = ("preset", "plan", "labels", "fold", "device", "id", "title", "data_licence", "data_source", "has_replay")
 OPTIONS = ("minutes", "seed", "loss", "validate_every")
 
 
@@ -182,7 +189,8 @@ class _Interrupt:
 
 
 @contextmanager
-def _gentle_interrupt() -> Iterator[_Interrupt]:
+def gentle_interrupt() -> Iterator[_Interrupt]:
+    """Take Ctrl-C as the wish to stop at the next step while a training says that it can."""
     interrupt = _Interrupt()
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -1,0 +1,104 @@
+"""`unetseg finetune`: a model and a few local cases in, a model folder out, compared with the old one."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import InputError
+from ..model_folder import ModelDescription
+from .contract import COMMANDS, DONE, Command, add_device_argument
+from .terminal import ProgressBar, figure, write_json, write_table
+from .train import gentle_interrupt
+
+if TYPE_CHECKING:
+    from ..finetuning import FinetuningJob
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="id or folder of the model to continue")
+    parser.add_argument(
+        "dataset", metavar="DATASET", nargs="?", help="local cases with the model's label values; 255 is unlabelled"
+    )
+    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
+    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate falls to its end")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (120, and 40 a case)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of patches and augmentation (0)")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
+    parser.add_argument("--no-replay", action="store_true", help="do not rehearse the crops that travel with the model")
+    parser.add_argument("--id", help="model id (the folder's name)")
+    parser.add_argument("--title", help="name shown to people")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the course")
+    add_device_argument(parser)
+    parser.set_defaults(device=None)
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    from ..finetuning import run_finetuning
+
+    job = _job_of(arguments)
+    bar = ProgressBar()
+    with gentle_interrupt() as interrupt:
+        for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
+            interrupt.is_gentle = event["event"] in ("start", "step")
+            if event["event"] == "step":
+                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
+                continue
+            bar.clear()
+            if event["event"] == "done":
+                _write_end(out, job, ModelDescription.from_dict(event["description"]), as_json=arguments.json)
+            elif event["event"] == "stage" and not arguments.json:
+                out.write(event["message"] + "\n")
+                out.flush()
+    return DONE
+
+
+def _job_of(arguments: Namespace) -> FinetuningJob:
+    """Return the job; one that is resumed has the options that it began with, unless they are given again."""
+    from ..finetuning import FinetuningJob, unfinished_job
+
+    fields: dict[str, Any] = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
+    if arguments.dataset is not None:
+        fields["dataset"] = Path(arguments.dataset)
+    if arguments.no_replay:
+        fields["uses_replay"] = False
+    if arguments.resume:
+        return replace(unfinished_job(arguments.output), **fields)
+    if "dataset" not in fields:
+        raise InputError("the model or the data set is missing: give MODEL DATASET before -o")
+    return FinetuningJob(folder=arguments.output, **fields)
+
+
+# Options of the command that bear the name of the job's field.
+FIELDS = ("model", "minutes", "steps", "seed", "device", "id", "title")
+
+
+def _write_end(out: TextIO, job: FinetuningJob, description: ModelDescription, *, as_json: bool) -> None:
+    gate = description.figures["gate"]
+    if as_json:
+        write_json(out, {"folder": str(job.folder), "model": description.to_dict()})
+        return
+    rows = [
+        (title, str(entry["cases"]), figure(entry["old"]), figure(entry["new"]), figure(entry["worst_change"]))
+        for title, name in (("parent's own crops", "sentinel"), ("local, held back", "local"))
+        if (entry := gate[name])
+    ]
+    if rows:
+        write_table(out, ("Dice on", "cases", "parent", "new", "worst change"), rows, right=(1, 2, 3, 4))
+    out.write(f"Gate: {gate['verdict']}\n")
+    for reason in gate["reasons"]:
+        out.write(f"  {reason}\n")
+    out.write(f"Model '{description.id}' lies in {job.folder}; '{description.parent}' is unchanged.\n")
+
+
+COMMANDS.register("finetune", title="continue a model on a few local cases")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Continue a model on a few local cases without forgetting what it knew, and compare the two. The "
+        "new model is kept whatever the comparison says; the old one is not touched. Ctrl-C keeps a checkpoint, from "
+        "which --resume goes on.",
+    )
+)
