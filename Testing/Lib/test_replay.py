@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from UNetSegmentationLib.dataset import PreparedCase
 from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.model_folder import bundled_models_folder, read_description
 from UNetSegmentationLib.replay import (
     MAX_BYTES,
     REHEARSAL_CROPS,
@@ -136,3 +137,16 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         read_replay(tmp_path / REPLAY_FILE)
     with pytest.raises(InputError, match="damaged"):
         read_replay(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(bundled_models_folder().glob(f"*/{REPLAY_FILE}")), ids=lambda path: path.parent.name
+)
+def test_crops_that_ship_show_nothing_that_was_held_back(path):
+    description = read_description(path.parent)
+    replay = read_replay(path)
+    names = {crop.id for crop in (*replay.rehearsal, *replay.sentinels)}
+    assert not names & set(description.training["held_back_cases"])
+    assert replay.licence == description.training["data_licence"]
+    assert replay.rehearsal[0].image.shape[0] == len(description.channels)
+    assert path.stat().st_size < 1.5e6
