@@ -220,3 +220,12 @@ class TestCalls:
 
         assert not hasattr(slicer, "arrayFromVolume")
         assert not [name for name in vars(slicer) if name.startswith(("vtkITK", "vtkTeem"))]
+
+
+def test_a_destroyed_look_alike_answers_no_method(slicer_app):  # noqa: ARG001
+    import slicer
+
+    table = slicer.qMRMLSegmentsTableView()
+    table.delete()
+    with pytest.raises(ValueError, match="destroyed"):
+        table.setSegmentationNode(None)

@@ -62,9 +62,14 @@ def _strict_setattr(instance, name, value):
 
 
 def _with_string_signals(native_getattribute):
-    """Wrap `__getattribute__`: PySide resolves `connect` itself, before it looks at the class."""
+    """Wrap `__getattribute__`: PySide resolves `connect` itself, before it looks at the class.
+
+    Methods that the host wrote in Python would answer for a destroyed object as well.
+    """
 
     def getattribute(instance, name):
+        if not name.startswith("_") and not shiboken6.isValid(instance):
+            raise ValueError(f"Trying to read attribute '{name}' of a destroyed {type(instance).__name__} object")
         if name == "connect":
             return types.MethodType(connect_signal, instance)
         if name == "disconnect":
