@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import qt
 import slicer
 import vtk
 from panel_driver import spheres, spin
@@ -72,14 +73,24 @@ def test_a_network_without_a_model_says_so_and_which_one_to_take(panel):
     assert panel.ui.applyButton.enabled
 
 
-def test_every_network_is_offered_those_with_models_first(panel):
+def test_networks_with_a_model_stand_apart_from_all_others(panel):
     from UNetSegmentationPanel import choices
 
     panel.addVolume()
     combo = panel.ui.networkComboBox
-    offered = [combo.itemData(index) for index in range(combo.count)]
-    assert sorted(offered) == sorted(choices.declaredNetworks())
-    assert offered[0] == "unet"
+    offered = [(combo.itemData(index), combo.itemText(index)) for index in range(combo.count)]
+    assert offered[:2] == [("unet", "U-Net"), (None, "")]
+    assert sorted(name for name, _text in offered if name) == sorted(choices.declaredNetworks())
+    assert all("no model yet" in text for _name, text in offered[2:])
+    line = combo.model().index(1, 0)
+    assert not int(combo.model().flags(line)) & int(qt.Qt.ItemIsEnabled)
+
+
+def test_the_menu_of_networks_is_left_alone_while_nothing_changes(panel):
+    panel.addVolume()
+    panel.ui.networkComboBox.setItemData(0, "still here", qt.Qt.ToolTipRole)
+    panel.widget.panel.refresh()
+    assert panel.ui.networkComboBox.itemData(0, qt.Qt.ToolTipRole) == "still here"
 
 
 def test_the_model_shows_its_figures_and_its_card(panel):

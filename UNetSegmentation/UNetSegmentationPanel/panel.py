@@ -16,6 +16,7 @@ from UNetSegmentationLib.presets import PRESETS
 
 from . import choices, dependencies, samples, scene_exchange, wording
 from .logic import Jobs, Outcome, Progress, SegmentSettings
+from .menus import fill, networkEntries
 
 ICON_SIZE = 16
 VOLUME_EVENTS = (
@@ -134,14 +135,10 @@ class Panel(VTKObservationMixin):
             model=parameters.model,
             networkTitles=self._networkTitles,
         )
-        _fill(self.ui.presetComboBox, list(choices.declaredPresets().items()), found.preset)
-        titles = [
-            (name, title if hasModel else _("{title} (no model yet)").format(title=title))
-            for name, title, hasModel in found.networks
-        ]
-        _fill(self.ui.networkComboBox, titles, found.network)
+        fill(self.ui.presetComboBox, list(choices.declaredPresets().items()), found.preset)
+        fill(self.ui.networkComboBox, networkEntries(found), found.network)
         models = [(entry.description.id, entry.description.title) for entry in found.models]
-        _fill(
+        fill(
             self.ui.modelComboBox,
             models or [("", _("None installed"))],
             found.model.description.id if found.model else "",
@@ -161,7 +158,7 @@ class Panel(VTKObservationMixin):
         if chosen not in entries:
             # The choice may come from another machine's scene, or from before the worker is ready.
             entries[chosen] = chosen
-        _fill(self.ui.deviceComboBox, list(entries.items()), chosen)
+        fill(self.ui.deviceComboBox, list(entries.items()), chosen)
 
     def _refreshSegment(self) -> None:
         isRunning, reason = self.jobs.isRunning, self._whyNot()
@@ -405,18 +402,6 @@ class Panel(VTKObservationMixin):
         if segmentation is not None:
             self._parameters.outputSegmentation = segmentation
         self.refresh()
-
-
-def _fill(combo: Any, entries: list[tuple[str, str]], current: str) -> None:
-    """Offer (name, title) entries, leaving the menu alone where nothing changed: it may be open."""
-    blocked = combo.blockSignals(True)
-    present = [(combo.itemData(index), combo.itemText(index)) for index in range(combo.count)]
-    if present != entries:
-        combo.clear()
-        for name, title in entries:
-            combo.addItem(title, name)
-    combo.setCurrentIndex(next((index for index, (name, _title) in enumerate(entries) if name == current), -1))
-    combo.blockSignals(blocked)
 
 
 def _idOf(node: Any) -> str | None:

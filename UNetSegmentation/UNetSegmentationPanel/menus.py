@@ -1,0 +1,36 @@
+"""Menus of names and titles."""
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from .choices import Choices
+
+# What a menu gives as data and text of a line between its entries.
+SEPARATOR = (None, "")
+
+
+def networkEntries(found: Choices) -> list[tuple[str | None, str]]:
+    """Return the networks that can be used, then, set apart, those that wait for a model."""
+    usable = [(name, title) for name, title, hasModel in found.networks if hasModel]
+    waiting = [
+        (name, _("{title} (no model yet)").format(title=title))
+        for name, title, hasModel in found.networks
+        if not hasModel
+    ]
+    return [*usable, SEPARATOR, *waiting] if usable and waiting else [*usable, *waiting]
+
+
+def fill(combo: Any, entries: list[tuple[str | None, str]], current: str) -> None:
+    """Offer (name, title) entries, leaving the menu alone where nothing changed: it may be open."""
+    blocked = combo.blockSignals(True)
+    present = [(combo.itemData(index), combo.itemText(index)) for index in range(combo.count)]
+    if present != entries:
+        combo.clear()
+        for name, title in entries:
+            if (name, title) == SEPARATOR:
+                combo.insertSeparator(combo.count)
+            else:
+                combo.addItem(title, name)
+    combo.setCurrentIndex(next((index for index, (name, _title) in enumerate(entries) if name == current), -1))
+    combo.blockSignals(blocked)
