@@ -9,6 +9,20 @@ import slicer
 import vtk
 from panel_driver import spheres, spin
 
+OWN_CONTROLS = {
+    "inputSelector",
+    "presetComboBox",
+    "networkComboBox",
+    "modelComboBox",
+    "deviceComboBox",
+    "outputSelector",
+    "mirrorCheckBox",
+    "show3DCheckBox",
+    "opacitySlider",
+    "applyButton",
+    "installButton",
+}
+
 
 def test_an_empty_scene_says_what_to_do_first(panel):
     assert "Load an image" in panel.says
@@ -176,3 +190,13 @@ def test_the_worker_offers_its_devices(panel):
     assert spin(lambda: combo.findData("cuda") >= 0)
     panel.choose(combo, "cuda")
     assert panel.parameters.device == "cuda"
+
+
+def test_every_control_says_what_it_is_for_and_can_be_reached_by_keyboard(panel):
+    panel.addVolume()
+    assert [name for name in OWN_CONTROLS if not getattr(panel.ui, name).toolTip] == []
+    buddies = [label.buddy() for name, label in vars(panel.ui).items() if name.endswith("Label")]
+    labelled = {buddy.name for buddy in buddies if buddy is not None}
+    assert labelled == {name for name in OWN_CONTROLS if name.endswith(("Selector", "ComboBox", "Slider"))}
+    for label in (panel.ui.modelLabel, panel.ui.statusLabel):
+        assert int(label.textInteractionFlags) & int(qt.Qt.LinksAccessibleByKeyboard)
