@@ -1,6 +1,7 @@
 """UNetSegmentation: the module, its panel, its logic and its self test, as Slicer looks for them."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from UNetSegmentationPanel.worker_process import WorkerProcess
 
 # As in the form's selector.
 NOT_INPUT = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
+POLL_S = 0.005
 
 
 class UNetSegmentation(ScriptedLoadableModule):
@@ -172,6 +174,8 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
         self.jobs.segment(settings, onProgress=lambda _progress: None, onFinished=outcomes.append)
         while not outcomes:
             slicer.app.processEvents()
+            # The worker needs the processor more than this loop does.
+            time.sleep(POLL_S)
         return outcomes[0]
 
 
