@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from . import __version__
 from .augmentation import AugmentationConfig
@@ -25,7 +22,7 @@ from .dataset import Case, PreparedCase, find_cases, label_values, prepare_case
 from .devices import choose_device
 from .errors import InputError
 from .files import atomic_path, write_text
-from .gate import GateRow, compare_models, judge
+from .gate import GateRow, compare_models, hold_back, judge
 from .labels import Label
 from .model_card import card_of
 from .model_folder import (
@@ -41,7 +38,8 @@ from .networks import SegmentationNetwork
 from .networks.ensemble import Ensemble
 from .planning import Plan
 from .replay import REPLAY_FILE, Replay, read_replay
-from .training import CHECKPOINT_FILE, ExtraLoss, PatchSource, TrainingOptions, train
+from .retention import MixedPatches, loss_of_change
+from .training import CHECKPOINT_FILE, PatchSource, TrainingOptions, train
 from .training_job import RECORD_FILE, augmentation_for, is_recorded
 from .training_record import TrainingRecord
 
@@ -53,8 +51,6 @@ LEARNING_RATE = 1e-3
 # Without replay nothing but a small rate keeps what was learnt before.
 LEARNING_RATE_WITHOUT_REPLAY = 1e-4
 PARENT_PULL = 0.01
-DISTILLATION_WEIGHT = 1.0
-HELD_BACK_ONE_IN = 3
 # Entries of the parent's training record that hold for the new model too.
 INHERITED = ("data", "data_licence")
 # Enough that the draws of two sources do not meet.
@@ -162,7 +158,7 @@ def run_finetuning(
     yield {"event": "stage", "message": _strategy(parent, local, held_back)}
     for event in train(
         network,
-        prepared,
+        [*prepared, *(parent.replay.rehearsal if parent.replay else ())],
         [],
         plan,
         options=options,
@@ -170,7 +166,9 @@ def run_finetuning(
         folder=job.folder,
         device=device,
         patches=_patches(prepared, parent.replay, plan, options, augmentation),
-        extra_loss=_extra_loss(parent, device, pull=job.pull),
+        extra_loss=loss_of_change(
+            parent.trained, device, pull=job.pull, teacher=None if parent.replay else parent.network
+        ),
         is_cancelled=is_cancelled,
     ):
         if event["event"] == "start":
@@ -199,66 +197,6 @@ def unfinished_job(folder: Path) -> FinetuningJob:
     """
     _check_folder(folder, is_resumed=True)
     return FinetuningJob.from_dict(_started(folder)["job"], folder=folder)
-
-
-def hold_back(cases: Sequence[Case], parent: ModelDescription) -> list[Case]:
-    """Return the local cases that are not trained on: of a third of the subjects, none where there are fewer than 3.
-
-    A case keeps its side from one fine-tuning to the next: what an ancestor was trained on is never held back, what was
-    held back stays so; others are chosen by a hash of their subject, so that adding cases moves none.
-    """
-    trained = set(parent.training.get("local_cases", ()))
-    kept = set(parent.training.get("held_back_local_cases", ()))
-    subjects = {case.subject for case in cases}
-    if len(subjects) < HELD_BACK_ONE_IN:
-        return []
-    seen = {case.subject for case in cases if case.id in trained}
-    chosen = {case.subject for case in cases if case.id in kept} - seen
-    for subject in sorted(subjects - seen - chosen, key=_hash_of):
-        if len(chosen) >= len(subjects) // HELD_BACK_ONE_IN:
-            break
-        chosen.add(subject)
-    return [case for case in cases if case.subject in chosen] if chosen != subjects else []
-
-
-def distillation_loss(logits: Tensor, parent_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy to the parent's probabilities, over the voxels where the labels do not contradict it.
-
-    Args:
-        logits: (B, K, ...) of the network.
-        parent_logits: (B, K, ...) of the parent.
-        labels: Class numbers (B, ...), -1 where nobody has labelled.
-    """
-    losses = F.cross_entropy(logits.float(), parent_logits.float().softmax(dim=1), reduction="none")
-    counted = (labels < 0) | (labels == parent_logits.argmax(dim=1))
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
-
-
-def squared_distance(network: nn.Module, start: dict[str, Tensor]) -> Tensor:
-    """Return the sum over all weights of the squared difference to those of the start (L2-SP, arXiv:1802.01483)."""
-    terms = [(value - start[name]).square().sum() for name, value in network.named_parameters() if value.requires_grad]
-    return torch.stack(terms).sum()
-
-
-class MixedPatches:
-    """Batches put together from several sources.
-
-    Args:
-        sources: Each gives its part of every batch.
-    """
-
-    def __init__(self, sources: Sequence[PatchSource]) -> None:
-        self._sources = sources
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, ...) and class numbers (B, ...) of a step."""
-        images, labels = zip(*(source.batch(step) for source in self._sources), strict=True)
-        return torch.cat(images), torch.cat(labels)
-
-    def close(self) -> None:
-        """End the sources."""
-        for source in self._sources:
-            source.close()
 
 
 def _check_folder(folder: Path, *, is_resumed: bool) -> None:
@@ -332,24 +270,6 @@ def _patches(
         other = replace(options, seed=options.seed + _SEED_STEP)
         sources.append(PatchSource(replay.rehearsal, half, other, augmentation))
     return MixedPatches(sources)
-
-
-def _extra_loss(parent: _Parent, device: torch.device, *, pull: float) -> ExtraLoss:
-    start = {name: value.detach().clone().to(device) for name, value in parent.trained.named_parameters()}
-    teacher = None if parent.replay else deepcopy(parent.network).to(device).eval()
-
-    def extra_loss(
-        network: SegmentationNetwork, image: Tensor, outputs: Tensor | list[Tensor], labels: Tensor
-    ) -> Tensor:
-        loss = pull * squared_distance(network, start)
-        if teacher is not None:
-            with torch.no_grad():
-                answer = teacher(image)
-            finest = outputs if isinstance(outputs, Tensor) else outputs[0]
-            loss = loss + DISTILLATION_WEIGHT * distillation_loss(finest, answer, labels)
-        return loss
-
-    return extra_loss
 
 
 def _strategy(parent: _Parent, local: Sequence[Case], held_back: Sequence[Case]) -> str:
@@ -479,7 +399,3 @@ def _is_half(folder: Path) -> bool:
 
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
         return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
-
-
-def _hash_of(subject: str) -> str:
-    return sha256(subject.encode("utf-8")).hexdigest()

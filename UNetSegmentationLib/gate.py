@@ -1,18 +1,20 @@
-"""The gate: a model and its successor on the same cases, and whether the successor may take its place."""
+"""The gate: a model and its successor on cases that neither trains on, and whether the successor may take its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 import torch
 
-from .dataset import PreparedCase
+from .dataset import Case, PreparedCase
 from .geometry import Array
 from .metrics import dice
+from .model_folder import ModelDescription
 from .networks import SegmentationNetwork
 from .planning import Plan
 from .sliding_window import predict_logits
@@ -22,6 +24,7 @@ LARGEST_SENTINEL_DROP = 0.03
 LEAST_LOCAL_GAIN = 0.005
 LARGEST_LOCAL_DROP = 0.05
 LEAST_NOT_WORSE = 0.6
+HELD_BACK_ONE_IN = 3
 VERDICTS = ("better", "worse", "not validated")
 
 
@@ -57,6 +60,26 @@ class GateRow:
     def change(self) -> float:
         """What the successor gains."""
         return self.new_mean - self.old_mean
+
+
+def hold_back(cases: Sequence[Case], parent: ModelDescription) -> list[Case]:
+    """Return the local cases that are not trained on: of a third of the subjects, none where there are fewer than 3.
+
+    A case keeps its side from one fine-tuning to the next: what an ancestor was trained on is never held back, what was
+    held back stays so; others are chosen by a hash of their subject, so that adding cases moves none.
+    """
+    trained = set(parent.training.get("local_cases", ()))
+    kept = set(parent.training.get("held_back_local_cases", ()))
+    subjects = {case.subject for case in cases}
+    if len(subjects) < HELD_BACK_ONE_IN:
+        return []
+    seen = {case.subject for case in cases if case.id in trained}
+    chosen = {case.subject for case in cases if case.id in kept} - seen
+    for subject in sorted(subjects - seen - chosen, key=_hash_of):
+        if len(chosen) >= len(subjects) // HELD_BACK_ONE_IN:
+            break
+        chosen.add(subject)
+    return [case for case in cases if case.subject in chosen] if chosen != subjects else []
 
 
 def compare_models(
@@ -184,3 +207,7 @@ def _dice(found: Array, truth: Array, value: int) -> float:
 def _mean(values: Any) -> float:
     finite = [value for value in values if isfinite(value)]
     return float(np.mean(finite)) if finite else nan
+
+
+def _hash_of(subject: str) -> str:
+    return sha256(subject.encode("utf-8")).hexdigest()

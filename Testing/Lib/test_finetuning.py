@@ -17,16 +17,15 @@ from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.finetuning import (
     LEARNING_RATE_WITHOUT_REPLAY,
     FinetuningJob,
-    distillation_loss,
-    hold_back,
     run_finetuning,
-    squared_distance,
 )
-from UNetSegmentationLib.gate import GateRow, compare_models, judge
+from UNetSegmentationLib.gate import GateRow, compare_models, hold_back, judge
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.model_folder import WEIGHTS_FILE, read_description, sha256_of, write_description
 from UNetSegmentationLib.networks import build_network
+from UNetSegmentationLib.networks.ensemble import Ensemble
 from UNetSegmentationLib.replay import REPLAY_FILE, read_replay
+from UNetSegmentationLib.retention import distillation_loss, squared_distance
 from UNetSegmentationLib.training import TrainingOptions
 from UNetSegmentationLib.training_job import TrainingJob, pack_replay, run_training
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
@@ -314,6 +313,28 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
     write_description(regions, replace(read_description(regions), output="regions"))
     with pytest.raises(InputError, match="regions that may overlap"):
         list(run_finetuning(job_of(regions, tmp_path, dataset=data)))
+
+
+def test_a_case_without_the_organ_teaches_too(parent, tmp_path):
+    data = write_cubes(tmp_path / "local", cases=1)
+    write_labelmap(data / "labels" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), affine_ras=np.eye(4))
+    list(run_finetuning(job_of(parent, tmp_path, dataset=data, steps=1)))
+    with pytest.raises(InputError, match="no training case holds a labelled voxel"):
+        list(run_finetuning(job_of(parent, tmp_path, dataset=data, folder=tmp_path / "b", uses_replay=False)))
+
+
+def test_of_several_members_one_is_continued_and_all_are_the_measure(tmp_path, tiny_model):
+    folder = tiny_model("folds", labels=1)
+    description = read_description(folder)
+    members = [build_network(description.network, description.network_config) for _ in range(2)]
+    save_weights(folder / WEIGHTS_FILE, Ensemble(members))
+    write_description(folder, replace(description, members=2, weights_sha256=sha256_of(folder / WEIGHTS_FILE)))
+    job = job_of(folder, tmp_path, dataset=write_cubes(tmp_path / "d", cases=1), learning_rate=1e-9, pull=0.0)
+    list(run_finetuning(job))
+    network, continued = load_network(job.folder)
+    assert (continued.members, continued.parent) == (1, "folds")
+    for value, start in zip(network.state_dict().values(), members[0].state_dict().values(), strict=True):
+        assert torch.allclose(value, start, atol=1e-6)
 
 
 def run(*words: object) -> int:
