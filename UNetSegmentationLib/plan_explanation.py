@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 from .fingerprint import Fingerprint
 from .planning import (
@@ -28,14 +29,16 @@ _SCALING = {
 }
 
 
-def explain(fingerprint: Fingerprint, plan: Plan, *, network: str = "unet", network_title: str = "") -> tuple[str, ...]:
+def explain(
+    fingerprint: Fingerprint, plan: Plan, *, network: str = "U-Net", shape: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """Return a sentence for every decision in a plan.
 
     Args:
         fingerprint: Of the data set that the plan was made for.
         plan: The plan.
-        network: Registered name of the network that the plan was made for.
-        network_title: Its name shown to people; the registered name by default.
+        network: Name of the network that the plan was made for, as shown to people.
+        shape: Its features_per_stage, strides and kernel_sizes, where it does not take those of the plan.
     """
     return (
         _data(fingerprint),
@@ -44,7 +47,7 @@ def explain(fingerprint: Fingerprint, plan: Plan, *, network: str = "unet", netw
         _patch(fingerprint, plan),
         _coverage(fingerprint, plan),
         _batch(plan),
-        _stages(plan, network_title or network),
+        _stages(plan, network, shape or network_shape_for(plan)),
         *_normalizations(fingerprint, plan),
         _orientation(plan),
         _mirroring(fingerprint, plan),
@@ -100,7 +103,7 @@ def _spacing(fingerprint: Fingerprint, plan: Plan) -> str:
 def _patch(fingerprint: Fingerprint, plan: Plan) -> str:
     size = _size(fingerprint, plan)
     patch, image = _times(plan.patch_size), _times(size)
-    total = _total_stride(plan)
+    total = _total_stride(plan, network_shape_for(plan))
     if all(extent >= whole for extent, whole in zip(plan.patch_size[3 - plan.dimensions :], size, strict=True)):
         return f"Patch: {patch}, the median image ({image}) rounded up to multiples of the strides {_times(total)}."
     return (
@@ -126,16 +129,16 @@ def _batch(plan: Plan) -> str:
     )
 
 
-def _stages(plan: Plan, title: str) -> str:
-    shape = network_shape_for(plan)
-    first = 3 - plan.dimensions
-    bottom = [extent // step for extent, step in zip(plan.patch_size[first:], _total_stride(plan), strict=True)]
-    halvings = ", ".join(f"{step.bit_length() - 1}" for step in _total_stride(plan))
+def _stages(plan: Plan, title: str, shape: Mapping[str, Any]) -> str:
+    first, total = 3 - plan.dimensions, _total_stride(plan, shape)
+    bottom = [extent // step for extent, step in zip(plan.patch_size[first:], total, strict=True)]
+    halvings = ", ".join(f"{step.bit_length() - 1}" for step in total)
     flat = [list(kernel) for kernel in shape["kernel_sizes"] if min(kernel) == 1]
+    size = max(max(kernel) for kernel in shape["kernel_sizes"])
     kernels = (
         f"the first {len(flat)} stage(s) do not look across the coarse axis"
         if flat
-        else "kernels are 3 along each axis"
+        else f"kernels are {size} along each axis"
     )
     return (
         f"Network: {title} with {len(shape['strides'])} stages, features "
@@ -194,9 +197,8 @@ def _size(fingerprint: Fingerprint, plan: Plan) -> list[int]:
     return size_at(fingerprint, grid)[3 - plan.dimensions :]
 
 
-def _total_stride(plan: Plan) -> list[int]:
-    strides = network_shape_for(plan)["strides"]
-    return [prod(stride[axis] for stride in strides) for axis in range(plan.dimensions)]
+def _total_stride(plan: Plan, shape: Mapping[str, Any]) -> list[int]:
+    return [prod(stride[axis] for stride in shape["strides"]) for axis in range(plan.dimensions)]
 
 
 def _median(rows: Sequence[Sequence[int]]) -> list[int]:

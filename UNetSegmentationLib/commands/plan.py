@@ -52,11 +52,15 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _document(arguments: Namespace) -> dict[str, Any]:
+    import torch
+
     from ..dataset import find_cases, fingerprint_of, read_channel_names, read_labels_of
     from ..device_planning import budget_of, plan_for
     from ..devices import choose_device
-    from ..networks import NETWORKS
+    from ..networks import NETWORKS, build_network
+    from ..networks.planned import planned_config
     from ..presets import PRESETS
+    from ..training_job import leave_raw
 
     title = NETWORKS.title(arguments.variant)
     budget = budget_of(choose_device(arguments.device))
@@ -76,12 +80,16 @@ def _document(arguments: Namespace) -> dict[str, Any]:
         num_classes=len(labels) + 1,
         resolution=arguments.resolution,
     )
+    config = planned_config(arguments.variant, plan, channels=fingerprint.channels, num_classes=len(labels) + 1)
+    with torch.device("meta"):
+        plan = leave_raw(plan, build_network(arguments.variant, config).raw_channels)
+    shape = {name: config[name] for name in network_shape_for(plan)}
     return {
         "network": arguments.variant,
         "preset": arguments.preset,
         "plan": plan.to_dict(),
-        "network_shape": network_shape_for(plan),
-        "explanation": explain(fingerprint, plan, network=arguments.variant, network_title=title),
+        "network_shape": shape,
+        "explanation": explain(fingerprint, plan, network=title, shape=shape),
         "budget": {**asdict(budget), "patch_voxels": budget.patch_voxels[plan.dimensions]},
         "fingerprint": fingerprint.to_dict(),
     }

@@ -18,6 +18,7 @@ sys.path.insert(0, str(FOLDER.parents[2]))
 
 from UNetSegmentationLib.device_planning import Budget, plan_for  # noqa: E402
 from UNetSegmentationLib.fingerprint import Fingerprint  # noqa: E402
+from UNetSegmentationLib.networks.planned import planned_config  # noqa: E402
 from UNetSegmentationLib.plan_explanation import explain  # noqa: E402
 from UNetSegmentationLib.planning import network_shape_for  # noqa: E402
 
@@ -80,13 +81,15 @@ def golden(name: str) -> dict[str, Any]:
         num_classes=1 + len(fingerprint.class_shares or {}),
         resolution=resolution,
     )
+    config = planned_config(network, plan, channels=fingerprint.channels, num_classes=2)
+    shape = {name: config[name] for name in network_shape_for(plan)}
     return {
         "preset": preset,
         "network": network,
         "resolution": resolution,
         "plan": plan.to_dict(),
-        "network_shape": network_shape_for(plan),
-        "explanation": list(explain(fingerprint, plan, network=network)),
+        "network_shape": shape,
+        "explanation": list(explain(fingerprint, plan, network=network, shape=shape)),
         "fingerprint": fingerprint.to_dict(),
     }
 
