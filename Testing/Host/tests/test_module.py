@@ -109,6 +109,25 @@ def test_picture_shows_segments_in_every_view(panel, ball, tmp_path):
     assert picture.stat().st_size > 20_000
 
 
+def test_segments_of_a_loaded_scene_show_in_slices(panel, ball, tmp_path):
+    import slicer
+    from slicer_host.event_loop import process_events
+
+    volume = ball()
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    panel._parameterNode.inputVolume = volume
+    panel._parameterNode.threshold = 0.4
+    panel.ui.applyButton.click()
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.util.saveScene(path)
+    slicer.mrmlScene.Clear()
+    process_events(0.1)
+    slicer.util.loadScene(path)
+    process_events(0.1)
+    pixels = _pixels(slicer.app.layoutManager().sliceWidget("Red").viewWidget())
+    assert (abs(pixels[..., 0] - pixels[..., 2]) > 60).sum() > 500
+
+
 def _pixels(widget):
     import qt
 

@@ -62,6 +62,7 @@ class qMRMLLayoutManager(ctkLayoutFactory):
         self._node = self._logic.GetLayoutNode()
         self._observers.observe(self._node, vtk.vtkCommand.ModifiedEvent, self._on_layout_modified)
         self._on_layout_modified()
+        self._observers.observe(scene, slicer.vtkMRMLScene.EndImportEvent, self._on_scene_imported)
 
     # From the layout's XML to widgets
 
@@ -83,6 +84,15 @@ class qMRMLLayoutManager(ctkLayoutFactory):
         self._viewport.layout().addWidget(self._root_widget, 0, 0)
         self._root_widget.show()
         self.layoutChanged.emit(self._node.GetViewArrangement())
+
+    def _on_scene_imported(self, *_event):
+        # Managers made after this observer hear of the import after it.
+        QtCore.QTimer.singleShot(0, self._redraw_segmentations)
+
+    def _redraw_segmentations(self):
+        """Let slice views place the segmentations of a loaded scene: their managers wait for the slice to change."""
+        for widget in self._slice_widgets.values():
+            widget.mrmlSliceNode().Modified()
 
     def _built(self, element):
         if element.GetName() == "view":
