@@ -20,6 +20,7 @@ LAYERS = (
         *(
             "__init__",
             "errors",
+            "configuration",
             "files",
             "registry",
             "labels",
@@ -27,6 +28,7 @@ LAYERS = (
             "nifti_header",
             "volume_io",
             "presets",
+            "modalities",
             "planning",
             "metrics",
         ),

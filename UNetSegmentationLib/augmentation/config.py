@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from ..configuration import Configuration
 from ..errors import InputError
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentationConfig:
+class AugmentationConfig(Configuration):
     """Probabilities (0 to 1, each per patch) and ranges of every step.
 
     Attributes:
@@ -127,16 +128,3 @@ class AugmentationConfig:
         """Return a configuration that changes nothing, except for the options given."""
         off = {field.name: 0.0 for field in fields(cls) if field.name.endswith("_probability")}
         return cls(**{**off, "mirror_axes": (), **changes})
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the configuration of a JSON object; a misspelt option is an error."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"augmentation has no option {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores an equal configuration."""
-        return asdict(self)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..configuration import Configuration
 from ..errors import InputError
 from ..registry import Registry
 
@@ -19,7 +20,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(Configuration):
     """Options that every loss has; losses with options of their own extend it, always with defaults.
 
     A loss scores R outputs: the K classes, or the regions where any are named.
@@ -61,26 +62,6 @@ class LossConfig:
         self.require(
             self.activation in ACTIVATIONS, f"activation is '{self.activation}': choose {' or '.join(ACTIVATIONS)}"
         )
-
-    def require(self, holds: bool, message: str) -> None:
-        """Raise an InputError with `message` unless `holds`."""
-        if not holds:
-            raise InputError(f"{type(self).__name__}: {message}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the configuration of a JSON object; a misspelt option is an error."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(
-                f"{cls.__name__} has no option {', '.join(unknown)}: choose from {', '.join(sorted(known))}"
-            )
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores an equal configuration."""
-        return asdict(self)
 
 
 class SegmentationLoss(nn.Module, ABC):

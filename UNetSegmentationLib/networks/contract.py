@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from math import prod
-from types import UnionType
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InputError
+from ..configuration import Configuration
 from ..registry import Registry
 
 NORMS = ("instance", "batch", "none")
@@ -21,7 +20,7 @@ ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Configuration):
     """Shape of a network; entries with options of their own extend it, always with defaults.
 
     Attributes:
@@ -89,48 +88,12 @@ class NetworkConfig:
             (0 <= self.dropout < 1, f"dropout is {self.dropout}: give 0 to below 1"),
         )
         for holds, message in requirements:
-            if not holds:
-                raise InputError(f"{type(self).__name__}: {message}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the configuration of a JSON object; a misspelt option is an error."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(
-                f"{cls.__name__} has no option {', '.join(unknown)}: choose from {', '.join(sorted(known))}"
-            )
-        hints = get_type_hints(cls)
-        for name, value in values.items():
-            if not _is_of(hints[name], value):
-                kind = {field.name: field.type for field in fields(cls)}[name]
-                raise InputError(f"{cls.__name__}: {name} is {value!r}: give {kind}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores an equal configuration."""
-        return asdict(self)
+            self.require(holds, message)
 
     @property
     def total_stride(self) -> tuple[int, ...]:
         """Ratio of the finest to the coarsest grid along each axis."""
         return tuple(prod(stride[axis] for stride in self.strides) for axis in range(self.dimensions))
-
-
-def _is_of(hint: Any, value: Any) -> bool:
-    """Tell whether a value of JSON is of an annotated type; a whole number is also a float, a list also a tuple."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return any(_is_of(part, value) for part in parts)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return False
-        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        return len(kinds) == len(value) and all(map(_is_of, kinds, value))
-    if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
 
 
 class SegmentationNetwork(nn.Module, ABC):
