@@ -20,6 +20,7 @@ from .errors import CancelledError, InputError
 from .finishing import refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
+from .modalities import doubt_of_values, lowest_value
 from .model_folder import check_image_fits
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
@@ -158,9 +159,11 @@ class Predictor:
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
         names = [channel.name for channel in self.description.channels]
         array, warnings = _without_gaps(volume.array, names, may_be_missing=self.network.accepts_missing_channels)
-        return Volume(array, volume.affine_ras), warnings + self._doubts(volume)
+        doubt = doubt_of_values(self.description.preset, lowest=lowest_value(array))
+        doubts = [doubt] if doubt else []
+        return Volume(array, volume.affine_ras), warnings + doubts + self._doubts_of_spacing(volume)
 
-    def _doubts(self, volume: Volume) -> list[str]:
+    def _doubts_of_spacing(self, volume: Volume) -> list[str]:
         plan = self.description.plan
         if plan.longest_side:
             return []

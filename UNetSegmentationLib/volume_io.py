@@ -53,6 +53,24 @@ def read_volume(path: Path | str, *, is_labelmap: bool = False) -> Volume:
     return _volume_of(image, path, is_labelmap=is_labelmap)
 
 
+def modality_of(path: Path | str) -> str:
+    """Return the DICOM modality code (0008,0060) of a file or a folder with a series; empty where it is no DICOM."""
+    path = Path(path)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    codes = (_modality_of_file(file) for file in files if file.is_file())
+    return next((code for code in codes if code and code not in NOT_IMAGES), "")
+
+
+def _modality_of_file(path: Path | str) -> str:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return ""
+    return str(reader.GetMetaData("0008|0060")).strip() if reader.HasMetaDataKey("0008|0060") else ""
+
+
 def read_channels(paths: Sequence[Path | str]) -> Volume:
     """Read one channel a file and stack them; channels on other grids are resampled linearly onto the first's.
 

@@ -16,11 +16,11 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.modalities import CT_BELOW
 from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
 
 SLAB_BYTES = 4 * 2**20
 SAMPLE_VOXELS = 500_000
-CT_BELOW = -500
 
 PROVENANCE_ATTRIBUTE = "UNetSegmentation.Provenance"
 UNTOUCHED_ATTRIBUTE = "UNetSegmentation.Untouched"

@@ -12,8 +12,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Volume
+from ..modalities import doubt_of_values, lowest_value, why_unsuited
 from ..model_folder import Channel, InstalledModel, ModelDescription, check_image_fits, find_model, list_models
-from ..volume_io import check_labelmap_name, read_channels, stem_of
+from ..presets import PRESETS
+from ..volume_io import check_labelmap_name, modality_of, read_channels, stem_of
 
 MISSING = "-"
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
@@ -78,7 +80,7 @@ def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
 
 
 def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
-    """Return the model of a name; without one, the only installed model that takes the first readable image.
+    """Return the model of a name; without one, the only installed model that suits the first readable image.
 
     Raises:
         InputError: There is none, or several, or no image can be read.
@@ -91,12 +93,60 @@ def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
     if len(models) == 1:
         return models[0]
     image, fitting = _first_fit(models, images)
-    if len(fitting) == 1:
-        return fitting[0]
-    ids = ", ".join(model.description.id for model in fitting or models)
-    if fitting:
-        raise InputError(f"{len(fitting)} models take {image}: name one of them with --model: {ids}")
+    suited = [model for model, reason in fitting if not reason] or [model for model, _ in fitting][:1]
+    if len(suited) == 1:  # one that is for another modality is refused image by image, see check_modality
+        return suited[0]
+    ids = ", ".join(model.description.id for model in suited or models)
+    if suited:
+        raise InputError(f"{len(suited)} models take {image}: name one of them with --model: {ids}")
     raise InputError(f"no installed model takes {image} (there are {ids}): name a model folder with --model")
+
+
+def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, is_chosen: bool) -> str:
+    """Return a warning where a model is for another modality than an image, which the values alone do not tell.
+
+    Args:
+        image: The image's files.
+        volume: Its voxels.
+        model: What is to take it.
+        is_chosen: The user named the model.
+
+    Raises:
+        InputError: The user did not, and the image is of another modality.
+    """
+    reason = _why_unsuited(image, volume, model)
+    if not reason:
+        return ""
+    title, own_id = PRESETS[model.description.preset].title, model.description.id
+    if is_chosen:
+        is_told_by_values = doubt_of_values(model.description.preset, lowest=lowest_value(volume.array))
+        return "" if is_told_by_values else f"the image {reason}, but the model is for {title}: do not rely on it"
+    others = [
+        other for other in list_models() if _is_of_shape(other, volume) and not _why_unsuited(image, volume, other)
+    ]
+    ids = ", ".join(other.description.id for other in others)
+    raise InputError(
+        f"{image.files[0]} {reason}, but model '{own_id}' is for {title}: "
+        + (f"choose one that fits with --model: {ids}" if ids else "no installed model fits")
+        + f"; '--model {own_id}' takes this one nevertheless"
+    )
+
+
+def _why_unsuited(image: ImageFiles, volume: Volume, model: InstalledModel) -> str:
+    return why_unsuited(
+        model.description.preset,
+        lowest=lowest_value(volume.array),
+        is_flat=volume.shape[0] == 1,
+        modality=next((code for code in map(modality_of, image.files) if code), ""),
+    )
+
+
+def _is_of_shape(model: InstalledModel, volume: Volume) -> bool:
+    try:
+        check_image_fits(model.description, channels=volume.channels, shape=volume.shape)
+    except InputError:
+        return False
+    return True
 
 
 def choose_outputs(images: Sequence[ImageFiles], output: str) -> list[Path]:
@@ -141,13 +191,18 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")
 
 
-def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple[str, list[InstalledModel]]:
-    """Return the first image that can be read and the models that take it."""
+def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple[str, list[tuple[InstalledModel, str]]]:
+    """Return the first image that can be read and the models that take it, each with why it does not suit it."""
     reason = InputError("no image is given")
     for image in images:
         volumes: dict[tuple[Path | None, ...], Volume] = {}
         try:
-            return image, [model for model in models if _takes(model, image, volumes)]
+            fitting = [model for model in models if _takes(model, image, volumes)]
+            files = [_find(image, len(model.description.channels)) for model in fitting]
+            reasons = [
+                _why_unsuited(found, volumes[found.files], model) for found, model in zip(files, fitting, strict=True)
+            ]
+            return image, list(zip(fitting, reasons, strict=True))
         except InputError as error:
             reason = error
     raise reason

@@ -11,12 +11,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Volume, crop_to_box
-from ..model_folder import ModelDescription
+from ..model_folder import InstalledModel, ModelDescription
 from ..postprocess import STEPS
 from ..registry import Registry
 from ..volume_io import write_labelmap, write_volume
 from .contract import COMMANDS, Command, add_device_argument, add_tables
-from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image, read_image
+from .images import ImageFiles, check_is_no_input, check_modality, choose_model, choose_outputs, find_image, read_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     reports = []
     for image, target in zip(images, targets, strict=True):
         try:
-            report = _segment(predictor, image, target, arguments)
+            report = _segment(predictor, image, target, arguments, model=model)
         except Exception as error:
             if len(arguments.images) == 1:
                 raise
@@ -127,15 +127,19 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
     check_is_no_input(Path(arguments.probabilities), images)
 
 
-def _segment(predictor: Predictor, image: ImageFiles, target: Path, arguments: Namespace) -> dict[str, Any]:
+def _segment(
+    predictor: Predictor, image: ImageFiles, target: Path, arguments: Namespace, *, model: InstalledModel
+) -> dict[str, Any]:
     """Segment one image, write the result and return what there is to say of it."""
     volume = read_image(image, predictor.description)
+    doubt = check_modality(image, volume, model, is_chosen=arguments.model is not None)
     bar = ProgressBar()
     try:
         found = _predict(predictor, volume, arguments, bar)
     finally:
         bar.clear()
-    for warning in found.warnings:
+    warnings = (*([doubt] if doubt else []), *found.warnings)
+    for warning in warnings:
         warn(f"{image.files[0]}: {warning}")
     write_labelmap(target, found.labelmap, affine_ras=volume.affine_ras, labels=found.labels)
     if found.probabilities is not None:
@@ -145,7 +149,7 @@ def _segment(predictor: Predictor, image: ImageFiles, target: Path, arguments: N
         "output": str(target),
         "labels": _sizes(found, volume),
         "duration_s": found.duration_s,
-        "warnings": found.warnings,
+        "warnings": warnings,
         "provenance": {**found.provenance, "roi": arguments.roi},
     }
 
