@@ -74,6 +74,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = self.panel.ui
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
         self.initializeParameterNode()
@@ -99,15 +100,20 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.onReload(self)
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
-        self.logic.jobs.abandon()
         self.setParameterNode(None)
+        self.logic.jobs.abandon(_("Cancelled: the scene was closed."))
 
     def onSceneEndClose(self, _caller: Any, _event: str) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneStartImport(self, _caller: Any, _event: str) -> None:
+        # The scene that comes may bring other choices: a result must not turn up among them.
+        self.setParameterNode(None)
+        self.logic.jobs.abandon(_("Cancelled: another scene was loaded."))
+
     def onSceneEndImport(self, _caller: Any, _event: str) -> None:
-        # The wrapper caches nodes, and read them before they had arrived.
+        # The wrapper caches nodes, and read them before they had arrived; a handler of others may have chosen them anew.
         self.setParameterNode(None)
         if self.parent.isEntered:
             self.initializeParameterNode()

@@ -107,7 +107,7 @@ class PanelDriver:
         return list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
 
     def close(self) -> None:
-        self.jobs.abandon()
+        self.jobs.abandon("The test is over.")
         spin(lambda: not self.leftovers(), 2.0)
         self.jobs.worker.stop()
 

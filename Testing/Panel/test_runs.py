@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 import qt
 import slicer
 import vtk
@@ -233,13 +234,69 @@ def test_a_segmentation_of_the_user_is_never_written_to(panel):
     assert own.GetSegmentation().GetNumberOfSegments() == 1
 
 
-def test_a_volume_that_vanishes_meanwhile_ends_the_run_in_a_sentence(panel):
+@pytest.mark.parametrize("others", [0, 1])
+def test_removing_the_volume_cancels_the_run_and_the_panel_says_so(panel, others):
+    if others:
+        panel.addVolume(name="Other")
+    start(panel, "slow")
+    slicer.mrmlScene.RemoveNode(panel.parameters.inputVolume)
+    assert not panel.jobs.isRunning
+    assert spin(lambda: panel.leftovers() == [])
+    assert "Cancelled: the volume was removed." in panel.says
+    assert ("Load an image" in panel.says) == (panel.parameters.inputVolume is None)
+    assert panel.ui.applyButton.text == "Apply"
+    assert panel.ui.presetComboBox.enabled
+    assert panel.segmentations() == []
+
+
+def test_what_was_cancelled_is_forgotten_with_the_next_volume(panel):
+    start(panel, "slow")
+    slicer.mrmlScene.RemoveNode(panel.parameters.inputVolume)
+    panel.addVolume()
+    assert panel.says == ""
+
+
+def test_removing_another_volume_does_not_end_the_run(panel):
+    start(panel, "plain")
+    slicer.mrmlScene.RemoveNode(panel.addVolume(name="Other"))
+    panel.waitForEnd()
+    assert "Found" in panel.says
+
+
+def test_a_script_is_told_that_its_volume_was_removed(panel, models):
     volume = panel.addVolume()
+    qt.QTimer.singleShot(300, lambda: slicer.mrmlScene.RemoveNode(volume))
+    outcome = panel.widget.logic.segment(volume, models / "slow")
+    assert (outcome.kind, outcome.message) == ("cancelled", "Cancelled: the volume was removed.")
+
+
+def test_loading_a_scene_cancels_the_run_and_mixes_nothing(panel):
+    path = str(panel.folder / "other.mrb")
+    panel.addVolume(name="B")
+    panel.choose(panel.ui.presetComboBox, "ct")
+    assert slicer.util.saveScene(path)
+    slicer.mrmlScene.Clear()
+    start(panel, "slow")
+    slicer.util.loadScene(path)
+    assert not panel.jobs.isRunning
+    assert panel.says == "Cancelled: another scene was loaded."
+    assert panel.parameters.inputVolume.GetName() == "B"
+    assert panel.parameters.outputSegmentation is None
+    assert panel.parameters.preset == "ct"
+    assert panel.segmentations() == []
+    assert panel.ui.applyButton.enabled
+
+
+def test_a_result_is_not_shown_over_another_volume(panel):
+    other = panel.addVolume(name="Other")
+    panel.parameters.inputVolume = panel.addVolume(name="Head")
     panel.chooseModel("plain")
     panel.press()
-    slicer.mrmlScene.RemoveNode(volume)
+    panel.parameters.inputVolume = other
     panel.waitForEnd()
-    assert panel.segmentations() == []
+    assert [node.GetName() for node in panel.segmentations()] == ["Head segmentation"]
+    assert panel.parameters.outputSegmentation is None
+    assert panel.says == ""
 
 
 def test_closing_the_scene_cancels_the_run_and_leaves_nothing(panel):

@@ -11,6 +11,7 @@ from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.model_folder import InstalledModel, list_models
@@ -133,12 +134,16 @@ class SegmentJob:
             self._stopSteps()
             self._cancelled()
 
-    def abandon(self) -> None:
-        """Give up at once: the scene is going away."""
+    def abandon(self, message: str) -> None:
+        """Give up at once, saying why: what the job works on is going away."""
         self._stopSteps()
         if self._requestId is not None:
             self._worker.cancel(self._requestId)
-        self._finish(Outcome(kind="cancelled", message=_("Cancelled: the scene was closed.")))
+        self._finish(Outcome(kind="cancelled", message=message))
+
+    def isBereft(self) -> bool:
+        """Tell whether the volume is gone before its result is in the scene."""
+        return self._segmentationId is None and scene_exchange.nodeById(self.settings.volumeId) is None
 
     def _exported(self, volume: ArrayFile) -> None:
         node = scene_exchange.nodeById(self.settings.volumeId)
@@ -166,7 +171,7 @@ class SegmentJob:
             return
         self._requestId = None
         if not self.isRunning:
-            # The scene went away meanwhile; now that the worker has let go of the files they can be removed.
+            # Abandoned meanwhile; now that the worker has let go of the files they can be removed.
             self._removeFolder()
         elif event == "result":
             self._onResult(message)
@@ -316,7 +321,7 @@ class SegmentJob:
 _removals: set[Steps] = set()
 
 
-class Jobs:
+class Jobs(VTKObservationMixin):
     """The one job that may run, and the worker that all jobs share."""
 
     def __init__(
@@ -325,6 +330,7 @@ class Jobs:
         *,
         listModels: Callable[[], list[InstalledModel]] = list_models,
     ) -> None:
+        super().__init__()
         self.worker = worker or WorkerProcess()
         self.listModels = listModels
         self._job: SegmentJob | None = None
@@ -349,6 +355,8 @@ class Jobs:
         if self.isRunning:
             raise RuntimeError("a job is running: cancel it first")
         self._stopSurfaces()
+        self.removeObservers()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._onNodeRemoved)
         self._job = SegmentJob(settings, worker=self.worker, onProgress=onProgress, onFinished=onFinished)
         self._job.start()
 
@@ -357,11 +365,15 @@ class Jobs:
         if self.isRunning:
             self._job.cancel()
 
-    def abandon(self) -> None:
-        """Give up whatever runs, now: the scene is closing."""
+    def abandon(self, message: str) -> None:
+        """Give up whatever runs, now, with a message that says why."""
         self._stopSurfaces()
         if self.isRunning:
-            self._job.abandon()
+            self._job.abandon(message)
+
+    def _onNodeRemoved(self, _caller: Any, _event: str) -> None:
+        if self.isRunning and self._job.isBereft():
+            self._job.abandon(_("Cancelled: the volume was removed."))
 
     def show3D(self, segmentationNode: Any, isVisible: bool) -> None:
         """Show or hide surfaces, making those that are missing in the background."""
@@ -376,7 +388,8 @@ class Jobs:
 
     def cleanup(self) -> None:
         """Stop everything and end the worker."""
-        self.abandon()
+        self.removeObservers()
+        self.abandon(_("Cancelled: the panel was closed."))
         self.worker.stop()
 
     def _stopSurfaces(self) -> None:

@@ -73,14 +73,15 @@ class Panel(VTKObservationMixin):
         former, self._parameters = self._parameters, parameters
         self.removeObservers()
         self._volumeId = None
-        if parameters is None:
+        if former is not None and (parameters is None or former.parameterNode is not parameters.parameterNode):
+            # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
+            # a person comes back from another module.
             self._outcome = None
+        if parameters is None:
             self.ui.segmentsTable.setSegmentationNode(None)
             return
         self._isShown3D = parameters.show3D
         if former is None or former.parameterNode is not parameters.parameterNode:
-            # Back from another module, a person still wants to read how the run ended.
-            self._outcome = None
             self._isGuessDue = not parameters.preset
         self.addObserver(parameters.parameterNode, vtkCommand.ModifiedEvent, self._onParametersModified)
         self._followVolume()
@@ -181,8 +182,7 @@ class Panel(VTKObservationMixin):
         if isRunning:
             self._say("", self._stage())
         elif reason:
-            isAsked = self._parameters.inputVolume is None
-            self._say("" if isAsked else "SP_MessageBoxInformation", reason)
+            self._sayReason(reason)
         elif self._outcome is not None:
             self._sayOutcome(self._outcome)
         else:
@@ -242,6 +242,15 @@ class Panel(VTKObservationMixin):
             standard = self.ui.statusIcon.style().standardIcon(getattr(qt.QStyle, icon))
             self.ui.statusIcon.setPixmap(standard.pixmap(ICON_SIZE, ICON_SIZE))
 
+    def _sayReason(self, reason: str) -> None:
+        if self._parameters.inputVolume is not None:
+            self._say("SP_MessageBoxInformation", reason)
+        elif self._outcome is not None and self._outcome.kind == "cancelled":
+            # The volume went away while it was segmented.
+            self._say("", f"{html.escape(self._outcome.message)}<br>{reason}")
+        else:
+            self._say("", reason)
+
     def _sayOutcome(self, outcome: Outcome) -> None:
         icons = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
         icon = "SP_MessageBoxWarning" if outcome.warnings else icons[outcome.kind]
@@ -267,7 +276,9 @@ class Panel(VTKObservationMixin):
 
     def _onVolumeChosen(self) -> None:
         volume, output = self._parameters.inputVolume, self._parameters.outputSegmentation
-        self._outcome = None
+        isRemoved = self._volumeId is not None and scene_exchange.nodeById(self._volumeId) is None
+        if self._outcome is not None and not (isRemoved and self._outcome.kind == "cancelled"):
+            self._outcome = None
         self._isGuessDue = True
         self._followVolume()
         if volume is not None and output is not None and not scene_exchange.belongsTo(output, volume):
@@ -398,9 +409,12 @@ class Panel(VTKObservationMixin):
         self.ui.progressBar.value = 0
         if self._parameters is None:
             return
-        segmentation = scene_exchange.nodeById(outcome.segmentationId)
-        if segmentation is not None:
+        segmentation, volume = scene_exchange.nodeById(outcome.segmentationId), self._parameters.inputVolume
+        if segmentation is not None and volume is not None and scene_exchange.belongsTo(segmentation, volume):
             self._parameters.outputSegmentation = segmentation
+        elif segmentation is not None:
+            # Another volume was chosen meanwhile, and none of this is about it.
+            self._outcome = None
         self.refresh()
 
 
