@@ -36,12 +36,15 @@ from .model_folder import (
 )
 from .networks import SegmentationNetwork
 from .networks.ensemble import Ensemble
+from .patches import PatchSource
 from .planning import Plan
 from .replay import REPLAY_FILE, Replay, read_replay
 from .retention import MixedPatches, loss_of_change
-from .training import CHECKPOINT_FILE, PatchSource, TrainingOptions, train
+from .training import train
 from .training_job import RECORD_FILE, augmentation_for, is_recorded
+from .training_options import TrainingOptions
 from .training_record import TrainingRecord
+from .training_state import CHECKPOINT_FILE
 
 JOB_FILE = "finetuning.json"
 # Voxels that nobody has labelled, in the labelmaps of local cases.

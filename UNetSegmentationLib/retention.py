@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .networks import SegmentationNetwork
-from .training import ExtraLoss, Patches
+from .patches import Patches
+from .training import ExtraLoss
 
 DISTILLATION_WEIGHT = 1.0
 

@@ -2,112 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .augmentation import AugmentationConfig, augment_patch, source_size
+from .augmentation import AugmentationConfig
 from .dataset import PreparedCase
 from .errors import CancelledError, InputError
-from .files import atomic_path
 from .losses import DeepSupervisionLoss, build_loss
 from .metrics import evaluate_case
 from .networks import SegmentationNetwork
+from .patches import Patches, PatchSource
 from .planning import Plan
 from .sliding_window import predict_logits
+from .training_options import TrainingOptions
 from .training_record import describe_validation
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
-PRECISIONS = ("auto", "float32", "bfloat16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How long and how to train.
-
-    Attributes:
-        steps: Optimiser steps; with `minutes`, the most that are taken.
-        minutes: Time budget of the loop; None for none. The learning rate follows whichever budget is nearer its end.
-        learning_rate: Of AdamW at the start; it falls to 0 by the power `poly_power` of what is left.
-        weight_decay: Of AdamW.
-        poly_power: Shape of the fall.
-        gradient_clip: Largest norm of the gradient.
-        loss: Registered name.
-        loss_options: Options of the loss, as JSON.
-        foreground_share: Share of the patches that are centred on a labelled voxel.
-        ema_decay: Of the moving average of the weights, which is what is kept.
-        validate_every: Steps between validations; 0 for none but the last.
-        checkpoint_every_s: Seconds between checkpoints.
-        precision: "float32", "bfloat16" (mixed) or "auto": whichever a short measurement finds faster.
-        has_fixed_statistics: Batch norm keeps the means and variances that it came with, as where few images follow on
-            many.
-        seed: Of initialisation, patches and augmentation.
-    """
-
-    steps: int = 1250
-    minutes: float | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    poly_power: float = 0.9
-    gradient_clip: float = 12.0
-    loss: str = "dice_cross_entropy"
-    loss_options: dict[str, Any] = field(default_factory=dict, hash=False)
-    foreground_share: float = 0.5
-    ema_decay: float = 0.99
-    validate_every: int = 250
-    checkpoint_every_s: float = 60.0
-    precision: str = "auto"
-    has_fixed_statistics: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        requirements = (
-            (self.steps >= 1, f"steps is {self.steps}: give at least 1"),
-            (self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}: give a time above 0"),
-            (self.validate_every >= 0, f"validate_every is {self.validate_every}: give 0 or more"),
-            (self.learning_rate > 0, f"learning_rate is {self.learning_rate}: give a rate above 0"),
-            (0 <= self.foreground_share <= 1, f"foreground_share is {self.foreground_share}: give 0 to 1"),
-            (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: give 0 to below 1"),
-            (self.precision in PRECISIONS, f"precision is '{self.precision}': choose {', '.join(PRECISIONS)}"),
-        )
-        for holds, message in requirements:
-            if not holds:
-                raise InputError(f"training: {message}")
-
-
-class Patches(Protocol):
-    """Where the batches of a training come from."""
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, ...) and class numbers (B, ...) of a step, always the same for the same step."""
-
-    def close(self) -> None:
-        """End whatever runs in the background."""
-
+from .training_state import CHECKPOINT_FILE, LoopState, load_state, save_state
 
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
 ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
-
-
-@dataclass
-class LoopState:
-    """All that decides how the loop goes on; the checkpoint holds it whole."""
-
-    network: SegmentationNetwork
-    average: dict[str, Tensor]
-    optimizer: torch.optim.AdamW
-    step: int = 0
-    elapsed_s: float = 0.0
-    precision: str = "float32"
 
 
 def train(  # noqa: PLR0913  # the two hooks come on top of what every training needs
@@ -154,7 +72,7 @@ def train(  # noqa: PLR0913  # the two hooks come on top of what every training 
     _set_training(network.to(device), options)
     loss_function = DeepSupervisionLoss(build_loss(options.loss, options.loss_options), alignment=network.alignment)
     state = LoopState(network, _copy_of(network), _optimizer_of(network, options))
-    is_resumed = _load_checkpoint(folder / CHECKPOINT_FILE, state)
+    is_resumed = load_state(folder / CHECKPOINT_FILE, state)
     patches = patches or PatchSource(cases, plan, options, augmentation)
     if not is_resumed:
         state.precision = _choose_precision(state, patches, loss_function, options, device)
@@ -176,107 +94,19 @@ def train(  # noqa: PLR0913  # the two hooks come on top of what every training 
             if options.validate_every and state.step % options.validate_every == 0 and _share_left(state, options) > 0:
                 yield _validation_event(state, validation_cases, plan, options, is_cancelled)
             if perf_counter() - saved_at > options.checkpoint_every_s:
-                _save_checkpoint(folder / CHECKPOINT_FILE, state)
+                save_state(folder / CHECKPOINT_FILE, state)
                 saved_at = perf_counter()
-        _save_checkpoint(folder / CHECKPOINT_FILE, state)
+        save_state(folder / CHECKPOINT_FILE, state)
         if validation_cases:
             yield _validation_event(state, validation_cases, plan, options, is_cancelled)
     except CancelledError:
-        _save_checkpoint(folder / CHECKPOINT_FILE, state)
+        save_state(folder / CHECKPOINT_FILE, state)
         raise
     finally:
         patches.close()
     network.load_state_dict(state.average)
     network.cpu().eval()
     yield {"event": "end", "step": state.step, "elapsed_s": state.elapsed_s}
-
-
-class PatchSource:
-    """Draws augmented batches; the next one is made in the background while the network learns from the last.
-
-    Args:
-        cases: Prepared cases.
-        plan: Patch and batch size.
-        options: Seed and share of patches on labelled voxels.
-        augmentation: What may be done to a patch.
-    """
-
-    def __init__(
-        self, cases: Sequence[PreparedCase], plan: Plan, options: TrainingOptions, augmentation: AugmentationConfig
-    ) -> None:
-        self._cases = cases
-        self._plan = plan
-        self._options = options
-        self._augmentation = augmentation
-        self._source_size = source_size(plan.patch_size, augmentation)
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches")
-        self._ahead: dict[int, Future[tuple[Tensor, Tensor]]] = {}
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, D, H, W) and class numbers (B, D, H, W) of a step; without D for a 2D plan."""
-        future = self._ahead.pop(step, None) or self._pool.submit(self._draw, step)
-        self._ahead = {step + 1: self._pool.submit(self._draw, step + 1)}
-        return future.result()
-
-    def close(self) -> None:
-        """End the background thread."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _draw(self, step: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + step)
-        drawn = [self._patch(generator) for _ in range(self._plan.batch_size)]
-        images, labels = torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn])
-        if self._plan.dimensions == 2:
-            images, labels = images[:, :, 0], labels[:, 0]
-        return images, labels.long()
-
-    def _patch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        case = self._cases[_random_below(len(self._cases), generator)]
-        size, shape = self._source_size, case.labels.shape
-        if len(case.foreground) and torch.rand((), generator=generator) < self._options.foreground_share:
-            centre = case.foreground[_random_below(len(case.foreground), generator)].tolist()
-        else:
-            centre = [_random_below(extent, generator) for extent in shape]
-        start = _window_start(centre, shape, self._plan.patch_size)
-        margin = [(outer - inner) // 2 for outer, inner in zip(size, self._plan.patch_size, strict=True)]
-        first = [position - extra for position, extra in zip(start, margin, strict=True)]
-        image = crop_or_pad(case.image, first, size, padding=case.padding)
-        labels = crop_or_pad(case.labels[None], first, size)[0]
-        return augment_patch(
-            image, labels, output_size=self._plan.patch_size, config=self._augmentation, generator=generator
-        )
-
-
-def crop_or_pad(array: Tensor, first: Sequence[int], size: Sequence[int], *, padding: Tensor | None = None) -> Tensor:
-    """Return the window (C, *size) that begins at voxel `first` of (C, D, H, W).
-
-    Outside the array it holds `padding` (C,), 0 by default.
-    """
-    window = array.new_zeros((len(array), *size))
-    if padding is not None:
-        window += padding[:, None, None, None]
-    source, target = [slice(None)], [slice(None)]
-    for position, extent, limit in zip(first, size, array.shape[1:], strict=True):
-        begin, end = max(0, position), min(limit, position + extent)
-        if begin >= end:
-            return window
-        source.append(slice(begin, end))
-        target.append(slice(begin - position, end - position))
-    window[tuple(target)] = array[tuple(source)]
-    return window
-
-
-def _window_start(centre: Sequence[int], shape: Sequence[int], patch: Sequence[int]) -> list[int]:
-    """Return where a patch round `centre` begins: inside the image where it fits, else with the image in its middle."""
-    start = []
-    for position, size, extent in zip(centre, shape, patch, strict=True):
-        low, high = (0, size - extent) if size >= extent else (-((extent - size) // 2),) * 2
-        start.append(min(max(position - extent // 2, low), high))
-    return start
-
-
-def _random_below(limit: int, generator: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=generator))
 
 
 def _take_step(
@@ -413,50 +243,3 @@ def _copy_of(network: nn.Module) -> dict[str, Tensor]:
 
 def _optimizer_of(network: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
     return torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-
-
-def _save_checkpoint(path: Path, state: LoopState) -> None:
-    """Write the loop's state: tensors in safetensors, numbers in its metadata; nothing is pickled."""
-    tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in state.average.items()}
-    for index, entries in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
-    numbers = {"step": state.step, "elapsed_s": state.elapsed_s, "precision": state.precision}
-    with atomic_path(path) as temporary:
-        contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_file(contiguous, temporary, metadata={"loop": json.dumps(numbers)})
-
-
-def _load_checkpoint(path: Path, state: LoopState) -> bool:
-    """Restore the loop's state from a checkpoint, where there is one."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["loop"])
-        tensors = load_file(path)
-        state.network.load_state_dict(_below(tensors, "network."))
-    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"checkpoint {path} is damaged or another network's: remove it to start anew") from error
-    device = next(state.network.parameters()).device
-    state.average = {name: value.to(device) for name, value in _below(tensors, "average.").items()}
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below(tensors, "optimizer.").items():
-        index, key = name.split(".", 1)
-        entries.setdefault(int(index), {})[key] = value
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-    state.step, state.elapsed_s = int(numbers["step"]), float(numbers["elapsed_s"])
-    state.precision = str(numbers["precision"])
-    return True
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def options_as_record(options: TrainingOptions) -> dict[str, Any]:
-    """Return the options as they stand in a model's training record."""
-    return asdict(options)

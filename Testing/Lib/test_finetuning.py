@@ -26,8 +26,8 @@ from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.ensemble import Ensemble
 from UNetSegmentationLib.replay import REPLAY_FILE, read_replay
 from UNetSegmentationLib.retention import distillation_loss, squared_distance
-from UNetSegmentationLib.training import TrainingOptions
 from UNetSegmentationLib.training_job import TrainingJob, pack_replay, run_training
+from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 
 SHAPE = (12, 12, 12)

@@ -10,8 +10,11 @@ from UNetSegmentationLib.augmentation import AugmentationConfig
 from UNetSegmentationLib.dataset import PreparedCase
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.networks import build_network
+from UNetSegmentationLib.patches import PatchSource, crop_or_pad
 from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.training import CHECKPOINT_FILE, PatchSource, TrainingOptions, crop_or_pad, train
+from UNetSegmentationLib.training import train
+from UNetSegmentationLib.training_options import TrainingOptions
+from UNetSegmentationLib.training_state import CHECKPOINT_FILE
 
 PLAN = Plan(
     dimensions=3,
