@@ -113,7 +113,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.jobs.abandon(_("Cancelled: another scene was loaded."))
 
     def onSceneEndImport(self, _caller: Any, _event: str) -> None:
-        # The wrapper caches nodes, and read them before they had arrived; a handler of others may have chosen them anew.
+        # The wrapper caches nodes, and read them before they had arrived.
         self.setParameterNode(None)
         if self.parent.isEntered:
             self.initializeParameterNode()

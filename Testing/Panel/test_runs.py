@@ -224,6 +224,20 @@ def test_an_edited_result_is_kept_and_the_new_one_lies_beside_it(panel):
     assert "was kept" in panel.says
 
 
+@pytest.mark.parametrize("change", [lambda segment: segment.SetColor(0, 1, 0), lambda segment: segment.SetName("Me")])
+def test_a_result_with_a_new_colour_or_name_is_kept(panel, change):
+    panel.addVolume()
+    panel.run()
+    former = panel.parameters.outputSegmentation
+    segment = former.GetSegmentation().GetNthSegment(0)
+    change(segment)
+    expected = (segment.GetName(), segment.GetColor())
+    panel.run()
+    assert panel.parameters.outputSegmentation is not former
+    kept = former.GetSegmentation().GetNthSegment(0)
+    assert (kept.GetName(), kept.GetColor()) == expected
+
+
 def test_a_segmentation_of_the_user_is_never_written_to(panel):
     panel.addVolume()
     own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")

@@ -160,7 +160,8 @@ def importSegmentation(
         for segment in found:
             _addSegment(node, segment, image)
         node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(_provenance(result, volumeNode), ensure_ascii=False))
-        node.SetAttribute(UNTOUCHED_ATTRIBUTE, _fingerprint(node))
+    # Outside the block above: the display node may choose colours at its end.
+    node.SetAttribute(UNTOUCHED_ATTRIBUTE, _fingerprint(node))
     return node.GetID(), isNew
 
 
@@ -271,7 +272,9 @@ def _fingerprint(segmentationNode: Any) -> str:
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
         image = segment.GetRepresentation(BINARY_LABELMAP)
-        parts.append(f"{segmentation.GetNthSegmentID(index)}:{segment.GetName()}:{image.GetMTime() if image else 0}")
+        color = ",".join(f"{part:.4f}" for part in segment.GetColor())
+        changed = image.GetMTime() if image else 0
+        parts.append(f"{segmentation.GetNthSegmentID(index)}:{segment.GetName()}:{color}:{changed}")
     return f"{_SESSION} {' '.join(parts)}"
 
 
