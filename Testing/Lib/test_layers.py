@@ -165,7 +165,7 @@ def test_relative_imports_are_resolved() -> None:
     assert {"UNetSegmentationLib.errors", "UNetSegmentationLib.registry"} <= set(
         _imports(LIBRARY / "presets/contract.py")
     )
-    assert _imported_from_library(LIBRARY / "networks/contract.py") == {"errors", "registry"}
+    assert _imported_from_library(LIBRARY / "networks/contract.py") == {"configuration", "registry"}
     assert "torch" in _packages(LIBRARY / "networks/contract.py")
 
 
