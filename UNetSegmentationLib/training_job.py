@@ -51,8 +51,10 @@ from .planning import Normalization, Plan, read_plan
 from .prediction import Predictor
 from .presets import PRESETS
 from .replay import REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, write_replay
-from .training import CHECKPOINT_FILE, TrainingOptions, train
+from .training import train
+from .training_options import TrainingOptions
 from .training_record import TrainingRecord
+from .training_state import CHECKPOINT_FILE
 
 RECORD_FILE = "training.jsonl"
 JOB_FILE = "job.json"
@@ -81,7 +83,8 @@ class TrainingJob:
         data_licence: Licence of the data, for the card.
         data_source: Where the data come from and whom to credit, for the card.
         is_half: Store the weights in half precision.
-        has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets little.
+        has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
+            whoever gets the model gets them too.
     """
 
     dataset: Path
@@ -99,7 +102,7 @@ class TrainingJob:
     data_licence: str = ""
     data_source: str = ""
     is_half: bool = True
-    has_replay: bool = True
+    has_replay: bool = False
 
     def __post_init__(self) -> None:
         part, parts = self.fold

@@ -24,8 +24,9 @@ from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
 from UNetSegmentationLib.model_folder import MODELS_VARIABLE
 from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.training import CHECKPOINT_FILE, TrainingOptions
 from UNetSegmentationLib.training_job import TrainingJob, run_training
+from UNetSegmentationLib.training_options import TrainingOptions
+from UNetSegmentationLib.training_state import CHECKPOINT_FILE
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 ROOT = Path(__file__).parents[2]
@@ -426,6 +427,16 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(tmp_path
     assert "holds a model" in one_line(capsys.readouterr().err)
     assert run("train", "-o", model, "--resume") == 2
     assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
+
+
+def test_training_images_travel_with_a_model_only_where_that_is_asked_for(tmp_path, capsys):
+    dataset = write_balls(tmp_path / "data", count=3)
+    for name, words in (("plain", ()), ("rehearsed", ("--replay",))):
+        assert run("train", dataset, "-o", tmp_path / name, "--steps", 2, "--fold", "0/2", *words) == 0
+        is_there = (tmp_path / name / "replay.safetensors").exists()
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert is_there == bool(words) == ("30 crops of the training images" in said)
+        assert ("replay" in (tmp_path / name / "CARD.md").read_text()) == is_there
 
 
 def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, capsys):

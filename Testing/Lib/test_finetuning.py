@@ -64,6 +64,7 @@ def parent(tmp_path_factory) -> Path:
         options=TrainingOptions(steps=70, learning_rate=1e-2, ema_decay=0.9, validate_every=0, precision="float32"),
         device="cpu",
         data_licence="CC0",
+        has_replay=True,
     )
     list(run_training(job))
     return job.folder

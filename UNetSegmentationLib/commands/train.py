@@ -72,11 +72,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
     parser.add_argument(
-        "--no-replay",
+        "--replay",
         dest="has_replay",
         action="store_const",
-        const=False,
-        help="keep no crops of the training images with the model; fine-tuning it will then forget more",
+        const=True,
+        help="keep small crops of the training images with the model, so that fine-tuning it forgets less; whoever "
+        "gets the model gets them too",
     )
     parser.add_argument("--id", help="model id (the folder's name)")
     parser.add_argument("--title", help="name shown to people")
@@ -140,8 +141,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 def _job_of(arguments: Namespace) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
-    from ..training import TrainingOptions
     from ..training_job import TrainingJob, unfinished_job
+    from ..training_options import TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.network_options is not None:
@@ -228,6 +229,12 @@ def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> 
         for name, entry in description.figures["labels"].items()
     ]
     write_table(out, ("label", "Dice", "HD95 mm"), rows, right=(1, 2))
+    if replay := description.training.get("replay"):
+        crops = replay["rehearsal"] + replay["sentinels"]
+        out.write(
+            f"replay.safetensors holds {crops} crops of the training images with their labels: whoever gets the model "
+            "gets them too\n"
+        )
 
 
 COMMANDS.register("train", title="train a model on a data set")(
