@@ -77,6 +77,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -124,6 +125,9 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         isWaiting = self._parameterNode is not None and self._parameterNode.inputVolume is None
         if isWaiting and self.parent.isEntered and self.logic.isInput(node):
             self._parameterNode.inputVolume = node
+
+    def onNodeRemoved(self, _caller: Any, _event: str) -> None:
+        self.panel.forgetRemovedResult()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, choosing the volume on display where none is chosen."""

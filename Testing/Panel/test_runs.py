@@ -187,10 +187,10 @@ def test_files_where_slicer_was_started_do_not_stand_in_for_the_workers_modules(
     assert "exit code 0" in messages[0]["message"]
 
 
-def test_an_error_of_the_users_input_is_shown_as_it_came(panel):
+def test_an_error_of_the_users_input_is_shown_as_a_sentence(panel):
     panel.addVolume()
     panel.run("refuse")
-    assert panel.says == "volume is too small: take a larger one"
+    assert panel.says == "Volume is too small: take a larger one."
 
 
 def test_nothing_found_leaves_the_scene_as_it_was(panel):
@@ -204,8 +204,10 @@ def test_an_untouched_result_is_replaced(panel):
     panel.addVolume()
     panel.run()
     first = panel.parameters.outputSegmentation
+    first.GetDisplayNode().SetVisibility(False)
     panel.run()
     assert panel.segmentations() == [first]
+    assert first.GetDisplayNode().GetVisibility()
     assert first.GetSegmentation().GetNumberOfSegments() == 2
 
 
@@ -236,6 +238,35 @@ def test_a_result_with_a_new_colour_or_name_is_kept(panel, change):
     assert panel.parameters.outputSegmentation is not former
     kept = former.GetSegmentation().GetNthSegment(0)
     assert (kept.GetName(), kept.GetColor()) == expected
+
+
+def test_a_kept_result_is_told_apart_from_the_new_one_by_name_and_by_sight(panel):
+    panel.addVolume()
+    panel.run()
+    kept = panel.parameters.outputSegmentation
+    kept.GetSegmentation().GetNthSegment(0).SetName("Mine")
+    panel.run()
+    new = panel.parameters.outputSegmentation
+    assert kept.GetName() == "Head segmentation"
+    assert new.GetName() not in ("", kept.GetName())
+    assert not kept.GetDisplayNode().GetVisibility()
+    assert new.GetDisplayNode().GetVisibility()
+    assert "may hold work of yours" in panel.says
+    panel.run()
+    assert panel.parameters.outputSegmentation is new
+    assert new.GetDisplayNode().GetVisibility()
+
+
+@pytest.mark.parametrize("isChosen", [True, False])
+def test_a_result_that_is_deleted_is_not_spoken_of(panel, isChosen):
+    panel.addVolume()
+    panel.run()
+    result = panel.parameters.outputSegmentation
+    if not isChosen:
+        panel.ui.outputSelector.setCurrentNode(None)
+    assert "Found" in panel.says
+    slicer.mrmlScene.RemoveNode(result)
+    assert panel.says == ""
 
 
 def test_a_segmentation_of_the_user_is_never_written_to(panel):

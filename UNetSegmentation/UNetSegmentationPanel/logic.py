@@ -17,7 +17,7 @@ from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.model_folder import InstalledModel, list_models
 from UNetSegmentationLib.protocol import ArrayFile, SegmentRequest, SegmentResult
 
-from . import scene_exchange, surfaces
+from . import scene_exchange, surfaces, wording
 from .steps import WAIT, Steps, beside
 from .worker_process import WorkerProcess
 
@@ -178,9 +178,8 @@ class SegmentJob:
         elif event == "cancelled":
             self._cancelled()
         else:
-            self._finish(
-                Outcome(kind="failed", message=str(message["message"]), details=str(message.get("details", "")))
-            )
+            sentence = wording.sentence(str(message["message"]))
+            self._finish(Outcome(kind="failed", message=sentence, details=str(message.get("details", ""))))
 
     def _onWorkerProgress(self, fraction: float, stage: str) -> None:
         now = time.monotonic()
@@ -215,6 +214,8 @@ class SegmentJob:
         segmentation = scene_exchange.nodeById(self._segmentationId)
         volume = scene_exchange.nodeById(self.settings.volumeId)
         scene_exchange.showResult(volume, segmentation, isNew=isNew)
+        if isNew:
+            scene_exchange.hide(self.settings.outputId)
         surfaces.show3D(segmentation, self.settings.show3D)
         if not self.settings.show3D:
             self._done()
@@ -234,21 +235,15 @@ class SegmentJob:
         if node is None:
             self._finish(Outcome(kind="cancelled", message=_("The result was removed from the scene.")))
             return
-        names = [segment.label.name for segment in self._result.segments if segment.voxels]
-        missing = [segment.label.name for segment in self._result.segments if not segment.voxels]
-        sentences = [
-            _("Found {names} in {seconds:.0f} s.").format(
-                names=_joined(names), seconds=max(1.0, time.monotonic() - self._started)
-            )
-        ]
-        if missing:
-            sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
-        if self.settings.outputId not in (None, self._segmentationId):
-            sentences.append(_("The chosen segmentation holds work of yours and was kept; this one is new."))
+        message = wording.describeResult(
+            self._result.segments,
+            duration_s=time.monotonic() - self._started,
+            isBesideAnother=self.settings.outputId not in (None, self._segmentationId),
+        )
         self._finish(
             Outcome(
                 kind="done",
-                message=" ".join(sentences),
+                message=message,
                 segmentationId=self._segmentationId,
                 warnings=self._allWarnings(),
             )
@@ -259,7 +254,7 @@ class SegmentJob:
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, InputError):
-            self._finish(Outcome(kind="failed", message=str(error)))
+            self._finish(Outcome(kind="failed", message=wording.sentence(str(error))))
         elif isinstance(error, OSError):
             message = _("The folder for temporary files cannot be used ({error}): make room in it or choose another.")
             self._finish(Outcome(kind="failed", message=message.format(error=error), details=repr(error)))
@@ -402,8 +397,3 @@ def _newFolder() -> Path:
     """Return a new folder for a job's files; Slicer's own folder for such may have been tidied away meanwhile."""
     Path(slicer.app.temporaryPath).mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
-
-
-def _joined(names: list[str]) -> str:
-    shown = names if len(names) <= 6 else [*names[:5], _("{count} more").format(count=len(names) - 5)]
-    return ", ".join(shown)

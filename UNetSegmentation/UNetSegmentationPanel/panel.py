@@ -101,6 +101,13 @@ class Panel(VTKObservationMixin):
         self.jobs.worker.onReady = None
         self.jobs.cleanup()
 
+    def forgetRemovedResult(self) -> None:
+        """Say no more what was found where the result is not in the scene any more."""
+        resultId = self._outcome.segmentationId if self._outcome is not None else None
+        if resultId is not None and scene_exchange.nodeById(resultId) is None:
+            self._outcome = None
+            self.refresh()
+
     def refresh(self) -> None:
         """Bring every widget up to date."""
         if self._parameters is None or self._isUpdating:

@@ -185,6 +185,9 @@ def provenanceOf(segmentationNode: Any) -> dict[str, Any]:
 
 def showResult(volumeNode: Any, segmentationNode: Any, *, isNew: bool) -> None:
     """Show a result over its volume; the first time, slices go to its centre."""
+    if segmentationNode.GetDisplayNode() is not None:
+        # An older result may have been hidden since.
+        segmentationNode.GetDisplayNode().SetVisibility(True)
     layoutManager = slicer.app.layoutManager()
     if layoutManager is None:
         return
@@ -195,6 +198,14 @@ def showResult(volumeNode: Any, segmentationNode: Any, *, isNew: bool) -> None:
     if isNew and bounds[0] <= bounds[1]:
         center = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+
+
+def hide(segmentationId: str | None) -> None:
+    """Stop showing a segmentation, where there is one; it stays in the scene as it is."""
+    node = nodeById(segmentationId)
+    display = node.GetDisplayNode() if node is not None else None
+    if display is not None:
+        display.SetVisibility(False)
 
 
 def _presentVolume(volumeId: str) -> Any:
@@ -234,7 +245,8 @@ def _target(volumeNode: Any, chosen: Any) -> tuple[Any, bool]:
     """Return the segmentation for a result, on the volume's geometry, and whether it is new."""
     isNew = chosen is None or not isUntouchedResult(chosen, volumeNode)
     if isNew:
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volumeNode.GetName()} segmentation")
+        name = slicer.mrmlScene.GetUniqueNameByString(f"{volumeNode.GetName()} segmentation")
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
         node.CreateDefaultDisplayNodes()
     else:
         node = chosen

@@ -1,11 +1,13 @@
-"""What the panel says about models and time."""
+"""What the panel says about models, results and time."""
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.model_folder import InstalledModel
+from UNetSegmentationLib.protocol import SegmentFound
 
 
 def describe(model: InstalledModel | None) -> str:
@@ -46,6 +48,20 @@ def sentence(clause: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
+def describeResult(segments: Sequence[SegmentFound], *, duration_s: float, isBesideAnother: bool) -> str:
+    """Return in sentences what was found and what not, and that a former result was not overwritten."""
+    names = [segment.label.name for segment in segments if segment.voxels]
+    missing = [segment.label.name for segment in segments if not segment.voxels]
+    sentences = [_("Found {names} in {seconds:.0f} s.").format(names=_joined(names), seconds=max(1.0, duration_s))]
+    if missing:
+        sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
+    if isBesideAnother:
+        sentences.append(
+            _("The chosen segmentation may hold work of yours: it was kept and is hidden now; this one is new.")
+        )
+    return " ".join(sentences)
+
+
 def timeLeft(left_s: float | None) -> str:
     """Return a remaining time as people say it; empty where it is not known."""
     if left_s is None:
@@ -55,3 +71,8 @@ def timeLeft(left_s: float | None) -> str:
     if left_s < 90:
         return _("{seconds} s left").format(seconds=round(left_s))
     return _("{minutes} min left").format(minutes=round(left_s / 60))
+
+
+def _joined(names: list[str]) -> str:
+    shown = names if len(names) <= 6 else [*names[:5], _("{count} more").format(count=len(names) - 5)]
+    return ", ".join(shown)
