@@ -27,10 +27,10 @@ from .labels import Label
 from .model_card import card_of
 from .model_folder import (
     CARD_FILE,
-    DESCRIPTION_FILE,
     WEIGHTS_FILE,
     ModelDescription,
     find_model,
+    id_from,
     sha256_of,
     write_description,
 )
@@ -41,7 +41,7 @@ from .planning import Plan
 from .replay import REPLAY_FILE, Replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
-from .training_job import RECORD_FILE, augmentation_for, is_recorded
+from .training_job import RECORD_FILE, augmentation_for, check_folder, is_recorded
 from .training_options import TrainingOptions
 from .training_record import TrainingRecord
 from .training_state import CHECKPOINT_FILE
@@ -141,7 +141,7 @@ def run_finetuning(
         InputError: The model, the cases or the job cannot be used, or the folder holds a model already.
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
     """
-    _check_folder(job.folder, is_resumed=is_resumed)
+    check_folder(job.folder, is_resumed=is_resumed)
     yield {"event": "stage", "message": "Reading the model and the cases"}
     parent = _read_parent(job)
     _ = _named(job, parent.description)  # an impossible id is told before the training
@@ -198,16 +198,8 @@ def unfinished_job(folder: Path) -> FinetuningJob:
     Raises:
         InputError: There is none, or its description cannot be understood.
     """
-    _check_folder(folder, is_resumed=True)
+    check_folder(folder, is_resumed=True)
     return FinetuningJob.from_dict(_started(folder)["job"], folder=folder)
-
-
-def _check_folder(folder: Path, *, is_resumed: bool) -> None:
-    has_checkpoint = (folder / CHECKPOINT_FILE).is_file()
-    if is_resumed and not has_checkpoint:
-        raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")
-    if not is_resumed and (has_checkpoint or (folder / DESCRIPTION_FILE).is_file()):
-        raise InputError(f"{folder} holds a model or an unfinished training: give another folder, or --resume to go on")
 
 
 def _read_parent(job: FinetuningJob) -> _Parent:
@@ -347,7 +339,7 @@ def _describe(
 
 
 def _named(job: FinetuningJob, parent: ModelDescription) -> ModelDescription:
-    name = job.id or job.folder.resolve().name.lower().replace(" ", "-")
+    name = job.id or id_from(job.folder.resolve().name)
     return replace(parent, id=name, title=job.title or f"{parent.title}, fine-tuned")
 
 

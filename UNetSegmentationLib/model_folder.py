@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import combining, normalize
 
 from .errors import InputError
 from .files import write_text
@@ -87,8 +88,7 @@ class ModelDescription:
     output: str = "labels"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.id):
-            raise InputError(f"model id '{self.id}' is not allowed: use lower-case letters, digits, '-' and '_'")
+        check_id(self.id)
         if self.members < 1 or self.output not in OUTPUTS:
             raise InputError(
                 f"model '{self.id}' has {self.members} members and output '{self.output}': "
@@ -145,6 +145,18 @@ def _check_kinds(entries: dict[str, Any]) -> None:
     for figures in entries.get("figures", {}).get("labels", {}).values():
         if not isinstance(figures.get("dice"), int | float | None):
             raise TypeError("a Dice among the figures is no number")
+
+
+def check_id(model_id: str) -> None:
+    """Raise InputError where no model can have this id."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", model_id):
+        raise InputError(f"model id '{model_id}' is not allowed: use lower-case letters, digits, '-' and '_'")
+
+
+def id_from(name: str) -> str:
+    """Return an id that is made from any name, such as a folder's: "Mein Modell é" gives "mein-modell-e"."""
+    plain = "".join(sign for sign in normalize("NFKD", name.casefold()) if not combining(sign))
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_") or "model"
 
 
 @dataclass(frozen=True)

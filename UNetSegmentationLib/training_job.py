@@ -41,6 +41,8 @@ from .model_folder import (
     WEIGHTS_FILE,
     Channel,
     ModelDescription,
+    check_id,
+    id_from,
     read_description,
     sha256_of,
     write_description,
@@ -109,6 +111,8 @@ class TrainingJob:
         if not (parts >= 2 and 0 <= part < parts):
             raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
         # What is misspelt is told before the data set is read.
+        if self.id:
+            check_id(self.id)
         _ = NETWORKS[self.network], PRESETS[self.preset], build_loss(self.options.loss, self.options.loss_options)
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def unfinished_job(folder: Path) -> TrainingJob:
     Raises:
         InputError: There is none, or its description cannot be understood.
     """
-    _check_folder(folder, is_resumed=True)
+    check_folder(folder, is_resumed=True)
     return TrainingJob.from_dict(_started(folder)["job"], folder=folder)
 
 
@@ -179,9 +183,9 @@ def run_training(
             model and resuming was not asked for.
         CancelledError: `is_cancelled` said so.
     """
-    _check_folder(job.folder, is_resumed=is_resumed)
+    check_folder(job.folder, is_resumed=is_resumed)
     with hold_alone(job.folder / RECORD_FILE, task="training"):
-        _check_folder(job.folder, is_resumed=is_resumed)  # another may have ended between the two lines above
+        check_folder(job.folder, is_resumed=is_resumed)  # another may have ended between the two lines above
         yield from _train_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
 
 
@@ -306,12 +310,17 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
     return config
 
 
-def _check_folder(folder: Path, *, is_resumed: bool) -> None:
-    has_checkpoint = (folder / CHECKPOINT_FILE).is_file()
-    if is_resumed and not has_checkpoint:
+def check_folder(folder: Path, *, is_resumed: bool) -> None:
+    """Raise InputError where a model cannot be made in a folder, or not be gone on with."""
+    if (folder / CHECKPOINT_FILE).is_file():
+        if not is_resumed:
+            raise InputError(f"{folder} holds an unfinished training: give another folder, or --resume to go on")
+    elif (folder / DESCRIPTION_FILE).is_file():
+        if is_resumed:
+            raise InputError(f"the training in {folder} is complete: use the model, or give another folder")
+        raise InputError(f"{folder} holds a model: give another folder")
+    elif is_resumed:
         raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")
-    if not is_resumed and (has_checkpoint or (folder / DESCRIPTION_FILE).is_file()):
-        raise InputError(f"{folder} holds a model or an unfinished training: give another folder, or --resume to go on")
 
 
 def _plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:
@@ -370,7 +379,7 @@ def _describe(
     count = network.config.in_channels
     names = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(count)))[:count]
     return ModelDescription(
-        id=job.id or job.folder.resolve().name.lower().replace(" ", "-"),
+        id=job.id or id_from(job.folder.resolve().name),
         title=job.title or f"{PRESETS[job.preset].title}, {job.network}",
         network=job.network,
         network_config=network.config.to_dict(),

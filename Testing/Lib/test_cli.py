@@ -94,6 +94,7 @@ def test_every_command_explains_itself(name, capsys):
         (("segment", "a.nii", "-o", "b.nii", "--roi", "-1,2"), "'-1,2' is no region"),
         (("train", "d", "-o", "m", "--fold", "5"), "'5' is no fold: give K/N"),
         (("train", "-o", "m"), "no data set is given"),
+        (("train", "no such data", "-o", "m", "--id", "Größe"), "model id 'Größe' is not allowed"),
         (("train", "d", "-o", "m", "--steps", "2", "--epochs", "3"), "not allowed with"),
     ],
 )
@@ -426,17 +427,19 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(tmp_path
     assert run(*words) == 2
     assert "holds a model" in one_line(capsys.readouterr().err)
     assert run("train", "-o", model, "--resume") == 2
+    assert "is complete: use the model, or give another folder" in one_line(capsys.readouterr().err)
+    assert run("train", "-o", tmp_path / "nothing", "--resume") == 2
     assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
 
 
 def test_training_images_travel_with_a_model_only_where_that_is_asked_for(tmp_path, capsys):
     dataset = write_balls(tmp_path / "data", count=3)
     for name, words in (("plain", ()), ("rehearsed", ("--replay",))):
-        assert run("train", dataset, "-o", tmp_path / name, "--steps", 2, "--fold", "0/2", *words) == 0
-        is_there = (tmp_path / name / "replay.safetensors").exists()
+        assert run("train", dataset, "-o", tmp_path / f"{name} é", "--steps", 2, "--fold", "0/2", *words) == 0
+        is_there = (tmp_path / f"{name} é" / "replay.safetensors").exists()
         said = capsys.readouterr().out.splitlines()[-1]
         assert is_there == bool(words) == ("30 crops of the training images" in said)
-        assert ("replay" in (tmp_path / name / "CARD.md").read_text()) == is_there
+        assert ("replay" in (tmp_path / f"{name} é" / "CARD.md").read_text()) == is_there
 
 
 def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, capsys):

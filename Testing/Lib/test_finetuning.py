@@ -302,14 +302,14 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
     data = write_cubes(tmp_path / "d", cases=1)
     with pytest.raises(InputError, match="no checkpoint to go on from"):
         list(run_finetuning(job_of(parent, tmp_path, dataset=data), is_resumed=True))
-    with pytest.raises(InputError, match="holds a model or an unfinished training"):
+    with pytest.raises(InputError, match="holds a model: give another folder"):
         list(run_finetuning(job_of(parent, tmp_path, dataset=data, folder=parent)))
     labels = np.full(SHAPE, 7, np.uint8)
     write_labelmap(data / "labels" / "c0.nii.gz", labels, affine_ras=np.eye(4))
     with pytest.raises(InputError, match=r"values \[7\], the model knows \[1\] and 255"):
         list(run_finetuning(job_of(parent, tmp_path, dataset=data)))
-    with pytest.raises(InputError, match="model id 'v1.2' is not allowed"):
-        list(run_finetuning(job_of(parent, tmp_path, dataset=data, folder=tmp_path / "v1.2")))
+    with pytest.raises(InputError, match="model id 'V1' is not allowed"):
+        list(run_finetuning(job_of(parent, tmp_path, dataset=data, id="V1")))
     regions = tiny_model("regions", labels=1)
     write_description(regions, replace(read_description(regions), output="regions"))
     with pytest.raises(InputError, match="regions that may overlap"):

@@ -11,6 +11,7 @@ from UNetSegmentationLib.model_folder import (
     Channel,
     ModelDescription,
     find_model,
+    id_from,
     list_models,
     read_description,
     sha256_of,
@@ -43,6 +44,14 @@ def test_a_description_comes_back_as_it_was(tmp_path):
     write_description(tmp_path, DESCRIPTION)
     assert read_description(tmp_path) == DESCRIPTION
     assert DESCRIPTION.mean_dice == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "model_id"),
+    [("Mein Modell é", "mein-modell-e"), ("v1.2", "v1-2"), ("-_a_b--c", "a_b-c"), ("Größe", "grosse"), ("肺", "model")],
+)
+def test_any_name_makes_an_id_that_is_allowed(name, model_id):
+    assert id_from(name) == model_id == replace(DESCRIPTION, id=model_id).id
 
 
 def test_models_are_found_by_id_by_folder_and_in_the_order_of_folders(tmp_path):
