@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -376,13 +377,34 @@ def test_the_bar_is_for_terminals_only(monkeypatch):
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setattr("UNetSegmentationLib.commands.terminal.REPORT_S", 60)
     for stream, is_shown in ((io.StringIO(), False), (Terminal(), True)):
         monkeypatch.setattr(sys, "stderr", stream)
-        bar = ProgressBar()
-        bar(0.5, "Segmenting")
-        bar.clear()
+        with ProgressBar() as bar:
+            bar(0.5, "Segmenting")
         assert ("50% Segmenting" in stream.getvalue()) == is_shown
         assert stream.getvalue().endswith("\r\x1b[K" if is_shown else "")
+
+
+def test_without_a_terminal_a_line_now_and_then_tells_that_it_goes_on(tmp_path, tiny_model, monkeypatch, capsys):
+    monkeypatch.setattr("UNetSegmentationLib.commands.terminal.REPORT_S", 0.001)
+    image = write_image(tmp_path / "a.nrrd", shape=(1, 60, 60, 60), affine=np.eye(4))
+    tiny_model("tiny", labels=1)
+    dataset = write_balls(tmp_path / "data", count=2)
+    train = ("train", dataset, "--steps", 2, "--fold", "0/2", "-o")
+    for words, said in (
+        (("segment", image, "-o", tmp_path / "o.nrrd", "--model", "tiny", "--json"), "Segmenting"),
+        (("evaluate", "tiny", dataset, "--json"), "case0"),
+        ((*train, tmp_path / "a"), "step "),
+    ):
+        assert run(*words) == 0
+        output = capsys.readouterr()
+        lines = [line for line in output.err.splitlines() if re.fullmatch(r"unetseg: +\d+% .+, \d+ s", line)]
+        assert any(said in line for line in lines), output.err
+        assert "%" not in output.out
+        quiet = (*train, tmp_path / "b") if words[0] == "train" else words
+        assert run(*quiet, "--quiet") == 0
+        assert "%" not in capsys.readouterr().err
 
 
 def write_balls(folder: Path, count: int = 4) -> Path:
@@ -499,7 +521,7 @@ def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
 def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
     dataset, model = write_balls(tmp_path / "data"), tmp_path / "m"
-    words = ("train", dataset, "-o", model, "--minutes", 10, "--fold", "0/2", "--device", "cpu")
+    words = ("train", dataset, "-o", model, "--minutes", 10, "--fold", "0/2", "--device", "cpu", "--quiet")
     with subprocess.Popen(
         [sys.executable, "-m", "UNetSegmentationLib", *(str(word) for word in words)],
         cwd=ROOT,
@@ -521,7 +543,18 @@ def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
 def test_ctrl_c_ends_a_segmentation_without_a_traceback(tmp_path, tiny_model):
     model, image = tiny_model(), write_image(tmp_path / "a.nrrd", shape=(1, 150, 150, 150), affine=np.eye(4))
     with subprocess.Popen(
-        [sys.executable, "-m", "UNetSegmentationLib", "segment", image, "-o", tmp_path / "o.nrrd", "--model", model],
+        [
+            sys.executable,
+            "-m",
+            "UNetSegmentationLib",
+            "segment",
+            image,
+            "-o",
+            tmp_path / "o.nrrd",
+            "--model",
+            model,
+            "--quiet",
+        ],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -60,6 +60,11 @@ def add_tables(parser: ArgumentParser, tables: Mapping[str, Mapping[str, str]]) 
     parser.epilog = "\n".join(parts[1:])
 
 
+def add_quiet_argument(parser: ArgumentParser) -> None:
+    """Add --quiet to a parser."""
+    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress on standard error")
+
+
 def add_device_argument(parser: ArgumentParser) -> None:
     """Add --device to a parser."""
     parser.add_argument(

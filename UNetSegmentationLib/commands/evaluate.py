@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..errors import InputError
 from ..labels import Label
 from ..model_folder import ModelDescription, find_model
-from .contract import COMMANDS, Command, add_device_argument
+from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument
 from .terminal import Failures, ProgressBar, figure, write_json, write_table
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--held-back", action="store_true", help="only the cases that the model's training record names as held back"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    add_quiet_argument(parser)
     add_device_argument(parser)
 
 
@@ -51,15 +52,15 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         cases = _held_back(cases, model.description)
     predictor = Predictor(model.folder, device=arguments.device)
     results: list[CaseFigures] = []
-    failures, bar = Failures(is_debug=arguments.debug), ProgressBar()
-    for number, case in enumerate(cases):
-        bar(number / len(cases), case.id)
-        try:
-            results += evaluate(predictor, [case])
-        except Exception as error:  # noqa: BLE001  # one bad case must not cost the figures of the others
-            bar.clear()
-            failures.note(case.id, error)
-    bar.clear()
+    failures = Failures(is_debug=arguments.debug)
+    with ProgressBar(is_quiet=arguments.quiet) as bar:
+        for number, case in enumerate(cases):
+            bar(number / len(cases), case.id)
+            try:
+                results += evaluate(predictor, [case])
+            except Exception as error:  # noqa: BLE001  # one bad case must not cost the figures of the others
+                bar.clear()
+                failures.note(case.id, error)
     if arguments.json:
         document = _document(results, model.description)
         write_json(out, {"model": model.description.id, **document, "errors": failures.errors})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import InputError
 from ..model_folder import ModelDescription
-from .contract import COMMANDS, DONE, Command, add_device_argument
+from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
 from .terminal import ProgressBar, figure, write_json, write_table
 from .train import gentle_interrupt
 
@@ -31,6 +31,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--id", help="model id (the folder's name)")
     parser.add_argument("--title", help="name shown to people")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the course")
+    add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None)
 
@@ -39,8 +40,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     from ..finetuning import run_finetuning
 
     job = _job_of(arguments)
-    bar = ProgressBar()
-    with gentle_interrupt() as interrupt:
+    with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
             interrupt.is_gentle = event["event"] in ("start", "step")
             if event["event"] == "step":

@@ -15,7 +15,7 @@ from ..model_folder import InstalledModel, ModelDescription
 from ..postprocess import STEPS
 from ..registry import Registry
 from ..volume_io import write_labelmap, write_volume
-from .contract import COMMANDS, Command, add_device_argument, add_tables
+from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument, add_tables
 from .images import ImageFiles, check_is_no_input, check_modality, choose_model, choose_outputs, find_image, read_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
@@ -52,6 +52,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "named",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
+    add_quiet_argument(parser)
     add_device_argument(parser)
     # The second kind is not imported: it would load torch.
     on_probabilities = Registry("probability step", "UNetSegmentationLib.probability_steps").summaries
@@ -133,11 +134,8 @@ def _segment(
     """Segment one image, write the result and return what there is to say of it."""
     volume = read_image(image, predictor.description)
     doubt = check_modality(image, volume, model, is_chosen=arguments.model is not None)
-    bar = ProgressBar()
-    try:
+    with ProgressBar(is_quiet=arguments.quiet) as bar:
         found = _predict(predictor, volume, arguments, bar)
-    finally:
-        bar.clear()
     warnings = (*([doubt] if doubt else []), *found.warnings)
     for warning in warnings:
         warn(f"{image.files[0]}: {warning}")

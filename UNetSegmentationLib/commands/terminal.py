@@ -8,14 +8,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from math import isfinite, isnan
+from threading import Event, Thread
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from ..errors import CancelledError, InputError
 from .contract import DONE, FAULT, INPUT, INTERRUPTED
 
 BAR_WIDTH = 24
 REDRAW_S = 0.1
+REPORT_S = 10.0
 
 
 def warn(text: str) -> None:
@@ -98,15 +100,43 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 class ProgressBar:
-    """A line on the terminal that is drawn over; nothing where standard error is no terminal."""
+    """A line on the terminal that is drawn over; where standard error is no terminal, a new line now and then.
 
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
+    Use it in a `with` statement, whose end takes the line away.
+
+    Args:
+        is_quiet: Show nothing.
+    """
+
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self._is_shown = sys.stderr.isatty() and not is_quiet
         self._began = monotonic()
         self._drawn_at = 0.0
+        self._state = (0.0, "starting")
+        self._is_over = Event()
+        # A thread, since one step may take minutes.
+        self._reporter = None if is_quiet or self._is_shown else Thread(target=self._report, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._reporter is not None:
+            self._reporter.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        if self._reporter is not None:
+            self._reporter.join()
+        self.clear()
+
+    def _report(self) -> None:
+        while not self._is_over.wait(REPORT_S):
+            fraction, stage = self._state
+            sys.stderr.write(f"unetseg: {fraction:4.0%} {stage}, {monotonic() - self._began:.0f} s\n")
+            sys.stderr.flush()
 
     def __call__(self, fraction: float, stage: str) -> None:
         """Show the finished share, 0 to 1, and what is being done."""
+        self._state = (fraction, stage)
         now = monotonic()
         if not self._is_shown or now - self._drawn_at < REDRAW_S:
             return

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..model_folder import ModelDescription
 from ..presets import PRESETS
 from ..registry import Registry
-from .contract import COMMANDS, DONE, Command, add_device_argument, add_tables
+from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument, add_tables
 from .terminal import ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--title", help="name shown to people")
     parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the card")
     parser.add_argument("--data-source", metavar="TEXT", help="where the data come from and whom to credit")
+    add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None)
     add_tables(parser, {"networks of --variant:": NETWORK_LINES, "losses of --loss:": LOSS_LINES})
@@ -117,9 +118,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     from ..training_job import is_recorded, run_training
 
     job = _job_of(arguments)
-    bar = ProgressBar()
     curve: LiveCurve | None = None
-    with gentle_interrupt() as interrupt:
+    with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in run_training(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
             kind = event["event"]
             interrupt.is_gentle = kind in ("start", "step", "validation")
@@ -136,6 +136,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
             elif line := _line_of(event):
                 out.write(line + "\n")
                 out.flush()
+            if kind == "stage":
+                bar(float(curve is not None), event["message"])
     return DONE
 
 
