@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 from . import __version__
 from .commands import COMMANDS
-from .commands.terminal import explain, warn
+from .commands.terminal import explain, warn, write_json
 from .errors import InputError
 
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
@@ -41,19 +41,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:
-        arguments = _parser().parse_args(_with_values_joined(words))
-        status = _run(arguments, out)
+        status = _answer(words, out)
         out.flush()
     except BrokenPipeError:
         # Python flushes once more at its end and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return BROKEN_PIPE
+    return status
+
+
+def _answer(words: Sequence[str], out: TextIO) -> int:
+    """Run a command line; what goes wrong is said in one line, and in the document where one was asked for."""
+    try:
+        return _run(_parser().parse_args(_with_values_joined(words)), out)
+    except BrokenPipeError:
+        raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last place that can say what went wrong
         status, sentence = explain(error)
         if "--debug" in words:
             traceback.print_exc()
         warn(sentence)
-    return status
+        if "--json" in words:  # every command writes its own document last: there is none yet
+            write_json(out, {"errors": [{"name": words[0], "message": sentence}]})
+        return status
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:

@@ -253,20 +253,34 @@ def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> Insta
     raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")
 
 
-def check_image_fits(description: ModelDescription, *, channels: int, shape: tuple[int, int, int]) -> None:
-    """Raise InputError where a model cannot take an image of so many channels and sizes (D, H, W)."""
+def check_image_fits(
+    description: ModelDescription, *, channels: int, shape: tuple[int, int, int], name: str = "the image"
+) -> None:
+    """Raise InputError where a model cannot take an image of so many channels and sizes (D, H, W).
+
+    Args:
+        description: The model.
+        channels: Of the image.
+        shape: Of the image.
+        name: What the message calls the image.
+    """
     names = ", ".join(channel.name for channel in description.channels)
+    if channels > len(description.channels) == 1:
+        raise InputError(
+            f"{name} has {channels} channels or time points, model '{description.id}' takes 1 ({names}): "
+            "export the one that you want as a file of its own"
+        )
     if channels != len(description.channels):
         raise InputError(
-            f"the image has {channels} channel(s), model '{description.id}' needs "
+            f"{name} has {channels} channel(s), model '{description.id}' needs "
             f"{len(description.channels)} ({names}): give one file a channel, in this order"
         )
     is_flat = shape[0] == 1
     if description.plan.dimensions == 3 and is_flat:
-        raise InputError(f"the image is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images")
+        raise InputError(f"{name} is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images")
     if PRESETS[description.preset].dimensions == (2,) and not is_flat:
         raise InputError(
-            f"the image has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
+            f"{name} has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
             "choose a model for 3D volumes"
         )
 

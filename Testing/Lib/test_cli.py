@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from UNetSegmentationLib.commands import COMMANDS
 from UNetSegmentationLib.commands.terminal import ProgressBar, explain
 from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
-from UNetSegmentationLib.model_folder import MODELS_VARIABLE
+from UNetSegmentationLib.model_folder import MODELS_VARIABLE, read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.training_job import TrainingJob, run_training
 from UNetSegmentationLib.training_options import TrainingOptions
@@ -161,7 +162,48 @@ def test_json_is_one_document_and_nothing_else(tmp_path, tiny_model, monkeypatch
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     assert run("segment", image, "-o", tmp_path / "p.nii.gz", "--json") == 1
-    assert out.getvalue() == ""
+    document = json.loads(out.getvalue())
+    assert [document["results"], len(document["errors"])] == [[], 1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("segment", "gone.nrrd", "-o", "o.nrrd", "--json"),
+        ("segment", "bad.nrrd", "-o", "o.nrrd", "--json"),
+        ("segment", "bad.nrrd", "-o", "o.nrrd", "--model", "none", "--json"),
+        ("segment", "--json"),
+        ("evaluate", "tiny", "gone", "--json"),
+        ("finetune", "tiny", "gone", "-o", "m", "--json"),
+    ],
+)
+def test_json_is_one_document_whatever_goes_wrong(tmp_path, tiny_model, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    tiny_model()
+    (tmp_path / "bad.nrrd").write_text("no image")
+    assert run(*words) == 2
+    output = capsys.readouterr()
+    (error,) = json.loads(output.out)["errors"]
+    assert error["message"] in one_line(output.err)
+
+
+def test_figures_have_no_more_decimals_than_anybody_reads(tiny_model, capsys):
+    folder = tiny_model()
+    figures = {"cases": 2, "labels": {name: {"dice": dice} for name, dice in (("a", 0.8933), ("b", 0.8825))}}
+    write_description(folder, replace(read_description(folder), figures=figures))
+    assert run("models", "--json") == 0
+    assert '"mean_dice": 0.8879,' in capsys.readouterr().out
+
+
+def test_an_image_of_the_wrong_shape_is_named(tmp_path, tiny_model, capsys):
+    tiny_model()
+    for name, shape, said in (
+        ("film", (3, 9, 9, 9), "has 3 channels or time points, model 'tiny' takes 1 (sequence 1)"),
+        ("flat", (1, 1, 9, 9), "is 2D, model 'tiny' needs a 3D volume"),
+    ):
+        image = write_image(tmp_path / f"{name}.nii.gz", shape=shape, affine=np.eye(4))
+        assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
+        assert f"{image} {said}" in one_line(capsys.readouterr().err)
 
 
 def test_several_images_go_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tmp_path, tiny_model, capsys):

@@ -274,7 +274,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
 def test_an_image_of_the_wrong_kind_is_the_users_error(worker, tmp_path, tiny_model):
     model = tiny_model()
     worker.send({"id": 1, **request_for(tmp_path, model, random_volume((2, 9, 9, 9)))})
-    assert "2 channel(s), model 'tiny' needs 1" in worker.until(*FINAL)["message"]
+    assert "2 channels or time points, model 'tiny' takes 1" in worker.until(*FINAL)["message"]
     worker.send({"id": 2, **request_for(tmp_path, model, random_volume((1, 1, 9, 9)))})
     assert "the image is 2D" in worker.until(*FINAL)["message"]
 

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..labels import Label
 from ..model_folder import ModelDescription, find_model
 from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument
-from .terminal import Failures, ProgressBar, figure, write_json, write_table
+from .terminal import Failures, ProgressBar, figure, rounded, write_json, write_table
 
 if TYPE_CHECKING:
     from ..dataset import Case
@@ -63,7 +63,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
                 failures.note(case.id, error)
     if arguments.json:
         document = _document(results, model.description)
-        write_json(out, {"model": model.description.id, **document, "errors": failures.errors})
+        write_json(out, {"model": model.description.id, **rounded(document), "errors": failures.errors})
     elif results:
         _write_figures(out, results, model.description)
     return failures.status

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..errors import InputError
 from ..model_folder import MODELS_VARIABLE, WEIGHTS_FILE, InstalledModel, list_models
 from .contract import COMMANDS, DONE, Command
-from .terminal import figure, write_json, write_table
+from .terminal import figure, rounded, write_json, write_table
 
 if TYPE_CHECKING:
     from ..networks.summary import NetworkSummary
@@ -49,8 +49,8 @@ def _entry_of(model: InstalledModel) -> dict[str, Any]:
         "preset": description.preset,
         "channels": [channel.name for channel in description.channels],
         "labels": [label.name for label in description.labels],
-        "mean_dice": description.mean_dice,
-        "figures": description.figures,
+        "mean_dice": rounded(description.mean_dice),
+        "figures": rounded(description.figures),
         "licence": description.licence,
         "size_mb": round(weights.stat().st_size / 1e6, 2) if weights.is_file() else None,
         "folder": str(model.folder),

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Volume, crop_to_box
-from ..model_folder import InstalledModel, ModelDescription
+from ..model_folder import InstalledModel, ModelDescription, check_image_fits
 from ..postprocess import STEPS
 from ..registry import Registry
 from ..volume_io import write_labelmap, write_volume
 from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument, add_tables
 from .images import ImageFiles, check_is_no_input, check_modality, choose_model, choose_outputs, find_image, read_image
-from .terminal import Failures, ProgressBar, warn, write_json
+from .terminal import Failures, ProgressBar, rounded, warn, write_json
 
 if TYPE_CHECKING:
     from ..prediction import Predictor, Segmentation
@@ -72,7 +72,7 @@ def _region(text: str) -> tuple[float, ...]:
 def _run(arguments: Namespace, out: TextIO) -> int:
     model = choose_model(arguments.model, arguments.images)
     failures = Failures(is_debug=arguments.debug)
-    images = _find_images(arguments.images, failures, model.description)
+    images = _find_images(arguments, failures, model.description)
     targets = choose_outputs(images, arguments.output)
     _check_options(arguments, images)
 
@@ -84,7 +84,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         try:
             report = _segment(predictor, image, target, arguments, model=model)
         except Exception as error:
-            if len(arguments.images) == 1:
+            if len(arguments.images) == 1 and not arguments.json:
                 raise
             failures.note(str(image.files[0]), error)
             continue
@@ -96,15 +96,15 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     return failures.status
 
 
-def _find_images(names: list[str], failures: Failures, description: ModelDescription) -> list[ImageFiles]:
+def _find_images(arguments: Namespace, failures: Failures, description: ModelDescription) -> list[ImageFiles]:
     """Return the images that are there; "a_0000" and "a_0001" are one."""
     found: dict[tuple[Path | None, ...], ImageFiles] = {}
-    for name in names:
+    for name in arguments.images:
         try:
             image = find_image(name, description)
             found.setdefault(image.paths, image)
         except InputError as error:
-            if len(names) == 1:
+            if len(arguments.images) == 1 and not arguments.json:
                 raise
             failures.note(name, error)
     return list(found.values())
@@ -133,6 +133,7 @@ def _segment(
 ) -> dict[str, Any]:
     """Segment one image, write the result and return what there is to say of it."""
     volume = read_image(image, predictor.description)
+    check_image_fits(predictor.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
     doubt = check_modality(image, volume, model, is_chosen=arguments.model is not None)
     with ProgressBar(is_quiet=arguments.quiet) as bar:
         found = _predict(predictor, volume, arguments, bar)
@@ -146,7 +147,7 @@ def _segment(
         "images": image.names,
         "output": str(target),
         "labels": _sizes(found, volume),
-        "duration_s": found.duration_s,
+        "duration_s": rounded(found.duration_s),
         "warnings": warnings,
         "provenance": {**found.provenance, "roi": arguments.roi},
     }

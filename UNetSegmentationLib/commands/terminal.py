@@ -18,6 +18,7 @@ from .contract import DONE, FAULT, INPUT, INTERRUPTED
 BAR_WIDTH = 24
 REDRAW_S = 0.1
 REPORT_S = 10.0
+DECIMALS = 4
 
 
 def warn(text: str) -> None:
@@ -28,6 +29,15 @@ def warn(text: str) -> None:
 def write_json(out: TextIO, document: Any) -> None:
     """Write one JSON document; numbers that JSON does not know become null."""
     out.write(json.dumps(_plain(document), indent=2, allow_nan=False) + "\n")
+
+
+def rounded(value: Any) -> Any:
+    """Return figures, in whatever lists and objects they stand, with as many decimals as anybody reads."""
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, dict):
+        return {key: rounded(entry) for key, entry in value.items()}
+    return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:
