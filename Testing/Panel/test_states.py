@@ -1,6 +1,7 @@
 """What the panel says and offers in each of its states."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -71,6 +72,67 @@ def test_a_chosen_modality_is_kept_until_another_volume_is_chosen(panel):
     assert panel.ui.modelComboBox.currentData == "ct-other"
     panel.parameters.inputVolume = panel.addVolume(name="Other")
     assert panel.parameters.preset == "mri"
+
+
+def test_the_modality_is_guessed_again_when_dicom_tells_it_later(panel):
+    volume = panel.addVolume()
+    assert panel.parameters.preset == "mri"
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), "DICOM.Modality", "CT")
+    assert panel.ui.presetComboBox.currentData == "ct"
+
+
+def test_the_modality_of_a_loaded_scene_is_read_when_all_of_it_is_there(panel):
+    volume = panel.addVolume()
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), "DICOM.Modality", "CT")
+    slicer.mrmlScene.RemoveNode(panel.parameters.parameterNode)
+    path = str(panel.folder / "scene.mrb")
+    assert slicer.util.saveScene(path)
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(path)
+    assert panel.ui.presetComboBox.currentData == "ct"
+
+
+def test_a_chosen_modality_stays_when_dicom_says_another_one_later_and_the_panel_asks(panel):
+    volume = panel.addVolume()
+    panel.choose(panel.ui.presetComboBox, "xray")
+    panel.choose(panel.ui.presetComboBox, "ct")
+    volume.SetAttribute("DICOM.Modality", "MR")
+    assert panel.parameters.preset == "ct"
+    assert panel.says == "The volume is MR by its DICOM header, and CT is chosen: check the modality."
+    assert panel.ui.applyButton.enabled
+
+
+@pytest.mark.parametrize(
+    ("array", "preset", "clue"),
+    [
+        (spheres(20) - 1024, "mri", "as CT has, and MRI is chosen"),
+        (spheres(20), "ct", "no values as CT has"),
+        (spheres(20) - 1024, "ct", ""),
+        (spheres(20), "mri", ""),
+        (spheres(20) - 60, "ct", ""),
+        (spheres(20) - 60, "mri", ""),
+    ],
+)
+def test_a_modality_that_the_values_contradict_is_doubted_and_not_refused(panel, array, preset, clue):
+    panel.addVolume(array)
+    panel.choose(panel.ui.presetComboBox, preset)
+    assert clue in panel.says
+    assert bool(panel.says) == bool(clue)
+    assert panel.ui.applyButton.enabled
+    panel.press()
+    panel.waitForEnd()
+    assert "check the modality" not in panel.says
+
+
+def test_a_modality_without_any_model_says_what_to_do(panel, models):
+    for folder in models.glob("ct-*"):
+        shutil.rmtree(folder)
+    panel.widget.enter()
+    panel.addVolume(spheres(20) - 1024)
+    assert panel.says == "No CT model is installed: train or add one."
+    assert not panel.ui.applyButton.enabled
 
 
 def test_a_network_without_a_model_says_so_and_which_one_to_take(panel):

@@ -12,17 +12,12 @@ from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import CARD_FILE, InstalledModel
-from UNetSegmentationLib.presets import PRESETS
 
-from . import choices, dependencies, samples, scene_exchange, wording
+from . import choices, dependencies, modality, samples, scene_exchange, wording
 from .logic import Jobs, Outcome, Progress, SegmentSettings
 from .menus import fill, networkEntries
 
 ICON_SIZE = 16
-VOLUME_EVENTS = (
-    slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
-    slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
-)
 STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
 
@@ -41,7 +36,9 @@ class Panel(VTKObservationMixin):
         self._parameters: Any = None
         self._volumeId: str | None = None
         self._isShown3D = True
-        self._isGuessDue = False
+        # None: to be guessed; otherwise the guess, or "" where the modality was chosen.
+        self._guessed: str | None = None
+        self._watch = modality.Watch(self._onVolumeModified)
         self._models: list[InstalledModel] = []
         self._choices: choices.Choices | None = None
         self._dependencies = dependencies.findState()
@@ -78,11 +75,12 @@ class Panel(VTKObservationMixin):
             # a person comes back from another module.
             self._outcome = None
         if parameters is None:
+            self._watch.follow(None)
             self.ui.segmentsTable.setSegmentationNode(None)
             return
         self._isShown3D = parameters.show3D
         if former is None or former.parameterNode is not parameters.parameterNode:
-            self._isGuessDue = not parameters.preset
+            self._guessed = "" if parameters.preset else None
         self.addObserver(parameters.parameterNode, vtkCommand.ModifiedEvent, self._onParametersModified)
         self._followVolume()
         self.refresh()
@@ -97,6 +95,7 @@ class Panel(VTKObservationMixin):
     def cleanup(self) -> None:
         """Let go of the scene and the worker."""
         self.removeObservers()
+        self._watch.follow(None)
         self._parameters = None
         self.jobs.worker.onReady = None
         self.jobs.cleanup()
@@ -193,7 +192,8 @@ class Panel(VTKObservationMixin):
         elif self._outcome is not None:
             self._sayOutcome(self._outcome)
         else:
-            self._say("", "")
+            doubt = wording.doubt(self._watch.look, self._choices.preset) if self._watch.look is not None else ""
+            self._say("SP_MessageBoxInformation" if doubt else "", doubt)
 
     def _refreshResult(self) -> None:
         segmentation = self._parameters.outputSegmentation
@@ -224,15 +224,8 @@ class Panel(VTKObservationMixin):
             hint = _("Load an image: drag it into the window.")
             link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
             return f"{hint} {link}".strip()
-        presetTitle = PRESETS.title(found.preset)
         if found.model is None:
-            networkTitle = self._networkTitles.get(found.network, found.network)
-            other = next((title for _name, title, hasModel in found.networks if hasModel), "")
-            message = _("There is no {network} model for {preset} yet.").format(
-                network=networkTitle, preset=presetTitle
-            )
-            advice = _("Choose {other} as the network.").format(other=other) if other else _("Choose another modality.")
-            return f"{message} {advice}"
+            return wording.whyNoModel(found)
         return scene_exchange.whyUnusable(volume) or wording.whyUnfit(found.model, volume)
 
     def _stage(self) -> str:
@@ -286,7 +279,7 @@ class Panel(VTKObservationMixin):
         isRemoved = self._volumeId is not None and scene_exchange.nodeById(self._volumeId) is None
         if self._outcome is not None and not (isRemoved and self._outcome.kind == "cancelled"):
             self._outcome = None
-        self._isGuessDue = True
+        self._guessed = None
         self._followVolume()
         if volume is not None and output is not None and not scene_exchange.belongsTo(output, volume):
             self._isUpdating = True
@@ -294,29 +287,22 @@ class Panel(VTKObservationMixin):
             self._isUpdating = False
 
     def _followVolume(self) -> None:
-        """Watch the chosen volume: a node may be chosen before its voxels are there."""
-        former = scene_exchange.nodeById(self._volumeId)
-        volume = self._parameters.inputVolume
-        for event in VOLUME_EVENTS:
-            if former is not None and self.hasObserver(former, event, self._onVolumeModified):
-                self.removeObserver(former, event, self._onVolumeModified)
-            if volume is not None:
-                self.addObserver(volume, event, self._onVolumeModified)
-        self._volumeId = _idOf(volume)
+        self._volumeId = _idOf(self._parameters.inputVolume)
+        self._watch.follow(self._parameters.inputVolume)
         self._guessPreset()
 
-    def _onVolumeModified(self, _caller: Any, _event: str) -> None:
+    def _onVolumeModified(self) -> None:
         if self._parameters is not None and not self.jobs.isRunning:
             self._guessPreset()
             self.refresh()
 
     def _guessPreset(self) -> None:
-        volume = self._parameters.inputVolume
-        if not self._isGuessDue or volume is None or scene_exchange.whyUnusable(volume):
+        """Suggest a modality, anew with all that becomes known of the volume, until a person chooses another one."""
+        if self._watch.look is None or self._guessed not in (None, self._parameters.preset):
             return
-        self._isGuessDue = False
+        self._guessed = self._watch.look.guess()
         self._isUpdating = True
-        self._parameters.preset = scene_exchange.guessPreset(volume, choices.modalitiesByPreset())
+        self._parameters.preset = self._guessed
         self._isUpdating = False
 
     def _onInputChosen(self, node: Any) -> None:

@@ -16,7 +16,6 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.modalities import CT_BELOW
 from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
 
 SLAB_BYTES = 4 * 2**20
@@ -40,7 +39,9 @@ def whyUnusable(volumeNode: Any) -> str:
     Looks at the header alone; voxels are checked by the worker, which fills gaps (NaN) and warns of them.
     """
     image = volumeNode.GetImageData()
-    if image is None or min(image.GetDimensions()) < 1 or image.GetPointData().GetScalars() is None:
+    scalars = image.GetPointData().GetScalars() if image is not None else None
+    # While voxels are exchanged, their number and the dimensions may disagree.
+    if scalars is None or not 0 < scalars.GetNumberOfTuples() == image.GetNumberOfPoints():
         return _("The volume is empty: choose one that has voxels.")
     components = image.GetNumberOfScalarComponents()
     if components != 1 and not (components in (3, 4) and image.GetDimensions()[2] == 1):
@@ -73,36 +74,6 @@ def voxels(volumeNode: Any) -> np.ndarray:
     shape = tuple(reversed(image.GetDimensions()))
     components = image.GetNumberOfScalarComponents()
     return array.reshape(shape if components == 1 else (*shape, components))
-
-
-def modalityOf(volumeNode: Any) -> str:
-    """Return the DICOM modality code of a volume; empty when it did not come from DICOM."""
-    modality = volumeNode.GetAttribute("DICOM.Modality")
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    if not modality and hierarchy is not None:
-        item = hierarchy.GetItemByDataNode(volumeNode)
-        modality = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
-    return modality or ""
-
-
-def guessPreset(volumeNode: Any, presets: dict[str, tuple[str, ...]]) -> str:
-    """Return the name of the preset that a volume most likely needs.
-
-    Args:
-        volumeNode: A volume with voxels.
-        presets: DICOM modality codes by name of the preset.
-    """
-    modality = modalityOf(volumeNode)
-    for name, modalities in presets.items():
-        if modality in modalities:
-            return name
-    array = voxels(volumeNode)
-    if array.shape[0] == 1:
-        return "xray"
-    # The exact minimum of 512³ voxels would take longer than a person should wait for a menu.
-    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    sample = array[::step, ::step, ::step]
-    return "ct" if (np.isfinite(sample) & (sample < CT_BELOW)).any() else "mri"
 
 
 def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]:

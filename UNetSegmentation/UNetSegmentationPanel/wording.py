@@ -6,8 +6,13 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from UNetSegmentationLib.modalities import UNTOLD_MODALITIES, doubt_of_values, why_unsuited
 from UNetSegmentationLib.model_folder import InstalledModel
+from UNetSegmentationLib.presets import PRESETS
 from UNetSegmentationLib.protocol import SegmentFound
+
+from .choices import Choices
+from .modality import Look
 
 
 def describe(model: InstalledModel | None) -> str:
@@ -39,6 +44,29 @@ def whyUnfit(model: InstalledModel, volume: Any) -> str:
         return _("This model needs several volumes ({names}): choose a model for one.").format(names=names)
     if isFlat and description.plan.dimensions == 3:
         return _("The volume is a single slice and this model is three-dimensional: choose another model.")
+    return ""
+
+
+def whyNoModel(found: Choices) -> str:
+    """Return that there is no model for what is chosen, and what to do."""
+    preset = PRESETS.title(found.preset)
+    titles = {name: title for name, title, _hasModel in found.networks}
+    other = next((title for _name, title, hasModel in found.networks if hasModel), "")
+    if not other:
+        return _("No {preset} model is installed: train or add one.").format(preset=preset)
+    return _("There is no {network} model for {preset} yet. Choose {other} as the network.").format(
+        network=titles.get(found.network, found.network), preset=preset, other=other
+    )
+
+
+def doubt(look: Look, presetName: str) -> str:
+    """Return what speaks against the chosen modality, in one sentence; empty when nothing does."""
+    title = PRESETS.title(presetName)
+    reason = why_unsuited(presetName, lowest=look.lowest, is_flat=look.isFlat, modality=look.code)
+    if reason:
+        return _("The volume {reason}, and {chosen} is chosen: check the modality.").format(reason=reason, chosen=title)
+    if look.code in UNTOLD_MODALITIES and doubt_of_values(presetName, lowest=look.lowest):
+        return _("The volume has no values as {chosen} has: check the modality.").format(chosen=title)
     return ""
 
 
