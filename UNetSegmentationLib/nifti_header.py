@@ -1,10 +1,11 @@
-"""What ITK does not tell of a NIfTI-1 file: whether it is whole, and the matrix in its header (nifti1.h)."""
+"""What ITK does not tell of a NIfTI-1 file: whether it is whole, its matrix, and where it is NaN (nifti1.h)."""
 
 from __future__ import annotations
 
 import gzip
 import struct
 import zlib
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -14,35 +15,67 @@ from .errors import InputError
 from .geometry import Array
 
 _SIZE = 348
+_BLOCK = 2**22
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_nifti_header(path: Path) -> bytes:
-    """Return the header of a NIfTI-1 file that is whole; empty where the file is of another kind.
+@dataclass(frozen=True, kw_only=True)
+class NiftiFile:
+    """What a NIfTI-1 file holds beside its voxels.
+
+    Attributes:
+        header: Its 348 bytes; empty where the file is of another kind.
+        gaps: Positions, in the order of the file, of voxels that are NaN or infinite.
+    """
+
+    header: bytes
+    gaps: Array
+
+
+def read_nifti(path: Path) -> NiftiFile:
+    """Return the header of a NIfTI-1 file that is whole, and where its voxels are no numbers.
 
     Raises:
         InputError: The file is cut off; ITK reads and writes such files without a word.
     """
+    gaps: list[Array] = []
     try:
         with path.open("rb") as file:
             is_packed = file.read(2) == _GZIP_MAGIC
         with gzip.open(path) if is_packed else path.open("rb") as file:
             header = file.read(_SIZE)
-            found = len(header)
-            while block := file.read(2**22):
+            start, wanted, kind = _layout(header)
+            found = len(header) + len(file.read(max(0, start - _SIZE)))
+            while block := file.read(_BLOCK):
+                if kind:
+                    values = np.frombuffer(block, dtype=kind, count=len(block) // np.dtype(kind).itemsize)
+                    gaps.append(np.flatnonzero(~np.isfinite(values)) + (found - start) // values.itemsize)
                 found += len(block)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged or cut off ({error}): copy or export it again") from error
-    if not _is_nifti(header):
-        return b""
-    order = _byte_order(header)
-    count, *sizes = struct.unpack(order + "8h", header[40:56])
-    bits = struct.unpack(order + "h", header[72:74])[0]
-    start = struct.unpack(order + "f", header[108:112])[0]
-    wanted = int(np.nan_to_num(start)) + prod(sizes[:count]) * bits // 8
     if found < wanted:
         raise InputError(f"{path} is cut off ({found} of {wanted} bytes): copy or export it again")
-    return header
+    positions = np.concatenate(gaps) if gaps else np.zeros(0, dtype=np.int64)
+    return NiftiFile(header=header if wanted else b"", gaps=positions[positions < _count_of(header)])
+
+
+def _layout(header: bytes) -> tuple[int, int, str]:
+    """Return where the voxels start, how long the file must be and the type of real voxels; 0, 0 and "" elsewhere."""
+    if not _is_nifti(header):
+        return 0, 0, ""
+    order = _byte_order(header)
+    kind, bits = struct.unpack(order + "2h", header[70:74])
+    start = int(np.nan_to_num(struct.unpack(order + "f", header[108:112])[0]))
+    types = {16: "f4", 64: "f8"}
+    return start, start + _count_of(header) * bits // 8, order + types[kind] if kind in types else ""
+
+
+def _count_of(header: bytes) -> int:
+    """Return the number of voxels; 0 where the file is of another kind."""
+    if not _is_nifti(header):
+        return 0
+    count, *sizes = struct.unpack(_byte_order(header) + "8h", header[40:56])
+    return prod(sizes[:count])
 
 
 def nifti_affine(header: bytes) -> Array | None:

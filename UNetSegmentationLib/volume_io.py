@@ -15,7 +15,7 @@ from .errors import InputError
 from .files import atomic_path
 from .geometry import Array, Volume, same_grid
 from .labels import Label
-from .nifti_header import nifti_affine, read_nifti_header
+from .nifti_header import nifti_affine, read_nifti
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -198,16 +198,29 @@ def _read_file(path: Path) -> sitk.Image:
         return _read_series_of(path, reader)
     if 0 in reader.GetSize():
         raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
-    header = read_nifti_header(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else b""
+    nifti = read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
     try:
         image: sitk.Image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{path} is damaged or cut off: its voxels cannot be read; copy or export it again") from error
     except MemoryError as error:
         raise InputError(f"{path} ({reader.GetSize()} voxels) does not fit into memory: crop or resample it") from error
-    if image.GetDimension() >= 3 and (affine := nifti_affine(header)) is not None:
+    if nifti is None:
+        return image
+    if image.GetDimension() >= 3 and (affine := nifti_affine(nifti.header)) is not None:
         _mend_direction(image, affine, path)
-    return image
+    return _with_gaps(image, nifti.gaps) if nifti.gaps.size else image
+
+
+def _with_gaps(image: sitk.Image, gaps: Array) -> sitk.Image:
+    """Return an image with NaN at some voxels, counted as the file stores them: ITK reads NIfTI's NaN as 0."""
+    array = sitk.GetArrayFromImage(image)
+    is_vector = image.GetNumberOfComponentsPerPixel() > 1
+    # The file stores one component after the other, ITK those of a voxel side by side.
+    (np.moveaxis(array, -1, 0) if is_vector else array).flat[gaps] = np.nan
+    restored = sitk.GetImageFromArray(array, isVector=is_vector)
+    restored.CopyInformation(image)
+    return restored
 
 
 def _mend_direction(image: sitk.Image, affine_ras: Array, path: Path) -> None:
@@ -276,6 +289,11 @@ def _read_series(folder: Path) -> sitk.Image:
     series = _series_in(folder)
     if not series:
         raise InputError(f"folder {folder} holds no DICOM images: give an image file, or the folder of one series")
+    kinds = [_modality_of_file(files[0]) for files in series]
+    series = [files for files, kind in zip(series, kinds, strict=True) if kind not in NOT_IMAGES]
+    if not series:
+        held = " and ".join(sorted({f"{NOT_IMAGES[kind]}s" for kind in kinds}))
+        raise InputError(f"folder {folder} holds no images, only DICOM {held}: give the series that they belong to")
     if len(series) > 1:
         examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series)
         raise InputError(
@@ -406,7 +424,7 @@ def _write(image: sitk.Image, path: Path) -> None:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             if path.name.lower().endswith(NIFTI_SUFFIXES):
-                read_nifti_header(temporary)
+                read_nifti(temporary)
         except (RuntimeError, InputError) as error:
             raise InputError(
                 f"cannot write {path}: the format is unknown or the disk is full; free some space or choose another"

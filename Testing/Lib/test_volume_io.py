@@ -161,7 +161,7 @@ def test_a_labelmap_of_one_slice_can_be_a_picture(tmp_path):
         write_labelmap(tmp_path / "x.png", np.zeros((2, 5, 7), np.uint8), affine_ras=np.eye(4))
 
 
-def dicom_series(folder, positions_mm, uid="1.2.3.4", tilt=0.0):
+def dicom_series(folder, positions_mm, uid="1.2.3.4", tilt=0.0, modality="CT"):
     folder.mkdir(exist_ok=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -177,11 +177,46 @@ def dicom_series(folder, positions_mm, uid="1.2.3.4", tilt=0.0):
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0020|0013": str(index),
             "0018|0050": "5",
-            "0008|0060": "CT",
+            "0008|0060": modality,
         }.items():
             slice_.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{uid}-{index}.dcm"))
         writer.Execute(slice_)
+
+
+def test_dicom_that_is_no_image_is_passed_over_and_alone_it_is_told(tmp_path):
+    """A segmentation, by its header, beside the images that it belongs to, and without them."""
+    dicom_series(tmp_path / "s", (1.0, 2.0, 3.0), uid="1.2.3.4")
+    dicom_series(tmp_path / "s", (1.0, 2.0), uid="1.2.3.5", modality="SEG")
+    assert read_volume(tmp_path / "s").shape[0] == 3
+    dicom_series(tmp_path / "only", (1.0, 2.0), uid="1.2.3.6", modality="SEG")
+    dicom_series(tmp_path / "only", (1.0, 2.0), uid="1.2.3.7", modality="SEG")
+    with pytest.raises(InputError, match="only holds no images, only DICOM segmentations"):
+        read_volume(tmp_path / "only")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd"])
+def test_gaps_stay_gaps_in_every_format(tmp_path, suffix, dtype, channels):
+    array = np.random.default_rng(0).normal(size=(channels, 3, 4, 5)).astype(dtype)
+    array[-1, 1, 2, 3] = array[0, 0, 0, 4] = np.nan
+    write_volume(tmp_path / f"a{suffix}", Volume(array, oblique()))
+    volume = read_volume(tmp_path / f"a{suffix}")
+    assert volume.array.dtype == array.dtype
+    assert np.array_equal(volume.array, array, equal_nan=True)
+    assert np.allclose(volume.affine_ras, oblique(), atol=1e-5)
+
+
+def test_the_fourth_axis_of_a_file_of_another_byte_order_keeps_its_gaps(tmp_path):
+    array = np.arange(2 * 3 * 4 * 5, dtype=">f4").reshape(5, 4, 3, 2)
+    array[1, 2, 1, 1] = np.inf
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(">f4")
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4), header), tmp_path / "a.nii")
+    read = read_volume(tmp_path / "a.nii").array
+    assert np.array_equal(np.isnan(read), ~np.isfinite(array.T))
+    assert np.array_equal(read[~np.isnan(read)], array.T[np.isfinite(array.T)])
 
 
 def test_a_dicom_folder_and_any_of_its_files_give_the_whole_series(tmp_path):
