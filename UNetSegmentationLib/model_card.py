@@ -24,9 +24,7 @@ def card_of(description: ModelDescription) -> str:
         "## Data",
         f"- Source: {training.get('data') or 'not stated'}",
         f"- Licence of the data: {training.get('data_licence') or 'not stated'}",
-        f"- Trained on {training.get('cases')} cases of {training.get('subjects')} subjects; "
-        f"{len(training.get('held_back_cases', []))} cases of {training.get('held_back_subjects')} other subjects were "
-        "held back. No subject is on both sides.",
+        f"- {_split_of(training)}",
         f"- {training.get('steps')} steps in {training.get('minutes')} minutes.",
         *_replay_of(training),
         "",
@@ -50,6 +48,21 @@ def card_of(description: ModelDescription) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _split_of(training: dict[str, Any]) -> str:
+    """Return how many cases were learnt from and held back; of persons only what the data set told of them."""
+    cases, held_back = training.get("cases"), len(training.get("held_back_cases", []))
+    # Models that were trained before it was recorded: equal numbers are what data without subjects give.
+    if not training.get("has_subjects", cases != training.get("subjects")):
+        return (
+            f"Trained on {cases} cases; {held_back} other cases were held back. The data do not tell which cases are "
+            "of one person: every case counted as a person of its own."
+        )
+    return (
+        f"Trained on {cases} cases of {training.get('subjects')} subjects; {held_back} cases of "
+        f"{training.get('held_back_subjects')} other subjects were held back. No subject is on both sides."
+    )
 
 
 def _replay_of(training: dict[str, Any]) -> list[str]:

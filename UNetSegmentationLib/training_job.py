@@ -407,6 +407,7 @@ def _record_of(
         "subjects": len({case.subject for case in training_cases}),
         "held_back_cases": [case.id for case in held_back],
         "held_back_subjects": len({case.subject for case in held_back}),
+        "has_subjects": any(case.subject != case.id for case in (*training_cases, *held_back)),
         "fold": list(job.fold),
         "steps": steps,
         "minutes": round(seconds / 60, 1),

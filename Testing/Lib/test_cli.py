@@ -506,6 +506,18 @@ def test_training_images_travel_with_a_model_only_where_that_is_asked_for(tmp_pa
         assert ("replay" in (tmp_path / f"{name} é" / "CARD.md").read_text()) == is_there
 
 
+def test_the_card_claims_of_persons_only_what_the_data_tell(tmp_path, capsys):
+    dataset = write_balls(tmp_path / "data")
+    for name, rows in (("plain", ""), ("told", "case,subject\ncase0,a\ncase1,a\ncase2,b\ncase3,c\n")):
+        if rows:
+            (dataset / "manifest.csv").write_text(rows)
+        assert run("train", dataset, "-o", tmp_path / name, "--steps", 1, "--fold", "0/2") == 0
+        card = (tmp_path / name / "CARD.md").read_text()
+        assert ("No subject is on both sides" in card) == bool(rows)
+        assert ("every case counted as a person of its own" in card) != bool(rows)
+    assert capsys.readouterr().err == ""
+
+
 def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, capsys):
     tiny_model("tiny", labels=2)
     dataset = write_balls(tmp_path / "data", count=1)
