@@ -7,6 +7,7 @@ import slicer
 import vtk
 
 from slicer_host.look_alikes import look_alike, stored_property
+from slicer_host.pictures import is_picture, load_picture
 from slicer_host.pythonqt import QtCore, QtWidgets
 
 FILE_TYPES = {
@@ -124,7 +125,10 @@ class qSlicerCoreIOManager(QtCore.QObject):
     def _load_volume(self, path, name, properties):
         given = {"autoWindowLevel": True, **properties}
         options = sum(bit for key, bit in _VOLUME_OPTIONS.items() if given.get(key))
-        node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
+        if is_picture(path):
+            node = load_picture(path, name)
+        else:
+            node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
         if node is not None and given.get("show", True):
             logic = slicer.app.applicationLogic()
             selection = logic.GetSelectionNode()

@@ -47,6 +47,41 @@ def test_segmentation_round_trip_keeps_names_and_colours(ball, tmp_path):
 
 
 @pytest.mark.usefixtures("slicer_app")
+@pytest.mark.parametrize("extension", [".png", ".bmp", ".tif", ".jpg"])
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 3)])
+def test_picture_is_a_volume_of_one_slice_seen_as_in_the_picture(tmp_path, extension, shape):
+    import SimpleITK
+    import slicer
+    import vtk
+
+    # Smooth, so that JPEG changes little.
+    rows, columns = np.mgrid[:6, :8]
+    pixels = np.broadcast_to((20 * rows + 10 * columns).T, shape[::-1]).T.astype(np.uint8)
+    path = tmp_path / f"hand{extension}"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels, isVector=len(shape) == 3), str(path))
+    volume = slicer.util.loadVolume(str(path))
+    assert volume.GetName() == "hand"
+    read = slicer.util.arrayFromVolume(volume)
+    expected = np.broadcast_to(pixels.astype(int).reshape(1, *shape), read.shape)
+    np.testing.assert_allclose(read, expected, atol=0 if extension != ".jpg" else 12)
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    assert [matrix.GetElement(axis, axis) for axis in range(3)] == pytest.approx([-1, -1, 1])
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == volume.GetID()
+
+
+@pytest.mark.usefixtures("slicer_app")
+def test_file_that_is_no_picture_is_an_error(tmp_path):
+    import slicer
+
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(RuntimeError):
+        slicer.util.loadVolume(str(path))
+
+
+@pytest.mark.usefixtures("slicer_app")
 def test_missing_file_is_an_error(tmp_path):
     import slicer
 
