@@ -46,6 +46,8 @@ find_python() {
 }
 
 prepare_venv() {
+    [ ! -L .venv ] || fail ".venv is a symbolic link, and preparing it would change the environment of another" \
+        "checkout: remove the link, then run make again"
     find_python
     # An interrupted installation leaves half-written packages that pip takes for whole ones: start anew.
     if [ ! -e .venv/complete ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then

@@ -134,6 +134,17 @@ def test_complete_environment_is_brought_up_to_date_in_place(bare: Path) -> None
     assert (bare / ".venv/installed-before").exists()
 
 
+def test_environment_of_another_checkout_is_left_alone(bare: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/complete").touch()
+    (bare / ".venv").symlink_to(tmp_path / "other")
+    answer = _prepare(bare, "venv")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(".venv is a symbolic link")
+    assert answer.stderr.count("\n") == 1
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["complete"]
+
+
 def test_unknown_step_is_refused(checkout: Path) -> None:
     answer = _prepare(checkout, "everything")
     assert answer.returncode == 2
