@@ -6,12 +6,15 @@ from typing import Any
 
 from .model_folder import ModelDescription
 
-_SHOWN = (("dice", "Dice"), ("hd95_mm", "HD95 (mm)"), ("assd_mm", "ASSD (mm)"), ("surface_dice", "surface Dice"))
+_OVERLAPS = (("dice", "Dice"), ("iou", "IoU"))
+_DISTANCES = (("hd95_mm", "HD95 (mm)"), ("assd_mm", "ASSD (mm)"), ("surface_dice", "surface Dice at 1 mm"))
 
 
 def card_of(description: ModelDescription) -> str:
     """Return CARD.md: what the model is for, what it was trained on, how good it is, its limits and its licence."""
     training = description.training
+    # A radiograph seldom tells the size of its pixels: distances would be in units that nobody knows.
+    shown = _OVERLAPS if description.plan.longest_side else (*_OVERLAPS, *_DISTANCES)
     lines = [
         f"# {description.title}",
         "",
@@ -29,11 +32,11 @@ def card_of(description: ModelDescription) -> str:
         *_replay_of(training),
         "",
         f"## Figures on the {description.figures.get('cases', 0)} cases held back (means)",
-        "| label | " + " | ".join(title for _, title in _SHOWN) + " |",
-        "|---|" + "---|" * len(_SHOWN),
+        "| label | " + " | ".join(title for _, title in shown) + " |",
+        "|---|" + "---|" * len(shown),
     ]
     for name, figures in description.figures.get("labels", {}).items():
-        values = [f"{figures[key]:.3f}" if key in figures else "" for key, _ in _SHOWN]
+        values = [f"{figures[key]:.3f}" if key in figures else "" for key, _ in shown]
         lines.append(f"| {name} | " + " | ".join(values) + " |")
     lines += _descent_of(description)
     spacing = " x ".join(f"{value:.3g}" for value in description.plan.spacing_mm[::-1])
