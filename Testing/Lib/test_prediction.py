@@ -147,7 +147,7 @@ def test_spacing_far_from_the_training_is_warned_about(model):
 @pytest.mark.parametrize(
     ("volume", "words"),
     [
-        (volume_of(channels=2), r"has 2 channel\(s\), model 'tiny' needs 1"),
+        (volume_of(channels=2), "has 2 channels or time points, model 'tiny' takes 1"),
         (volume_of((1, 20, 20)), "is 2D, model 'tiny' needs a 3D volume"),
         (Volume(np.full((1, 4, 4, 4), np.nan), np.eye(4)), "no finite value"),
         (Volume(np.full((1, 4, 4, 4), 7.0), np.eye(4)), "every voxel is 7"),
