@@ -332,7 +332,8 @@ class Panel(VTKObservationMixin):
     def _choose(self, **values: Any) -> None:
         if self._isUpdating or self._parameters is None:
             return
-        if not values.keys() & {"show3D", "outputSegmentation"}:
+        # A selector chooses by itself when its volume is removed, which may have ended a run: see _onVolumeChosen.
+        if not values.keys() & {"show3D", "outputSegmentation", "inputVolume"}:
             # What was said about the last run does not hold for the next one.
             self._outcome = None
         for name, value in values.items():
