@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
+from .dicom_series import read_series, read_series_of
 from .errors import InputError
 from .files import atomic_path
 from .geometry import Array, Volume, same_grid
 from .labels import Label
 from .nifti_header import nifti_affine, read_nifti
+from .segment_header import segment_entries
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -25,7 +26,6 @@ LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".
 # ITK writes MetaImage and NRRD headers with voxels in a second file under the temporary name: one file only.
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", *PICTURE_SUFFIXES)
 LARGEST_LABEL = 65535
-NOT_IMAGES = {"SEG": "segmentation", "RTSTRUCT": "structure set", "SR": "report", "PR": "presentation state"}
 
 _RAS_FROM_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _LUMINANCE = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
@@ -49,26 +49,8 @@ def read_volume(path: Path | str, *, is_labelmap: bool = False) -> Volume:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: give an image file or a folder with a DICOM series")
-    image = _read_series(path) if path.is_dir() else _read_file(path)
+    image = read_series(path) if path.is_dir() else _read_file(path)
     return _volume_of(image, path, is_labelmap=is_labelmap)
-
-
-def modality_of(path: Path | str) -> str:
-    """Return the DICOM modality code (0008,0060) of a file or a folder with a series; empty where it is no DICOM."""
-    path = Path(path)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    codes = (_modality_of_file(file) for file in files if file.is_file())
-    return next((code for code in codes if code and code not in NOT_IMAGES), "")
-
-
-def _modality_of_file(path: Path | str) -> str:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return ""
-    return str(reader.GetMetaData("0008|0060")).strip() if reader.HasMetaDataKey("0008|0060") else ""
 
 
 def read_channels(paths: Sequence[Path | str]) -> Volume:
@@ -145,7 +127,7 @@ def write_labelmap(
     array = np.ascontiguousarray(labelmap, dtype=np.uint8 if highest < 256 else np.uint16)
     image = _image_of(array[np.newaxis], affine_ras)
     if path.name.lower().endswith(".seg.nrrd"):
-        for key, value in _segment_entries(array, labels).items():
+        for key, value in segment_entries(array, labels).items():
             image.SetMetaData(key, value)
     _write(image, path)
 
@@ -195,7 +177,7 @@ def _read_file(path: Path) -> sitk.Image:
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read: it is damaged or of another kind than {_known_formats()}") from error
     if "DICOM" in _io_name(reader).upper() or "GDCM" in _io_name(reader).upper():
-        return _read_series_of(path, reader)
+        return read_series_of(path, reader)
     if 0 in reader.GetSize():
         raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
     nifti = read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
@@ -265,80 +247,6 @@ def _io_name(reader: sitk.ImageFileReader) -> str:
 
 def _known_formats() -> str:
     return "NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG or TIFF"
-
-
-def _read_series_of(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
-    """Read the DICOM series that one file belongs to."""
-    modality = reader.GetMetaData("0008|0060").strip() if reader.HasMetaDataKey("0008|0060") else ""
-    if modality in NOT_IMAGES:
-        raise InputError(f"{path} is a DICOM {NOT_IMAGES[modality]}, not an image: give the series that it belongs to")
-    # Series are told apart as GDCM does it: anonymised files may have an empty series UID.
-    for files in _series_in(path.parent):
-        if any(Path(file).name == path.name for file in files):
-            return _read_slices(files, path)
-    return _read_slices((str(path),), path)
-
-
-def _series_in(folder: Path) -> list[tuple[str, ...]]:
-    uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    return [tuple(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)) for uid in uids]
-
-
-def _read_series(folder: Path) -> sitk.Image:
-    """Read the only DICOM image series of a folder."""
-    series = _series_in(folder)
-    if not series:
-        raise InputError(f"folder {folder} holds no DICOM images: give an image file, or the folder of one series")
-    kinds = [_modality_of_file(files[0]) for files in series]
-    series = [files for files, kind in zip(series, kinds, strict=True) if kind not in NOT_IMAGES]
-    if not series:
-        held = " and ".join(sorted({f"{NOT_IMAGES[kind]}s" for kind in kinds}))
-        raise InputError(f"folder {folder} holds no images, only DICOM {held}: give the series that they belong to")
-    if len(series) > 1:
-        examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series)
-        raise InputError(
-            f"folder {folder} holds {len(series)} DICOM series: name one file of the one you want: {examples}"
-        )
-    return _read_slices(series[0], folder)
-
-
-def _read_slices(files: Sequence[str], source: Path) -> sitk.Image:
-    try:
-        if len(files) == 1:
-            return sitk.ReadImage(files[0])
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(files)
-        image: sitk.Image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(f"the DICOM series in {source} is damaged or incomplete: export it again") from error
-    _check_slice_positions(files, source)
-    return image
-
-
-def _check_slice_positions(files: Sequence[str], source: Path) -> None:
-    """Raise InputError where slices are missing or stacked askew: ITK would squeeze or straighten them unasked."""
-    positions = []
-    reader = sitk.ImageFileReader()
-    for file in files:
-        reader.SetFileName(file)
-        reader.ReadImageInformation()
-        if reader.GetNumberOfComponents() != 1 or not reader.HasMetaDataKey("0020|0032"):
-            return
-        positions.append(np.array(reader.GetOrigin()[:3]))
-    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    if steps.min() <= 0 or steps.max() - steps.min() > 0.1 * np.median(steps):
-        raise InputError(
-            f"the slices in {source} are {steps.min():.2f} to {steps.max():.2f} mm apart: "
-            "a slice is missing or doubled; export the series again"
-        )
-    normal = np.array(reader.GetDirection()).reshape(3, 3)[:, 2]
-    way = positions[-1] - positions[0]
-    drift = float(np.linalg.norm(way - normal * (way @ normal)))
-    if drift > max(reader.GetSpacing()[:2]):
-        raise InputError(
-            f"the slices in {source} are stacked askew, by {drift:.1f} mm from the first to the last (a tilted "
-            "gantry): resample the series to a rectangular grid"
-        )
 
 
 def _volume_of(image: sitk.Image, path: Path, *, is_labelmap: bool) -> Volume:
@@ -429,29 +337,3 @@ def _write(image: sitk.Image, path: Path) -> None:
             raise InputError(
                 f"cannot write {path}: the format is unknown or the disk is full; free some space or choose another"
             ) from error
-
-
-def _segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
-    """Return the key-value pairs by which Slicer knows segments in a NRRD file (vtkMRMLSegmentationStorageNode)."""
-    entries: dict[str, Any] = {
-        "Segmentation_MasterRepresentation": "Binary labelmap",
-        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
-        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
-    }
-    boxes = ndimage.find_objects(labelmap, max((label.value for label in labels), default=1))
-    for index, label in enumerate(labels):
-        box = boxes[label.value - 1]
-        # First and last index along x, y, z; an empty segment has 0 -1 as Slicer writes it.
-        extent = (0, -1) * 3 if box is None else [end for part in box[::-1] for end in (part.start, part.stop - 1)]
-        prefix = f"Segment{index}_"
-        entries[prefix + "ID"] = f"Segment_{label.value}"
-        entries[prefix + "Name"] = label.name
-        entries[prefix + "NameAutoGenerated"] = "0"
-        entries[prefix + "Color"] = " ".join(f"{part / 255:.6f}" for part in label.color)
-        entries[prefix + "ColorAutoGenerated"] = "0"
-        entries[prefix + "Layer"] = "0"
-        entries[prefix + "LabelValue"] = str(label.value)
-        entries[prefix + "Extent"] = " ".join(map(str, extent))
-        if label.terminology_entry:
-            entries[prefix + "Tags"] = f"TerminologyEntry:{label.terminology_entry}|"
-    return entries

@@ -10,11 +10,12 @@ import pytest
 import SimpleITK as sitk
 
 from UNetSegmentationLib.cli import main
+from UNetSegmentationLib.dicom_series import modality_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.modalities import doubt_of_values, lowest_value, why_unsuited
 from UNetSegmentationLib.model_folder import MODELS_VARIABLE
 from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import modality_of, write_volume
+from UNetSegmentationLib.volume_io import write_volume
 
 SHAPE = (1, 8, 9, 10)
 

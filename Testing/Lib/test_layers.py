@@ -27,6 +27,8 @@ LAYERS = (
             "geometry",
             "nifti_header",
             "volume_io",
+            "dicom_series",
+            "segment_header",
             "presets",
             "modalities",
             "planning",

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..dicom_series import modality_of
 from ..errors import InputError
 from ..geometry import Volume
 from ..modalities import doubt_of_values, lowest_value, why_unsuited
 from ..model_folder import Channel, InstalledModel, ModelDescription, check_image_fits, find_model, list_models
 from ..presets import PRESETS
-from ..volume_io import check_labelmap_name, modality_of, read_channels, stem_of
+from ..volume_io import check_labelmap_name, read_channels, stem_of
 
 MISSING = "-"
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
