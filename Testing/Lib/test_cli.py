@@ -254,10 +254,15 @@ def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tin
     tiny_model("one")
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--json") == 0
     assert json.loads(capsys.readouterr().out)["model"] == "one"
-    tiny_model("other")
+    better = tiny_model("better")
+    figures = {"cases": 1, "labels": {"Structure 1": {"dice": 0.9}, "Structure 2": {"dice": 0.8}}}
+    write_description(better, replace(read_description(better), figures=figures))
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "better"
+    tiny_model("other", labels=3)
     assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
-    assert "2 models take" in (error := one_line(capsys.readouterr().err))
-    assert "one, other" in error
+    assert "3 models that find different things take" in (error := one_line(capsys.readouterr().err))
+    assert "better, one, other" in error
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "third") == 2
     assert "there is no model 'third'" in one_line(capsys.readouterr().err)
 
@@ -564,12 +569,19 @@ def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
+# A process in the background of a shell, as in many a CI, is born deaf to Ctrl-C, and so would be its children.
+HEARING = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, '-m', 'UNetSegmentationLib', *sys.argv[1:]])"
+)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
 def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
     dataset, model = write_balls(tmp_path / "data"), tmp_path / "m"
     words = ("train", dataset, "-o", model, "--minutes", 10, "--fold", "0/2", "--device", "cpu", "--quiet")
     with subprocess.Popen(
-        [sys.executable, "-m", "UNetSegmentationLib", *(str(word) for word in words)],
+        [sys.executable, "-c", HEARING, *(str(word) for word in words)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -588,19 +600,9 @@ def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
 def test_ctrl_c_ends_a_segmentation_without_a_traceback(tmp_path, tiny_model):
     model, image = tiny_model(), write_image(tmp_path / "a.nrrd", shape=(1, 150, 150, 150), affine=np.eye(4))
+    words = ("segment", image, "-o", tmp_path / "o.nrrd", "--model", model, "--quiet")
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "UNetSegmentationLib",
-            "segment",
-            image,
-            "-o",
-            tmp_path / "o.nrrd",
-            "--model",
-            model,
-            "--quiet",
-        ],
+        [sys.executable, "-c", HEARING, *(str(word) for word in words)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -81,10 +81,12 @@ def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
 
 
 def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
-    """Return the model of a name; without one, the only installed model that suits the first readable image.
+    """Return the model of a name; without one, the installed model that suits the first readable image.
+
+    Where several find the same labels, it is the one with the highest Dice on unseen cases.
 
     Raises:
-        InputError: There is none, or several, or no image can be read.
+        InputError: There is none, or several that find different things, or no image can be read.
     """
     if name is not None:
         return find_model(name)
@@ -95,12 +97,17 @@ def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
         return models[0]
     image, fitting = _first_fit(models, images)
     suited = [model for model, reason in fitting if not reason] or [model for model, _ in fitting][:1]
-    if len(suited) == 1:  # one that is for another modality is refused image by image, see check_modality
-        return suited[0]
+    if len({_found_by(model) for model in suited}) == 1:
+        # One that is for another modality is refused image by image, see check_modality.
+        return max(suited, key=lambda model: model.description.mean_dice or 0.0)
     ids = ", ".join(model.description.id for model in suited or models)
     if suited:
-        raise InputError(f"{len(suited)} models take {image}: name one of them with --model: {ids}")
+        raise InputError(f"{len(suited)} models that find different things take {image}: name one with --model: {ids}")
     raise InputError(f"no installed model takes {image} (there are {ids}): name a model folder with --model")
+
+
+def _found_by(model: InstalledModel) -> frozenset[str]:
+    return frozenset(label.name for label in model.description.labels)
 
 
 def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, is_chosen: bool) -> str:
