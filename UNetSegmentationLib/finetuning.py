@@ -41,7 +41,7 @@ from .planning import Plan
 from .replay import REPLAY_FILE, Replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
-from .training_job import RECORD_FILE, augmentation_for, check_folder, is_recorded
+from .training_job import RECORD_FILE, alone_in, augmentation_for, check_folder, is_recorded
 from .training_options import TrainingOptions
 from .training_record import TrainingRecord
 from .training_state import CHECKPOINT_FILE
@@ -138,10 +138,18 @@ def run_finetuning(
         returned, and {"event": "done", "description": ...}.
 
     Raises:
-        InputError: The model, the cases or the job cannot be used, or the folder holds a model already.
+        InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
+            holds a model already.
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
     """
-    check_folder(job.folder, is_resumed=is_resumed)
+    with alone_in(job.folder, is_resumed=is_resumed):
+        yield from _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
+
+
+def _finetune_alone(
+    job: FinetuningJob, *, is_resumed: bool, is_cancelled: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Do what run_finetuning promises, in a folder where nobody else trains."""
     yield {"event": "stage", "message": "Reading the model and the cases"}
     parent = _read_parent(job)
     _ = _named(job, parent.description)  # an impossible id is told before the training

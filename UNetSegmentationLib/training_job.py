@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,9 +184,7 @@ def run_training(
             model and resuming was not asked for.
         CancelledError: `is_cancelled` said so.
     """
-    check_folder(job.folder, is_resumed=is_resumed)
-    with hold_alone(job.folder / RECORD_FILE, task="training"):
-        check_folder(job.folder, is_resumed=is_resumed)  # another may have ended between the two lines above
+    with alone_in(job.folder, is_resumed=is_resumed):
         yield from _train_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
 
 
@@ -308,6 +307,19 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
             bias_field_probability=0.0,
         )
     return config
+
+
+@contextmanager
+def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+    """Keep other trainings out of a folder that one may work in, see check_folder.
+
+    Raises:
+        InputError: The folder cannot be used, or another training is at work in it.
+    """
+    check_folder(folder, is_resumed=is_resumed)
+    with hold_alone(folder / RECORD_FILE, task="training"):
+        check_folder(folder, is_resumed=is_resumed)  # another may have ended between the two lines above
+        yield
 
 
 def check_folder(folder: Path, *, is_resumed: bool) -> None:

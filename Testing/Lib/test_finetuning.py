@@ -14,6 +14,7 @@ from UNetSegmentationLib.checkpoint import load_network, save_weights
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.dataset import Case, PreparedCase, find_cases, prepare_case
 from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.files import hold_alone
 from UNetSegmentationLib.finetuning import (
     LEARNING_RATE_WITHOUT_REPLAY,
     FinetuningJob,
@@ -26,7 +27,7 @@ from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.ensemble import Ensemble
 from UNetSegmentationLib.replay import REPLAY_FILE, read_replay
 from UNetSegmentationLib.retention import distillation_loss, squared_distance
-from UNetSegmentationLib.training_job import TrainingJob, pack_replay, run_training
+from UNetSegmentationLib.training_job import RECORD_FILE, TrainingJob, pack_replay, run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 
@@ -304,6 +305,12 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
         list(run_finetuning(job_of(parent, tmp_path, dataset=data), is_resumed=True))
     with pytest.raises(InputError, match="holds a model: give another folder"):
         list(run_finetuning(job_of(parent, tmp_path, dataset=data, folder=parent)))
+    taken = job_of(parent, tmp_path, dataset=data)
+    with (
+        hold_alone(taken.folder / RECORD_FILE, task="training"),
+        pytest.raises(InputError, match="another training is at work in"),
+    ):
+        list(run_finetuning(taken))
     labels = np.full(SHAPE, 7, np.uint8)
     write_labelmap(data / "labels" / "c0.nii.gz", labels, affine_ras=np.eye(4))
     with pytest.raises(InputError, match=r"values \[7\], the model knows \[1\] and 255"):
