@@ -10,7 +10,14 @@ import torch
 
 from UNetSegmentationLib.checkpoint import save_weights
 from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.model_folder import WEIGHTS_FILE, Channel, ModelDescription, sha256_of, write_description
+from UNetSegmentationLib.model_folder import (
+    MODELS_VARIABLE,
+    WEIGHTS_FILE,
+    Channel,
+    ModelDescription,
+    sha256_of,
+    write_description,
+)
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.planning import Normalization, Plan
 
@@ -72,3 +79,11 @@ def tiny_model(tmp_path: Path) -> Callable[..., Path]:
         return make_tiny_model(tmp_path / "models" / name, **options)
 
     return make
+
+
+@pytest.fixture
+def only_our_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide what is installed on this machine and what ships; models are looked for in `tmp_path/models`."""
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetSegmentationLib.model_folder.bundled_models_folder", lambda: tmp_path / "none")

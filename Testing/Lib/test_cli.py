@@ -24,7 +24,7 @@ from UNetSegmentationLib.commands import COMMANDS
 from UNetSegmentationLib.commands.terminal import ProgressBar, explain
 from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
-from UNetSegmentationLib.model_folder import MODELS_VARIABLE, read_description, write_description
+from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.training_job import TrainingJob, run_training
 from UNetSegmentationLib.training_options import TrainingOptions
@@ -34,13 +34,7 @@ from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labe
 ROOT = Path(__file__).parents[2]
 OBLIQUE = np.array([[0.0, -1.1, 0.3, 10.0], [-1.0, 0.0, 0.0, 20.0], [0.0, 0.3, 1.2, -30.0], [0.0, 0.0, 0.0, 1.0]])
 
-
-@pytest.fixture(autouse=True)
-def only_our_models(tmp_path, monkeypatch):
-    """Hide what is installed on this machine, and ship nothing."""
-    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.bundled_models_folder", lambda: tmp_path / "none")
+pytestmark = pytest.mark.usefixtures("only_our_models")
 
 
 def write_image(path: Path, *, shape=(1, 12, 14, 10), affine=OBLIQUE, seed=0) -> Path:
@@ -55,7 +49,7 @@ def run(*words: object) -> int:
 
 def run_process(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "UNetSegmentationLib", *(str(word) for word in words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, **options)
 
 
 def one_line(text: str) -> str:
@@ -73,7 +67,9 @@ def test_everything_without_computation_leaves_torch_unloaded():
         "    except SystemExit as end: assert not end.code\n"
         "assert 'torch' not in sys.modules"
     )
-    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
+    )
     assert answer.returncode == 0, answer.stderr
     assert f"unetseg {__version__}" in answer.stdout
 
@@ -585,7 +581,7 @@ def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
         record = model / "training.jsonl"
@@ -605,7 +601,7 @@ def test_ctrl_c_ends_a_segmentation_without_a_traceback(tmp_path, tiny_model):
         [sys.executable, "-c", HEARING, *(str(word) for word in words)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
         time.sleep(4)

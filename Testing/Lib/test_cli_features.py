@@ -15,7 +15,6 @@ from UNetSegmentationLib.feature_view import view_features
 from UNetSegmentationLib.geometry import Volume, same_grid
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.model_folder import (
-    MODELS_VARIABLE,
     WEIGHTS_FILE,
     Channel,
     ModelDescription,
@@ -30,13 +29,7 @@ from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_volu
 OBLIQUE = np.array([[0.0, -1.1, 0.3, 10.0], [-1.0, 0.0, 0.0, 20.0], [0.0, 0.3, 1.2, -30.0], [0.0, 0.0, 0.0, 1.0]])
 SEQUENCES = ("T1", "T2", "FLAIR")
 
-
-@pytest.fixture(autouse=True)
-def only_our_models(tmp_path, monkeypatch):
-    """Hide what is installed on this machine, and ship nothing."""
-    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.bundled_models_folder", lambda: tmp_path / "none")
+pytestmark = pytest.mark.usefixtures("only_our_models")
 
 
 def make_model(folder: Path, network: str, *, channels: tuple[str, ...] = SEQUENCES) -> Path:

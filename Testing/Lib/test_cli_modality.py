@@ -13,19 +13,12 @@ from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.dicom_series import modality_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.modalities import doubt_of_values, lowest_value, why_unsuited
-from UNetSegmentationLib.model_folder import MODELS_VARIABLE
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.volume_io import write_volume
 
 SHAPE = (1, 8, 9, 10)
 
-
-@pytest.fixture(autouse=True)
-def only_our_models(tmp_path, monkeypatch):
-    """Hide what is installed on this machine, and ship nothing."""
-    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.bundled_models_folder", lambda: tmp_path / "none")
+pytestmark = pytest.mark.usefixtures("only_our_models")
 
 
 def run(*words: object) -> int:
