@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .contract import NetworkConfig
+from .memory_format import channels_last_instance_norm, is_channels_last
 
 NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
@@ -90,6 +91,8 @@ class InstanceNorm(nn.Module):
         """Map features (B, C, ...) to the same shape."""
         if prod(features.shape[2:]) == 1:
             return torch.group_norm(features, features.shape[1], self.weight, self.bias, NORM_EPSILON)
+        if features.device.type == "cpu" and is_channels_last(features):
+            return channels_last_instance_norm(features, self.weight, self.bias, eps=NORM_EPSILON)
         return F.instance_norm(features, weight=self.weight, bias=self.bias, eps=NORM_EPSILON)
 
 

@@ -1,0 +1,101 @@
+"""Channels-last features on the CPU, whose convolutions are faster there, and an instance norm that keeps them so.
+
+torch's own instance norm copies channels-last features to channels-first and leaves them there, so that every
+convolution after it pays for turning them back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def is_channels_last(features: Tensor) -> bool:
+    """Tell whether features (B, C, ...) lie in memory with the channels innermost, and not also the usual way."""
+    return (
+        features.ndim in FORMATS
+        and not features.is_contiguous()
+        and features.is_contiguous(memory_format=FORMATS[features.ndim])
+    )
+
+
+def to_channels_last(network: nn.Module) -> None:
+    """Lay a network's weights out for channels-last features."""
+    _lay_out(network, is_last=True)
+
+
+def to_channels_first(network: nn.Module) -> None:
+    """Lay a network's weights out as torch has them by default."""
+    _lay_out(network, is_last=False)
+
+
+def _lay_out(network: nn.Module, *, is_last: bool) -> None:
+    # Module.to(memory_format=...) takes one format for all and refuses networks with tensors of both dimensions.
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim in FORMATS:
+            chosen = FORMATS[tensor.ndim] if is_last else torch.contiguous_format
+            tensor.data = tensor.data.contiguous(memory_format=chosen)
+
+
+def channels_last_instance_norm(features: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
+    """Map channels-last features (B, C, ...) on the CPU to their instance norm, channels-last too.
+
+    Args:
+        features: At least two voxels.
+        weight: Scale (C).
+        bias: Shift (C).
+        eps: Added to the variance.
+    """
+    if features.dtype in (torch.float32, torch.float64):
+        normed: Tensor = _ChannelsLastNorm.apply(features, weight, bias, eps)
+        return normed
+    # torch's batch norm takes half-precision features with float32 statistics and keeps the format; batches are few.
+    samples = [
+        F.batch_norm(sample[None], None, None, weight, bias, training=True, momentum=0.0, eps=eps)
+        for sample in features
+    ]
+    return torch.cat(samples).contiguous(memory_format=FORMATS[features.ndim])
+
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """Instance norm in few passes; sums over voxels are matrix products, which are faster than torch's reductions."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        voxels = _as_rows(features)
+        centred = torch.empty_like(features)
+        rows = torch.sub(voxels, voxels.mean(1, keepdim=True), out=_as_rows(centred))
+        variance = _products(rows, rows) / rows.shape[1]
+        inverse = torch.rsqrt(variance + eps)
+        normed = torch.empty_like(features)
+        torch.addcmul(bias, rows, inverse * weight, out=_as_rows(normed))
+        ctx.save_for_backward(centred, inverse, weight)
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        centred, inverse, weight = ctx.saved_tensors
+        rows = _as_rows(centred)
+        incoming = _as_rows(gradients[0].contiguous(memory_format=FORMATS[centred.ndim]))
+        scale = weight * inverse
+        of_bias = incoming.sum(1, keepdim=True)
+        of_weight = _products(incoming, rows) * inverse
+        outgoing = torch.empty_like(centred)
+        torch.addcmul(-scale * of_bias / rows.shape[1], incoming, scale, out=_as_rows(outgoing))
+        _as_rows(outgoing).addcmul_(rows, -scale * inverse * of_weight / rows.shape[1])
+        return outgoing, of_weight.sum((0, 1)), of_bias.sum((0, 1)), None
+
+
+def _as_rows(features: Tensor) -> Tensor:
+    """View channels-last features (B, C, ...) as (B, voxels, C)."""
+    return features.movedim(1, -1).flatten(1, -2)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum over voxels of the product of (B, voxels, C) and the same, (B, 1, C)."""
+    return torch.bmm(left.transpose(1, 2), right).diagonal(dim1=1, dim2=2).unsqueeze(1)
