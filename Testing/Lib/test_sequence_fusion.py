@@ -129,3 +129,41 @@ def test_the_brain_tumour_network_names_its_four_sequences():
     assert network.missing_sequences(image) == ("T1ce",)
     assert network(image).shape == (1, 4, 8, 8)
     assert len(network.encoders) == 4
+
+
+def test_a_channel_that_describes_a_sequence_is_missing_with_it_and_bound_to_its_encoder():
+    network = build(channels=4, described=[1]).eval()
+    image, present = draw_image(channels=4), torch.tensor([[True, False, True]])
+    other = image.clone()
+    other[:, [1, 3]] = 1e6
+    assert torch.equal(network(other, present), network(image, present))
+    assert [encoder.stages[0].blocks[0].conv.in_channels for encoder in network.encoders] == [1, 2, 1]
+    other = image.clone()
+    other[:, 3] += 1.0
+    assert not torch.equal(network(other), network(image))
+
+
+def test_hu_priors_go_missing_with_their_ct():
+    options = {"network": "sequence_fusion", "ct_channels": [1], "network_options": {"sequence_dropout": 0.0}}
+    torch.manual_seed(0)
+    values = {"in_channels": 3, "num_classes": 2, "dimensions": 2, "features_per_stage": [4, 6], **options}
+    network = build_network("hu_prior", values).eval()
+    assert network.accepts_missing_channels
+    assert network.network.config.described == (1, 1, 1)
+    image = draw_image()
+    image[:, 1] = torch.nan
+    inner = network.network
+    expected = inner(torch.cat([image, torch.zeros(1, 3, 9, 11)], dim=1), torch.tensor([[True, False, True]]))
+    assert torch.equal(network(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"described": [3]}, r"described is \(3,\): give 0 to 1"),
+        ({"described": [0], "shares_encoder": True}, "a shared encoder cannot take"),
+    ],
+)
+def test_described_names_a_sequence_with_an_encoder_of_its_own(options, message):
+    with pytest.raises(InputError, match=message):
+        build(**options)

@@ -66,8 +66,12 @@ class HUPriorConfig(NetworkConfig):
     def inner_values(self) -> dict[str, Any]:
         """Configuration of the network inside."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(NetworkConfig)}
-        masks = len(self.tissue_ranges_hu) * len(self.ct_channels)
-        return {**values, "in_channels": self.in_channels + masks, **self.network_options}
+        described = [channel for channel in self.ct_channels for _ in self.tissue_ranges_hu]
+        values["in_channels"] = self.in_channels + len(described)
+        # A network that knows sequences is told which of them the masks go with.
+        if "described" in NETWORKS[self.network].Config.__dataclass_fields__:
+            values["described"] = described
+        return {**values, **self.network_options}
 
 
 @NETWORKS.register("hu_prior", title="CT with HU priors")
@@ -90,6 +94,11 @@ class HUPriorNetwork(SegmentationNetwork):
     def raw_channels(self) -> tuple[int, ...]:
         """The CT channels: their masks mean what they say only in HU."""
         return self.config.ct_channels
+
+    @property
+    def accepts_missing_channels(self) -> bool:
+        """What the network inside does; the masks of a missing CT are NaN, as it is."""
+        return self.network.accepts_missing_channels
 
     @property
     def alignment(self) -> tuple[int, ...]:

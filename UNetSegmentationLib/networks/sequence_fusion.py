@@ -16,32 +16,56 @@ from .unet import Decoder, Encoder, UNetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceFusionConfig(UNetConfig):
-    """Shape of a fusion network; channel c of the image is sequence c.
+    """Shape of a fusion network; channel c of the image is sequence c, and channels that describe others come last.
 
     Attributes:
         sequences: Names of the sequences in the order of the channels; empty: numbered.
         sequence_dropout: Probability of leaving a sequence out of a training image; at least one stays.
         shares_encoder: One encoder for all sequences instead of one each: the order of sequences is then of no account.
+        described: For each of the last channels the sequence that it describes, such as a mask of its tissues; it goes
+            into the encoder of that sequence, and is missing where that is.
     """
 
     sequences: tuple[str, ...] = ()
     sequence_dropout: float = 0.5
     shares_encoder: bool = False
+    described: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        names = tuple(self.sequences) or tuple(f"sequence {index + 1}" for index in range(self.in_channels))
+        object.__setattr__(self, "described", tuple(self.described))
+        names = tuple(self.sequences) or tuple(f"sequence {index + 1}" for index in range(self.num_sequences))
         object.__setattr__(self, "sequences", names)
         super().__post_init__()
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
-        if len(self.sequences) != self.in_channels:
+        if len(self.sequences) != self.num_sequences:
             raise InputError(
-                f"{type(self).__name__}: {len(self.sequences)} sequences are named for {self.in_channels} channels: "
+                f"{type(self).__name__}: {len(self.sequences)} sequences are named for {self.num_sequences} channels: "
                 "name one a channel"
+            )
+        if not all(0 <= index < self.num_sequences for index in self.described):
+            raise InputError(
+                f"{type(self).__name__}: described is {self.described}: give 0 to {self.num_sequences - 1}, for fewer "
+                "channels than there are"
+            )
+        if self.described and self.shares_encoder:
+            raise InputError(
+                f"{type(self).__name__}: a shared encoder cannot take channels that describe one sequence alone: leave "
+                "out shares_encoder or described"
             )
         if not 0 <= self.sequence_dropout < 1:
             raise InputError(f"{type(self).__name__}: sequence_dropout is {self.sequence_dropout}: give 0 to below 1")
+
+    @property
+    def num_sequences(self) -> int:
+        """S, channels that are sequences of their own."""
+        return self.in_channels - len(self.described)
+
+    def channels_of(self, sequence: int) -> list[int]:
+        """Return the channels that go into the encoder of a sequence: its own, and those that describe it."""
+        last = enumerate(self.described, start=self.num_sequences)
+        return [sequence, *(channel for channel, described in last if described == sequence)]
 
 
 @NETWORKS.register("sequence_fusion", title="MRI sequence fusion")
@@ -57,8 +81,10 @@ class SequenceFusion(SegmentationNetwork):
 
     def __init__(self, config: SequenceFusionConfig) -> None:
         super().__init__(config)
-        encoders = 1 if config.shares_encoder else config.in_channels
-        self.encoders = nn.ModuleList(Encoder(config, in_channels=1) for _ in range(encoders))
+        encoders = 1 if config.shares_encoder else config.num_sequences
+        self.encoders = nn.ModuleList(
+            Encoder(config, in_channels=len(config.channels_of(index))) for index in range(encoders)
+        )
         self.decoder = Decoder(config, skip_channels=[2 * width for width in config.features_per_stage])
         initialise_weights(self)
 
@@ -71,33 +97,37 @@ class SequenceFusion(SegmentationNetwork):
         """Map image (B, C, ...) of any size to logits (B, K, ...).
 
         Args:
-            image: One channel a sequence; what a missing one holds does not matter.
-            present: Bool (B, C); by default false where a channel holds NaN (all of it, or all but a margin).
+            image: One channel a sequence, then those that describe one; what a missing one holds does not matter.
+            present: Bool (B, S); by default false where a sequence holds NaN (all of it, or all but a margin).
 
         Raises:
-            InputError: An image has no sequence at all, or `present` is not (B, C).
+            InputError: An image has no sequence at all, or `present` is not (B, S).
         """
+        expected = (len(image), self.config.num_sequences)
         if present is None:
-            present = find_present(image)
-        if present.shape != image.shape[:2]:
-            raise InputError(f"present is {tuple(present.shape)}: give (B, C) = {tuple(image.shape[:2])}")
+            present = find_present(image)[:, : self.config.num_sequences]
+        if present.shape != expected:
+            raise InputError(f"present is {tuple(present.shape)}: give (B, S) = {expected}")
         if not present.any(dim=1).all():
             raise InputError("an image has no sequence at all: give at least one")
         if self.training and self.config.sequence_dropout:
             present = drop_sequences(present, self.config.sequence_dropout)
         if not present.all():
-            mask = present.reshape(*present.shape, *(1,) * self.config.dimensions)
+            is_given = torch.cat([present, present[:, list(self.config.described)]], dim=1)
+            mask = is_given.reshape(*is_given.shape, *(1,) * self.config.dimensions)
             # NaN marks what is missing from here on, also for the margin that padding adds.
             image = torch.where(mask, image, torch.nan)
         return super().forward(image)
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) whose missing channels are NaN to logits (B, K, ...)."""
-        present = find_present(image)
+        present = find_present(image)[:, : self.config.num_sequences]
         given = [index for index, is_given in enumerate(present.any(dim=0).tolist()) if is_given]
         sequences = [
             _encode_present(
-                self.encoders[0 if self.config.shares_encoder else index], image[:, index, None], present[:, index]
+                self.encoders[0 if self.config.shares_encoder else index],
+                image[:, self.config.channels_of(index)],
+                present[:, index],
             )
             for index in given
         ]
@@ -107,7 +137,7 @@ class SequenceFusion(SegmentationNetwork):
 
     def missing_sequences(self, image: Tensor) -> tuple[str, ...]:
         """Return the names of the sequences that any image of (B, C, ...) lacks, to warn of them."""
-        is_given = find_present(image).all(dim=0).tolist()
+        is_given = find_present(image)[:, : self.config.num_sequences].all(dim=0).tolist()
         return tuple(name for name, given in zip(self.config.sequences, is_given, strict=True) if not given)
 
 
@@ -118,17 +148,17 @@ def find_present(image: Tensor) -> Tensor:
     return ~image.isnan().flatten(2).any(dim=2)
 
 
-def _encode_present(encoder: nn.Module, channel: Tensor, present: Tensor) -> list[Tensor]:
-    """Return the encoder's features (B, ...) of the present images of channel (B, 1, ...), and zeros for the others.
+def _encode_present(encoder: nn.Module, channels: Tensor, present: Tensor) -> list[Tensor]:
+    """Return the encoder's features (B, ...) of the present images of channels (B, C, ...), and zeros for the others.
 
     Missing images do not even pass the encoder, so that they cannot enter the statistics of a batch norm.
     """
     rows = present.nonzero().flatten()
-    if len(rows) == len(channel):
-        features: list[Tensor] = encoder(channel)
+    if len(rows) == len(channels):
+        features: list[Tensor] = encoder(channels)
         return features
-    known = encoder(channel[rows])
-    return [entry.new_zeros((len(channel), *entry.shape[1:])).index_add(0, rows, entry) for entry in known]
+    known = encoder(channels[rows])
+    return [entry.new_zeros((len(channels), *entry.shape[1:])).index_add(0, rows, entry) for entry in known]
 
 
 def fuse(features: Tensor, present: Tensor) -> Tensor:
