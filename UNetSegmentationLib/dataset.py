@@ -266,6 +266,19 @@ def read_channel_names(folder: Path | str) -> tuple[str, ...]:
         raise InputError(f"the channel names in {path} cannot be read ({error}): mend dataset.json") from error
 
 
+def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what the channels of a data set are called: as given, else as it says itself; empty where neither does.
+
+    Raises:
+        InputError: More or fewer names are given than the cases have channels.
+    """
+    count = len(cases[0].images)
+    if given and len(given) != count:
+        raise InputError(f"{len(given)} channel names are given, the images have {count}: name each one")
+    names = tuple(given) or read_channel_names(folder)
+    return names if len(names) == count else ()
+
+
 @dataclass(frozen=True)
 class _MeasuredCase:
     shape: tuple[int, int, int]

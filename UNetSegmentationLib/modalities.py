@@ -9,6 +9,8 @@ from .presets import PRESETS
 
 # Air in the lungs and round the body is near -1000 HU; other scanners seldom store anything like it.
 CT_BELOW = -500
+# DICOM codes of channels that data sets call by these names, in capitals.
+MODALITIES_OF_NAMES = {"CT": "CT", "CBCT": "CT", "PET": "PT", "SPECT": "NM", "MR": "MR", "MRI": "MR"}
 # What exported and scanned pictures say, of whatever modality they are.
 UNTOLD_MODALITIES = ("", "OT", "SC")
 

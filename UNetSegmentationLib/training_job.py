@@ -23,8 +23,8 @@ from .dataset import (
     find_cases,
     fingerprint_of,
     label_values,
+    name_channels,
     prepare_case,
-    read_channel_names,
     read_labels_of,
     split_by_subject,
 )
@@ -35,6 +35,7 @@ from .evaluation import evaluate, figures_of_model
 from .files import hold_alone, write_text
 from .labels import Label, names_a_side
 from .losses import build_loss
+from .modalities import MODALITIES_OF_NAMES
 from .model_card import card_of
 from .model_folder import (
     CARD_FILE,
@@ -76,6 +77,7 @@ class TrainingJob:
         title: Name shown to people; from network and preset by default.
         network: Registered name.
         preset: Registered name.
+        channels: What the channels are called, in their order, such as "CT"; by default what the data set says.
         plan: Plan file to use instead of making one.
         labels: File with the labels' names, colours and terms (a JSON list of labels.Label); the data set's own by
             default.
@@ -96,6 +98,7 @@ class TrainingJob:
     title: str = ""
     network: str = "unet"
     preset: str = "mri"
+    channels: tuple[str, ...] = ()
     plan: Path | None = None
     labels: Path | None = None
     fold: tuple[int, int] = (0, 5)
@@ -133,12 +136,14 @@ class TrainingJob:
         """
         paths = {name: None if values[name] is None else Path(values[name]) for name in ("dataset", "plan", "labels")}
         part, parts = values["fold"]
+        channels = tuple(values["channels"])
         options = TrainingOptions(**values["options"])
-        return cls(**{**values, **paths, "fold": (part, parts), "options": options, "folder": folder})
+        kept = {"fold": (part, parts), "channels": channels, "options": options, "folder": folder}
+        return cls(**{**values, **paths, **kept})
 
 
 # What a training is begun with; other values would make it another training.
-FIXED = ("network", "preset", "plan", "labels", "fold", "network_options")
+FIXED = ("network", "preset", "channels", "plan", "labels", "fold", "network_options")
 FIXED_OPTIONS = tuple(name for name in TrainingOptions.__dataclass_fields__ if name not in ("steps", "minutes"))
 
 
@@ -199,7 +204,7 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
     plan = _plan_as_begun(job, held_back) if is_resumed else _plan_of(job, training_cases, labels)
     network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
     plan = leave_raw(plan, network.raw_channels)
-    description = _describe(job, plan, labels, network)
+    description = _describe(job, plan, labels, network, channel_names=name_channels(job.dataset, cases, job.channels))
     started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
     write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
     yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
@@ -339,7 +344,8 @@ def _plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -
     if job.plan is not None:
         return read_plan(job.plan)
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
-    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=read_channel_names(job.dataset))
+    names = name_channels(job.dataset, cases, job.channels)
+    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
     return plan_for(
         job.network,
         replace(fingerprint, label_names=tuple(label.name for label in labels)),
@@ -386,10 +392,16 @@ def _network_of(job: TrainingJob, plan: Plan, *, channels: int, num_classes: int
 
 
 def _describe(
-    job: TrainingJob, plan: Plan, labels: tuple[Label, ...], network: SegmentationNetwork
+    job: TrainingJob,
+    plan: Plan,
+    labels: tuple[Label, ...],
+    network: SegmentationNetwork,
+    *,
+    channel_names: Sequence[str],
 ) -> ModelDescription:
     count = network.config.in_channels
-    names = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(count)))[:count]
+    offered = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(count)))
+    names = channel_names or offered[:count]
     return ModelDescription(
         id=job.id or id_from(job.folder.resolve().name),
         title=job.title or f"{PRESETS[job.preset].title}, {job.network}",
@@ -400,7 +412,7 @@ def _describe(
         channels=tuple(
             Channel(
                 name=name,
-                modality=PRESETS[job.preset].modalities[0],
+                modality=MODALITIES_OF_NAMES.get(name.upper(), PRESETS[job.preset].modalities[0]),
                 is_optional=network.accepts_missing_channels,
             )
             for name in names

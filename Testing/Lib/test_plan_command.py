@@ -93,3 +93,14 @@ def test_what_cannot_be_planned_is_one_line(tmp_path, capsys, words, text):
     assert text in error
     assert error.count("\n") == 1
     assert not (tmp_path / "p.json").exists()
+
+
+def test_channels_that_train_is_told_stand_in_the_plan_and_the_model(tmp_path, capsys):
+    data, model = write_data(tmp_path / "d", cases=2, channels=2), tmp_path / "m"
+    words = ("train", data, "-o", model, "--steps", "1", "--fold", "0/2", "--device", "cpu")
+    assert run(*words, "--channels", "CT") == 2
+    assert "1 channel names are given, the images have 2: name each one" in capsys.readouterr().err
+    assert run(*words, "--channels", "CT", "PET") == 0
+    written = json.loads((model / "model.json").read_text())
+    assert [(channel["name"], channel["modality"]) for channel in written["channels"]] == [("CT", "CT"), ("PET", "PT")]
+    assert [scheme["scheme"] for scheme in written["plan"]["normalization"]] == ["ct", "zscore"]

@@ -65,6 +65,17 @@ def add_quiet_argument(parser: ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="say nothing of the progress on standard error")
 
 
+def add_channels_argument(parser: ArgumentParser) -> None:
+    """Add --channels to a parser."""
+    parser.add_argument(
+        "--channels",
+        metavar="NAME",
+        nargs="+",
+        default=(),
+        help="what the channels are, in their order, such as CT PET T1; by default what dataset.json says",
+    )
+
+
 def add_device_argument(parser: ArgumentParser) -> None:
     """Add --device to a parser."""
     parser.add_argument(

@@ -8,11 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import InputError
 from ..files import write_text
 from ..plan_explanation import explain
 from ..planning import RESOLUTIONS, network_shape_for
-from .contract import COMMANDS, DONE, Command, add_device_argument
+from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument
 from .terminal import write_json
 
 
@@ -22,13 +21,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--variant", metavar="V", default="unet", help="network that is to be trained (unet)")
     parser.add_argument("--preset", metavar="P", default="mri", help="modality: mri (the default), ct or xray")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
-    parser.add_argument(
-        "--channels",
-        metavar="NAME",
-        nargs="+",
-        default=(),
-        help="what the channels are, in their order, such as CT PET T1; by default what dataset.json says",
-    )
+    add_channels_argument(parser)
     parser.add_argument(
         "--resolution",
         choices=RESOLUTIONS,
@@ -54,7 +47,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 def _document(arguments: Namespace) -> dict[str, Any]:
     import torch
 
-    from ..dataset import find_cases, fingerprint_of, read_channel_names, read_labels_of
+    from ..dataset import find_cases, fingerprint_of, name_channels, read_labels_of
     from ..device_planning import budget_of, plan_for
     from ..devices import choose_device
     from ..networks import NETWORKS, build_network
@@ -66,9 +59,7 @@ def _document(arguments: Namespace) -> dict[str, Any]:
     budget = budget_of(choose_device(arguments.device))
     orientation = "stored" if PRESETS[arguments.preset].dimensions == (2,) else "RAS"
     cases = find_cases(arguments.dataset)
-    names = arguments.channels or read_channel_names(arguments.dataset)
-    if arguments.channels and len(names) != len(cases[0].images):
-        raise InputError(f"{len(names)} channel names are given, the images have {len(cases[0].images)}: name each one")
+    names = name_channels(arguments.dataset, cases, arguments.channels)
     fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
     labels = read_labels_of(arguments.labels or arguments.dataset, sorted(fingerprint.class_shares or ()))
     fingerprint = replace(fingerprint, label_names=tuple(label.name for label in labels))

@@ -18,7 +18,15 @@ from ..errors import InputError
 from ..model_folder import ModelDescription
 from ..presets import PRESETS
 from ..registry import Registry
-from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument, add_tables
+from .contract import (
+    COMMANDS,
+    DONE,
+    Command,
+    add_channels_argument,
+    add_device_argument,
+    add_quiet_argument,
+    add_tables,
+)
 from .terminal import ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -59,6 +67,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="of the loss, likewise: class_weights=[1,2]",
     )
     parser.add_argument("--preset", metavar="P", choices=sorted(PRESETS), help="modality: mri, ct or xray (mri)")
+    add_channels_argument(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
     parser.add_argument("--fold", metavar="K/N", type=_fold, help="hold back part K of N of the subjects (0/5)")
@@ -85,7 +94,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data-source", metavar="TEXT", help="where the data come from and whom to credit")
     add_quiet_argument(parser)
     add_device_argument(parser)
-    parser.set_defaults(device=None)
+    parser.set_defaults(device=None, channels=None)
     add_tables(parser, {"networks of --variant:": NETWORK_LINES, "losses of --loss:": LOSS_LINES})
 
 
@@ -147,6 +156,8 @@ def _job_of(arguments: Namespace) -> TrainingJob:
     from ..training_options import TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
+    if "channels" in fields:
+        fields["channels"] = tuple(fields["channels"])
     if arguments.network_options is not None:
         fields["network_options"] = dict(arguments.network_options)
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
@@ -171,7 +182,19 @@ def _job_of(arguments: Namespace) -> TrainingJob:
 
 
 # Options of the command that bear the name of the job's field, and of the field of its options.
-FIELDS = ("preset", "plan", "labels", "fold", "device", "id", "title", "data_licence", "data_source", "has_replay")
+FIELDS = (
+    "preset",
+    "channels",
+    "plan",
+    "labels",
+    "fold",
+    "device",
+    "id",
+    "title",
+    "data_licence",
+    "data_source",
+    "has_replay",
+)
 OPTIONS = ("minutes", "seed", "loss", "validate_every")
 
 

@@ -52,7 +52,7 @@ def channels_last_instance_norm(features: Tensor, weight: Tensor, bias: Tensor, 
         eps: Added to the variance.
     """
     if features.dtype in (torch.float32, torch.float64):
-        normed: Tensor = _ChannelsLastNorm.apply(features, weight, bias, eps)
+        normed: Tensor = _ChannelsLastNorm.apply(features, weight, bias, eps)  # type: ignore[no-untyped-call]
         return normed
     # torch's batch norm takes half-precision features with float32 statistics and keeps the format; batches are few.
     samples = [
