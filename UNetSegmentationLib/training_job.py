@@ -111,6 +111,7 @@ class TrainingJob:
     has_replay: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
         part, parts = self.fold
         if not (parts >= 2 and 0 <= part < parts):
             raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
@@ -136,10 +137,8 @@ class TrainingJob:
         """
         paths = {name: None if values[name] is None else Path(values[name]) for name in ("dataset", "plan", "labels")}
         part, parts = values["fold"]
-        channels = tuple(values["channels"])
         options = TrainingOptions(**values["options"])
-        kept = {"fold": (part, parts), "channels": channels, "options": options, "folder": folder}
-        return cls(**{**values, **paths, **kept})
+        return cls(**{**values, **paths, "fold": (part, parts), "options": options, "folder": folder})
 
 
 # What a training is begun with; other values would make it another training.

@@ -156,8 +156,6 @@ def _job_of(arguments: Namespace) -> TrainingJob:
     from ..training_options import TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
-    if "channels" in fields:
-        fields["channels"] = tuple(fields["channels"])
     if arguments.network_options is not None:
         fields["network_options"] = dict(arguments.network_options)
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
