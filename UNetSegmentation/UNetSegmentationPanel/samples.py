@@ -9,6 +9,8 @@ import slicer
 from UNetSegmentationLib.model_folder import bundled_resources_folder
 
 FOLDER = "Samples"
+# The smallest one, with the best model.
+FIRST = "mri_hippocampus"
 IMAGE_SUFFIXES = (".nii.gz", ".nrrd", ".mha", ".png")
 
 
@@ -21,15 +23,16 @@ class Sample:
 
 
 def available() -> list[Sample]:
-    """Return the sample images, without the reference segmentations that lie beside them.
+    """Return the sample images, FIRST before the others, without the reference segmentations that lie beside them.
 
     The reference of NAME.nii.gz is NAME_anything.nii.gz or NAME.seg.nrrd.
     """
     folder = bundled_resources_folder() / FOLDER
     paths = sorted(folder.glob("*")) if folder.is_dir() else []
-    images = [path for path in paths if path.name.endswith(IMAGE_SUFFIXES) and not path.name.endswith(".seg.nrrd")]
-    found = [Sample(name=path.name.split(".", maxsplit=1)[0], path=path) for path in images]
-    return [one for one in found if not any(one.name.startswith(f"{other.name}_") for other in found)]
+    files = [path for path in paths if path.name.endswith(IMAGE_SUFFIXES) and not path.name.endswith(".seg.nrrd")]
+    found = [Sample(name=path.name.split(".", maxsplit=1)[0], path=path) for path in files]
+    images = [one for one in found if not any(one.name.startswith(f"{other.name}_") for other in found)]
+    return sorted(images, key=lambda sample: sample.name != FIRST)
 
 
 def load() -> Any:
