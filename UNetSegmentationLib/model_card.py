@@ -38,6 +38,7 @@ def card_of(description: ModelDescription) -> str:
     for name, figures in description.figures.get("labels", {}).items():
         values = [f"{figures[key]:.3f}" if key in figures else "" for key, _ in shown]
         lines.append(f"| {name} | " + " | ".join(values) + " |")
+    lines += _postprocess_of(description)
     lines += _descent_of(description)
     spacing = " x ".join(f"{value:.3g}" for value in description.plan.spacing_mm[::-1])
     lines += [
@@ -77,6 +78,33 @@ def _replay_of(training: dict[str, Any]) -> list[str]:
         f"training images with their labels, for fine-tuning; their licence is that of the data: "
         f"{replay.get('licence') or 'not stated'}."
     ]
+
+
+def _postprocess_of(description: ModelDescription) -> list[str]:
+    """Return which steps were tried and what they gained; nothing where none was to be chosen."""
+    choice = description.figures.get("postprocess")
+    if not choice:
+        return []
+    lines = ["", "## Post-processing"]
+    if "reason" in choice:
+        return [*lines, f"None was tried: {choice['reason']}."]
+    steps = ", ".join(f"`{step}`" for step in choice["steps"]) or "None"
+    lines += [
+        f"{steps}, chosen on these {choice['cases']} cases of {choice['subjects']} subjects: a step is kept where it "
+        "lowers the mean Dice of no label and raises one's, over all subjects and in each of two halves of them. The "
+        "figures above are those after the steps.",
+        "",
+        "| step | label | change of mean Dice | in one half | in the other | kept |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in choice["tried"]:
+        if row["label"] is None:
+            lines.append(f"| `{row['step']}` | | changes nothing | | | no |")
+            continue
+        cells = (row["label"], *(f"{gain:+.4f}" for gain in (row["gain"], *row["halves"])))
+        lines.append(f"| `{row['step']}` | {' | '.join(cells)} | {'yes' if row['is_chosen'] else 'no'} |")
+    before = ", ".join(f"{name} {dice:.3f}" for name, dice in choice["dice_before"].items())
+    return [*lines, "", f"Mean Dice without any step, over subjects: {before}."]
 
 
 def _descent_of(description: ModelDescription) -> list[str]:

@@ -45,6 +45,7 @@ LAYERS = (
             "case_library",
             "fingerprint",
             "plan_explanation",
+            "postprocess_choice",
         ),
     },
     {
@@ -72,6 +73,9 @@ LAYERS = (
         "replay",
         "retention",
         "training_job",
+        "measuring",
+        "study",
+        "study_choice",
         "evaluation",
         "comparison",
         "importers",
