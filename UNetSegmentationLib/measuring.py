@@ -15,12 +15,15 @@ from safetensors.numpy import load_file, save_file
 from .dataset import Case, read_case
 from .evaluation import CaseFigures, figures_of_model
 from .files import atomic_path
+from .labels import Label
 from .model_folder import ModelDescription
 from .postprocess_choice import (
     FEWEST_SUBJECTS,
     FoundCase,
+    agreement_of,
     choose_postprocess,
     figures_with,
+    mean_by_subject,
     smallest_volume_mm3,
 )
 from .prediction import Predictor
@@ -61,6 +64,9 @@ def measure_trained(model: TrainedModel) -> ModelDescription:
         training_cases=model.training_cases,
         chooses_postprocess=model.chooses_postprocess,
     )
+
+
+FOUND_FILE = "found.safetensors"
 
 
 def find_in_cases(predictor: Predictor, cases: Sequence[Case]) -> Iterator[FoundCase]:
@@ -121,6 +127,15 @@ def measure(found: Iterable[FoundCase], description: ModelDescription) -> list[C
         CaseFigures(case=case.case, labels=figures, duration_s=case.duration_s)
         for case, figures in figures_with(found, values, description.postprocess)
     ]
+
+
+def scores_by_subject(found: Sequence[FoundCase], labels: Sequence[Label]) -> dict[str, float]:
+    """Return the mean Dice over labels by subject, 1 for a label that neither map shows."""
+    scores = {
+        case.case: float(np.mean(list(agreement_of(figures).values())))
+        for case, figures in figures_with(found, [label.value for label in labels], (), with_surfaces=False)
+    }
+    return mean_by_subject(found, scores)
 
 
 def save_found(path: Path, cases: Sequence[FoundCase]) -> None:

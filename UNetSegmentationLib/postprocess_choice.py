@@ -233,7 +233,7 @@ class _Trial:
         gains = {case: figures[value] - self._scores[case][value] for case, figures in scores.items()}
         if not any(gains.values()):
             return None
-        by_subject = _by_subject(self._cases, gains)
+        by_subject = mean_by_subject(self._cases, gains)
         halves = [float(np.mean([by_subject[subject] for subject in half])) for half in self._halves]
         return {
             "label": self._labels[value],
@@ -244,12 +244,14 @@ class _Trial:
     def _scores_with(self, *more: str) -> Scores:
         """Return Dice by case and label under the chosen steps and some more."""
         return {
-            case.case: _agreement(figures)
+            case.case: agreement_of(figures)
             for case, figures in figures_with(self._cases, self._labels, (*self.steps, *more), with_surfaces=False)
         }
 
     def _mean_of(self, scores: Scores, value: int) -> float:
-        return float(np.mean(list(_by_subject(self._cases, {c: rows[value] for c, rows in scores.items()}).values())))
+        return float(
+            np.mean(list(mean_by_subject(self._cases, {c: rows[value] for c, rows in scores.items()}).values()))
+        )
 
 
 def figures_with(
@@ -263,12 +265,13 @@ def figures_with(
         yield case, evaluate_case(found, reference, values, case.spacing_mm, with_surfaces=with_surfaces)
 
 
-def _agreement(figures: Mapping[int, Mapping[str, float]]) -> dict[int, float]:
+def agreement_of(figures: Mapping[int, Mapping[str, float]]) -> dict[int, float]:
     """Return Dice by label, 1 where neither map shows the label: a step that removes a false find has to gain."""
     return {value: row["dice"] if isfinite(row["dice"]) else 1.0 for value, row in figures.items()}
 
 
-def _by_subject(cases: Sequence[FoundCase], values: Mapping[str, float]) -> dict[str, float]:
+def mean_by_subject(cases: Sequence[FoundCase], values: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean over the cases of each subject of values by case."""
     gathered: dict[str, list[float]] = {}
     for case in cases:
         gathered.setdefault(case.subject, []).append(values[case.case])

@@ -62,6 +62,7 @@ from .training_state import CHECKPOINT_FILE
 
 RECORD_FILE = "training.jsonl"
 JOB_FILE = "job.json"
+STUDY_FILE = "study.json"  # of several trainings from which one model is made, see study
 VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
 
@@ -353,7 +354,7 @@ def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
 
 def check_folder(folder: Path, *, is_resumed: bool) -> None:
     """Raise InputError where a model cannot be made in a folder, or not be gone on with."""
-    if (folder / CHECKPOINT_FILE).is_file():
+    if (folder / CHECKPOINT_FILE).is_file() or (folder / STUDY_FILE).is_file():
         if not is_resumed:
             raise InputError(f"{folder} holds an unfinished training: give another folder, or --resume to go on")
     elif (folder / DESCRIPTION_FILE).is_file():

@@ -46,6 +46,7 @@ LAYERS = (
             "fingerprint",
             "plan_explanation",
             "postprocess_choice",
+            "configuration_choice",
         ),
     },
     {
@@ -75,7 +76,7 @@ LAYERS = (
         "training_job",
         "measuring",
         "study",
-        "study_choice",
+        "study_model",
         "evaluation",
         "comparison",
         "importers",
