@@ -161,6 +161,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
     job, events_until = _work_of(arguments)
     curve: LiveCurve | None = None
+    done = 0.0
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in events_until(interrupt.is_asked):
             kind = event["event"]
@@ -168,7 +169,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
             if curve is not None and kind in ("step", "validation") and is_recorded(event):
                 curve.update(is_last=kind == "validation")
             if kind == "step":
-                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
+                done = 1 - event["share_left"]
+                bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
             bar.clear()
             if kind == "start":
@@ -183,7 +185,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
                 out.write(line + "\n")
                 out.flush()
             if kind == "stage":
-                bar(float(curve is not None), event["message"])
+                bar(done, event["message"])
     return DONE
 
 
