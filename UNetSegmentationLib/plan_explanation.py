@@ -123,7 +123,7 @@ def _coverage(fingerprint: Fingerprint, plan: Plan) -> str:
         return f"Field of view: a patch shows {share:.0%} of the median image, enough at this resolution."
     return (
         f"Field of view: a patch shows only {share:.0%} of the median image; where a structure's place in the body "
-        "matters, train at low resolution first (--resolution low) and compare the two on the held-back cases."
+        "matters, low resolution may do better (train --configurations full low compares the two)."
     )
 
 

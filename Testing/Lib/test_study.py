@@ -288,8 +288,14 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, dat
     assert not (tmp_path / "m").exists()
 
 
-def test_a_plan_file_leaves_no_choice_of_configurations(tmp_path, dataset):
+def test_a_plan_file_is_that_of_all_folds_and_leaves_no_choice_of_configurations(tmp_path, dataset):
     study = study_of(dataset, tmp_path / "m")
+    made = study_module._begin(study, find_cases(dataset)).plans["slices"]
+    (tmp_path / "plan.json").write_text(json.dumps(made.to_dict()))
+    job = replace(study.job, plan=tmp_path / "plan.json")
+    begun = study_module._begin(Study(job=job, has_all_folds=True, shares_budget=False), find_cases(dataset))
+    assert begun.plans == {"full": made}
+    assert len(study_module._trainings_of(begun)) == 3
     with pytest.raises(InputError, match="a plan file gives one configuration"):
         replace(study, job=replace(study.job, plan=tmp_path / "plan.json"))
 
