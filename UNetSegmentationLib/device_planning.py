@@ -87,6 +87,7 @@ def plan_for(
     num_classes: int,
     network_options: Mapping[str, Any] | None = None,
     resolution: str = "full",
+    dimensions: int | None = None,
 ) -> Plan:
     """Return the plan for training `network` within a budget; the same arguments always give the same plan.
 
@@ -101,15 +102,16 @@ def plan_for(
         num_classes: K, background included.
         network_options: Options of the network beyond those that the plan gives.
         resolution: "full" or "low", see planning.make_plan.
+        dimensions: 2 or 3, see planning.make_plan.
 
     Raises:
         InputError: Unknown names, or not even the smallest patch fits.
     """
-    dimensions = dimensions_for(fingerprint)
+    dimensions = dimensions_for(fingerprint, wanted=dimensions)
     voxels = budget.patch_voxels[dimensions]
 
     def planned(limit: int) -> tuple[Plan, TrainingCost]:
-        plan = make_plan(fingerprint, preset, patch_voxels=limit, resolution=resolution)
+        plan = make_plan(fingerprint, preset, patch_voxels=limit, resolution=resolution, dimensions=dimensions)
         config = planned_config(
             network, plan, channels=fingerprint.channels, num_classes=num_classes, options=network_options
         )

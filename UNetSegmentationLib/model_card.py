@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean, stdev
 from typing import Any
 
 from .model_folder import ModelDescription
@@ -38,6 +39,9 @@ def card_of(description: ModelDescription) -> str:
     for name, figures in description.figures.get("labels", {}).items():
         values = [f"{figures[key]:.3f}" if key in figures else "" for key, _ in shown]
         lines.append(f"| {name} | " + " | ".join(values) + " |")
+    lines += _folds_of(description)
+    lines += _postprocess_of(description)
+    lines += _configurations_of(description)
     lines += _descent_of(description)
     spacing = " x ".join(f"{value:.3g}" for value in description.plan.spacing_mm[::-1])
     lines += [
@@ -57,11 +61,15 @@ def _split_of(training: dict[str, Any]) -> str:
     """Return how many cases were learnt from and held back; of persons only what the data set told of them."""
     cases, held_back = training.get("cases"), len(training.get("held_back_cases", []))
     # Models that were trained before it was recorded: equal numbers are what data without subjects give.
-    if not training.get("has_subjects", cases != training.get("subjects")):
+    has_subjects = training.get("has_subjects", cases != training.get("subjects"))
+    unknown = "The data do not tell which cases are of one person: every case counted as a person of its own."
+    if folds := training.get("folds"):
         return (
-            f"Trained on {cases} cases; {held_back} other cases were held back. The data do not tell which cases are "
-            "of one person: every case counted as a person of its own."
-        )
+            f"Trained on {cases} cases in {len(folds)} parts: each of the {len(folds)} networks learnt from all parts "
+            "but one, and the model is their mean. "
+        ) + (f"No subject is in two parts; there are {training.get('subjects')}." if has_subjects else unknown)
+    if not has_subjects:
+        return f"Trained on {cases} cases; {held_back} other cases were held back. {unknown}"
     return (
         f"Trained on {cases} cases of {training.get('subjects')} subjects; {held_back} cases of "
         f"{training.get('held_back_subjects')} other subjects were held back. No subject is on both sides."
@@ -77,6 +85,83 @@ def _replay_of(training: dict[str, Any]) -> list[str]:
         f"training images with their labels, for fine-tuning; their licence is that of the data: "
         f"{replay.get('licence') or 'not stated'}."
     ]
+
+
+def _folds_of(description: ModelDescription) -> list[str]:
+    """Return the figures over the folds of an ensemble; nothing for others."""
+    folds = description.figures.get("folds")
+    if not folds:
+        return []
+    lines = [
+        "",
+        f"Every case was measured with the one network of {len(folds)} that had not seen it. The model is the mean of "
+        "all, which could be measured on new subjects alone. Mean and standard deviation of Dice over the "
+        f"{len(folds)} parts:",
+        "",
+        "| label | Dice | by part |",
+        "|---|---|---|",
+    ]
+    for label in description.labels:
+        values = [fold["dice"][label.name] for fold in folds if label.name in fold["dice"]]
+        if values:
+            cell = f"{mean(values):.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
+            lines.append(f"| {label.name} | {cell} | {', '.join(f'{value:.3f}' for value in values)} |")
+    return lines
+
+
+def _configurations_of(description: ModelDescription) -> list[str]:
+    """Return what was compared to find the configuration; nothing where there was one."""
+    choice = description.figures.get("configurations")
+    if not choice:
+        return []
+    lines = [
+        "",
+        "## Configurations",
+        f"Trained within equal shares of the budget and compared on these {choice['subjects']} subjects, without "
+        "post-processing; among those as good as the best within one standard error of the paired difference the "
+        "cheapest was kept.",
+        "",
+        "| configuration | mean Dice | behind the best | operations for a mm³ | kept |",
+        "|---|---|---|---|---|",
+    ]
+    for row in choice["rows"]:
+        error = "" if row["error"] is None else f" ± {row['error']:.4f}"
+        cells = (f"{row['mean_dice']:.4f}", f"{row['behind']:.4f}{error}", f"{row['operations_per_mm3']:,}")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} | {'yes' if row['is_chosen'] else 'no'} |")
+    lines += ["", "These cases also chose the configuration, which flatters the figures above."]
+    if choice["cross_fitted"] is not None:
+        lines[-1] += (
+            " Where one half of the subjects chooses and the other measures, and the reverse, mean Dice is "
+            f"{choice['cross_fitted']:.4f}."
+        )
+    return lines
+
+
+def _postprocess_of(description: ModelDescription) -> list[str]:
+    """Return which steps were tried and what they gained; nothing where none was to be chosen."""
+    choice = description.figures.get("postprocess")
+    if not choice:
+        return []
+    lines = ["", "## Post-processing"]
+    if "reason" in choice:
+        return [*lines, f"None was tried: {choice['reason']}."]
+    steps = ", ".join(f"`{step}`" for step in choice["steps"]) or "None"
+    lines += [
+        f"{steps}, chosen on these {choice['cases']} cases of {choice['subjects']} subjects: a step is kept where it "
+        "lowers the mean Dice of no label and raises one's, over all subjects and in each of two halves of them. The "
+        "figures above are those after the steps.",
+        "",
+        "| step | label | change of mean Dice | in one half | in the other | kept |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in choice["tried"]:
+        if row["label"] is None:
+            lines.append(f"| `{row['step']}` | | changes nothing | | | no |")
+            continue
+        cells = (row["label"], *(f"{gain:+.4f}" for gain in (row["gain"], *row["halves"])))
+        lines.append(f"| `{row['step']}` | {' | '.join(cells)} | {'yes' if row['is_chosen'] else 'no'} |")
+    before = ", ".join(f"{name} {dice:.3f}" for name, dice in choice["dice_before"].items())
+    return [*lines, "", f"Mean Dice without any step, over subjects: {before}."]
 
 
 def _descent_of(description: ModelDescription) -> list[str]:

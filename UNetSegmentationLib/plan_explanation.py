@@ -15,6 +15,7 @@ from .planning import (
     Normalization,
     Plan,
     coarse_axis,
+    dimensions_for,
     network_shape_for,
     size_at,
     target_spacing_mm,
@@ -67,10 +68,14 @@ def _data(fingerprint: Fingerprint) -> str:
 
 def _dimensions(fingerprint: Fingerprint, plan: Plan) -> str:
     depth = size_at(fingerprint, target_spacing_mm(fingerprint))[0]
+    if plan.dimensions == 3 and dimensions_for(fingerprint) == 2:
+        return f"Dimensions: 3D as asked for, though {depth} slices are fewer than the {FEWEST_SLICES} of one halving."
     if plan.dimensions == 3:
         return f"Dimensions: 3D, since there are {depth} slices, enough to see across them."
     if max(shape[0] for shape in fingerprint.shapes) == 1:
         return "Dimensions: 2D, since the images are flat."
+    if dimensions_for(fingerprint) == 3:
+        return f"Dimensions: 2D, axial slices one by one as asked for, though {depth} slices would allow 3D."
     return f"Dimensions: 2D, since {depth} slices are fewer than the {FEWEST_SLICES} that one halving needs."
 
 
@@ -90,7 +95,7 @@ def _spacing(fingerprint: Fingerprint, plan: Plan) -> str:
         )
     axis = coarse_axis(fingerprint)
     medians = _median_of(fingerprint.spacings_mm)
-    if axis is not None and abs(full[axis] - medians[axis]) > 1e-9:
+    if plan.dimensions == 3 and axis is not None and abs(full[axis] - medians[axis]) > 1e-9:
         return (
             f"Resolution: {spacing}, the median, except along {_AXES[axis]}: slices there are more than "
             f"{ANISOTROPY:g} times coarser and few, so the {COARSE_AXIS_PERCENTILE}th percentile ({full[axis]:.3g} mm "
@@ -118,7 +123,7 @@ def _coverage(fingerprint: Fingerprint, plan: Plan) -> str:
         return f"Field of view: a patch shows {share:.0%} of the median image, enough at this resolution."
     return (
         f"Field of view: a patch shows only {share:.0%} of the median image; where a structure's place in the body "
-        "matters, train at low resolution first (--resolution low) and compare the two on the held-back cases."
+        "matters, low resolution may do better (train --configurations full low compares the two)."
     )
 
 

@@ -191,6 +191,7 @@ def make_plan(
     batch_size: int = 2,
     patch_voxels: int | None = None,
     resolution: str = "full",
+    dimensions: int | None = None,
 ) -> Plan:
     """Return the plan for a data set; the same arguments always give the same plan.
 
@@ -204,13 +205,14 @@ def make_plan(
         batch_size: Patches in a training step in 3D; four times as many in 2D.
         patch_voxels: The most voxels of a patch; PATCH_VOXELS by default.
         resolution: "full", or "low": coarser, until the patch shows SMALLEST_SHARE of the median image.
+        dimensions: 2 (axial slices) or 3; by default what dimensions_for says.
 
     Raises:
-        InputError: Unknown resolution or preset, or volumes for a preset of single images.
+        InputError: Unknown resolution or preset, volumes for a preset of single images, or flat images for 3D.
     """
     if resolution not in RESOLUTIONS:
         raise InputError(f"resolution is '{resolution}': choose {' or '.join(RESOLUTIONS)}")
-    dimensions = dimensions_for(fingerprint)
+    dimensions = dimensions_for(fingerprint, wanted=dimensions)
     is_flat = max(shape[0] for shape in fingerprint.shapes) == 1
     if not is_flat and PRESETS[preset].dimensions == (2,):
         volumes = ", ".join(name for name in PRESETS if 3 in PRESETS[name].dimensions)
@@ -237,8 +239,18 @@ def make_plan(
     )
 
 
-def dimensions_for(fingerprint: Fingerprint) -> int:
-    """Return 2 for flat images and for axial stacks too thin to be halved once, else 3."""
+def dimensions_for(fingerprint: Fingerprint, *, wanted: int | None = None) -> int:
+    """Return what is wanted; without it 2 for flat images and for axial stacks too thin to be halved once, else 3.
+
+    Raises:
+        InputError: Neither 2 nor 3 is wanted, or 3 for flat images.
+    """
+    if wanted not in (None, 2, 3):
+        raise InputError(f"dimensions is {wanted}: choose 2 or 3")
+    if wanted == 3 and max(shape[0] for shape in fingerprint.shapes) == 1:
+        raise InputError("the images are flat, which leaves nothing to plan in 3D: choose 2 dimensions")
+    if wanted is not None:
+        return wanted
     depth, height, width = size_at(fingerprint, target_spacing_mm(fingerprint))
     return 2 if depth == 1 or (depth < FEWEST_SLICES and min(height, width) >= SMALLEST_SLICE) else 3
 

@@ -31,10 +31,11 @@ from .dataset import (
 from .device_planning import budget_of, plan_for
 from .devices import choose_device
 from .errors import InputError
-from .evaluation import evaluate, figures_of_model
 from .files import hold_alone, write_text
+from .fingerprint import Fingerprint
 from .labels import Label, names_a_side
 from .losses import build_loss
+from .measuring import TrainedModel, measure_trained
 from .modalities import MODALITIES_OF_NAMES
 from .model_card import card_of
 from .model_folder import (
@@ -52,7 +53,6 @@ from .model_folder import (
 from .networks import NETWORKS, SegmentationNetwork, build_network
 from .networks.planned import planned_config
 from .planning import Normalization, Plan, read_plan
-from .prediction import Predictor
 from .presets import PRESETS
 from .replay import REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, write_replay
 from .training import train
@@ -62,6 +62,7 @@ from .training_state import CHECKPOINT_FILE
 
 RECORD_FILE = "training.jsonl"
 JOB_FILE = "job.json"
+STUDY_FILE = "study.json"  # of several trainings from which one model is made, see study
 VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
 
@@ -90,6 +91,7 @@ class TrainingJob:
         is_half: Store the weights in half precision.
         has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
             whoever gets the model gets them too.
+        chooses_postprocess: Try post-processing on the cases that were held back, and keep what helps.
     """
 
     dataset: Path
@@ -109,6 +111,7 @@ class TrainingJob:
     data_source: str = ""
     is_half: bool = True
     has_replay: bool = False
+    chooses_postprocess: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -170,7 +173,12 @@ def _started(folder: Path) -> dict[str, Any]:
 
 
 def run_training(
-    job: TrainingJob, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
+    job: TrainingJob,
+    *,
+    is_resumed: bool = False,
+    is_cancelled: Callable[[], bool] = lambda: False,
+    plan: Plan | None = None,
+    measure: Callable[[TrainedModel], ModelDescription] = measure_trained,
 ) -> Iterator[dict[str, Any]]:
     """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
 
@@ -178,6 +186,8 @@ def run_training(
         job: What to train.
         is_resumed: Go on from the folder's checkpoint.
         is_cancelled: Asked often.
+        plan: Plan to begin with; by default the job's file, or one that is made for the training cases.
+        measure: Gives the description of the trained model its figures.
 
     Yields:
         Events of training.train, and {"event": "stage", "message": ...}, {"event": "evaluation", ...},
@@ -189,10 +199,17 @@ def run_training(
         CancelledError: `is_cancelled` said so.
     """
     with alone_in(job.folder, is_resumed=is_resumed):
-        yield from _train_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
+        yield from _train_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure)
 
 
-def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _train_alone(
+    job: TrainingJob,
+    *,
+    is_resumed: bool,
+    is_cancelled: Callable[[], bool],
+    plan: Plan | None,
+    measure: Callable[[TrainedModel], ModelDescription],
+) -> Iterator[dict[str, Any]]:
     """Do what run_training promises, in a folder where nobody else trains."""
     yield {"event": "stage", "message": "Reading the data set"}
     cases = find_cases(job.dataset)
@@ -200,7 +217,7 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
     labels = read_labels_of(job.labels or job.dataset, label_values(cases))
-    plan = _plan_as_begun(job, held_back) if is_resumed else _plan_of(job, training_cases, labels)
+    plan = _plan_as_begun(job, held_back) if is_resumed else plan or plan_of(job, training_cases, labels)
     network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
     plan = leave_raw(plan, network.raw_channels)
     description = _describe(job, plan, labels, network, channel_names=name_channels(job.dataset, cases, job.channels))
@@ -244,7 +261,16 @@ def _train_alone(job: TrainingJob, *, is_resumed: bool, is_cancelled: Callable[[
         description = add_replay(job.folder, prepared, description)
     write_description(job.folder, description)
     yield {"event": "stage", "message": f"Measuring on {len(held_back)} cases that were held back"}
-    description = replace(description, figures=_measure(job, held_back, record))
+    trained = TrainedModel(
+        folder=job.folder,
+        device=job.device,
+        chooses_postprocess=job.chooses_postprocess,
+        description=description,
+        training_cases=training_cases,
+        held_back=held_back,
+        record=record,
+    )
+    description = measure(trained)
     write_description(job.folder, description)
     write_text(job.folder / CARD_FILE, card_of(description))
     for name in (CHECKPOINT_FILE, JOB_FILE):
@@ -328,7 +354,7 @@ def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
 
 def check_folder(folder: Path, *, is_resumed: bool) -> None:
     """Raise InputError where a model cannot be made in a folder, or not be gone on with."""
-    if (folder / CHECKPOINT_FILE).is_file():
+    if (folder / CHECKPOINT_FILE).is_file() or (folder / STUDY_FILE).is_file():
         if not is_resumed:
             raise InputError(f"{folder} holds an unfinished training: give another folder, or --resume to go on")
     elif (folder / DESCRIPTION_FILE).is_file():
@@ -339,19 +365,39 @@ def check_folder(folder: Path, *, is_resumed: bool) -> None:
         raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")
 
 
-def _plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:
+def plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:
+    """Return the plan for the cases that a job learns from: the job's file, or one that is made for them."""
     if job.plan is not None:
         return read_plan(job.plan)
+    return plan_job(job, fingerprint_for(job, cases, labels), labels)
+
+
+def fingerprint_for(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Fingerprint:
+    """Return the fingerprint of the cases that a job learns from."""
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
     names = name_channels(job.dataset, cases, job.channels)
     fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
+    return replace(fingerprint, label_names=tuple(label.name for label in labels))
+
+
+def plan_job(
+    job: TrainingJob,
+    fingerprint: Fingerprint,
+    labels: Sequence[Label],
+    *,
+    resolution: str = "full",
+    dimensions: int | None = None,
+) -> Plan:
+    """Return the plan for a job's network on its device; see device_planning.plan_for."""
     return plan_for(
         job.network,
-        replace(fingerprint, label_names=tuple(label.name for label in labels)),
+        fingerprint,
         job.preset,
         budget=budget_of(choose_device(job.device)),
         num_classes=len(labels) + 1,
         network_options=job.network_options,
+        resolution=resolution,
+        dimensions=dimensions,
     )
 
 
@@ -438,12 +484,3 @@ def _record_of(
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"unetsegmentation": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-
-
-def _measure(job: TrainingJob, held_back: Sequence[Case], record: TrainingRecord) -> dict[str, Any]:
-    predictor = Predictor(job.folder, device=job.device)
-    results = []
-    for result in evaluate(predictor, held_back):
-        record.append({"event": "evaluation", **asdict(result)})
-        results.append(result)
-    return figures_of_model(predictor.description.labels, results)

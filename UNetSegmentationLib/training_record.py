@@ -1,6 +1,6 @@
 """The record of a training: one JSON object a line, appended as things happen, readable at any moment.
 
-Every event has "event" and "step"; the others depend on its kind:
+Every event of the loop has "event" and "step"; the others depend on its kind:
 
 | event | entries |
 |---|---|
@@ -8,6 +8,14 @@ Every event has "event" and "step"; the others depend on its kind:
 | step | loss, learning_rate, elapsed_s, epoch |
 | validation | what `describe_validation` returns: figures per case and label, and their means per label |
 | end | elapsed_s |
+
+Once the weights are there, events without "step" say how good they are:
+
+| event | entries |
+|---|---|
+| configurations | what `ConfigurationChoice.to_dict` returns, where several were trained |
+| postprocess | what `PostprocessChoice.to_dict` returns, where steps were to be chosen |
+| evaluation | case, labels (figures by label), duration_s: a case that was held back, after the chosen steps |
 
 Figures that are not finite (undefined, or infinite distances) are written as null, as JSON has no such numbers.
 """

@@ -45,6 +45,8 @@ LAYERS = (
             "case_library",
             "fingerprint",
             "plan_explanation",
+            "postprocess_choice",
+            "configuration_choice",
         ),
     },
     {
@@ -72,6 +74,9 @@ LAYERS = (
         "replay",
         "retention",
         "training_job",
+        "measuring",
+        "study",
+        "study_model",
         "evaluation",
         "comparison",
         "importers",

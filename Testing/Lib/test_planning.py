@@ -135,6 +135,34 @@ def test_low_resolution_shows_a_quarter_of_the_image():
         make_plan(small, "mri", resolution="middle")
 
 
+@pytest.mark.parametrize("shape", [(40, 256, 256), (5, 256, 256)])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_dimensions_that_are_asked_for_are_planned(shape, dimensions):
+    data = fingerprint(shape, (4.0, 0.8, 0.8))
+    plan = make_plan(data, "mri", dimensions=dimensions)
+    assert plan.dimensions == dimensions
+    if dimensions == 2:
+        # A slice is seen whole; slices keep their distance.
+        assert plan.patch_size == (1, 256, 256)
+        assert plan.spacing_mm == (0.0, 0.8, 0.8)
+        assert all(len(stride) == 2 for stride in network_shape_for(plan)["strides"])
+    else:
+        assert plan.patch_size[0] >= shape[0] or plan.patch_size[0] >= 8
+        assert plan.spacing_mm == (4.0, 0.8, 0.8)
+    usual = dimensions_for(data)
+    assert usual == (3 if shape[0] == 40 else 2)
+    assert (make_plan(data, "mri") == plan) == (usual == dimensions)
+    assert plan_for("unet", data, "mri", budget=BUDGET, num_classes=2, dimensions=dimensions).dimensions == dimensions
+
+
+def test_flat_images_and_odd_dimensions_are_refused():
+    flat = fingerprint((1, 300, 260), (1.0, 0.8, 0.8))
+    with pytest.raises(InputError, match="the images are flat"):
+        make_plan(flat, "mri", dimensions=3)
+    with pytest.raises(InputError, match="dimensions is 4: choose 2 or 3"):
+        plan_for("unet", flat, "mri", budget=BUDGET, num_classes=2, dimensions=4)
+
+
 def test_channels_are_scaled_by_what_they_are_called():
     names = ("CT", "PET", "T1")
     for preset in ("mri", "ct"):

@@ -28,6 +28,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         default="full",
         help="low: coarser, until a patch shows enough of the image (full)",
     )
+    parser.add_argument(
+        "--dimensions",
+        type=int,
+        choices=(2, 3),
+        help="2: axial slices one by one; 3: volumes (by their number of slices)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of sentences")
     add_device_argument(parser)
 
@@ -70,6 +76,7 @@ def _document(arguments: Namespace) -> dict[str, Any]:
         budget=budget,
         num_classes=len(labels) + 1,
         resolution=arguments.resolution,
+        dimensions=arguments.dimensions,
     )
     config = planned_config(arguments.variant, plan, channels=fingerprint.channels, num_classes=len(labels) + 1)
     with torch.device("meta"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..configuration_choice import CONFIGURATION_LINES
 from ..errors import InputError
 from ..model_folder import ModelDescription
 from ..presets import PRESETS
@@ -30,11 +32,17 @@ from .contract import (
 from .terminal import ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..training_curve import LiveCurve
     from ..training_job import TrainingJob
 
+    Work = Callable[[Callable[[], bool]], Iterator[dict[str, Any]]]
+
 STEPS_PER_EPOCH = 250  # as nnU-Net counts
 CURVE_FILE = "training.png"
+AUTO = "auto"
+ALL_FOLDS = -1
 # Far more than any time budget takes.
 UNLIMITED_STEPS = 1_000_000
 # Read without importing them: they would load torch.
@@ -70,11 +78,35 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_channels_argument(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
-    parser.add_argument("--fold", metavar="K/N", type=_fold, help="hold back part K of N of the subjects (0/5)")
+    parser.add_argument(
+        "--fold",
+        metavar="K/N",
+        type=_fold,
+        help="hold back part K of N of the subjects (0/5); all/N holds back each in turn and makes an ensemble",
+    )
+    parser.add_argument(
+        "--configurations",
+        metavar="C",
+        nargs="+",
+        choices=(AUTO, *CONFIGURATION_LINES),
+        help="train each of these (below) and keep the best on the cases held back; auto: those that suit the data",
+    )
+    parser.add_argument(
+        "--no-postprocess-choice",
+        dest="chooses_postprocess",
+        action="store_const",
+        const=False,
+        help="do not try post-processing on the cases held back; otherwise steps that help become the model's own",
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (1250 without a time budget)")
     length.add_argument("--epochs", type=int, metavar="N", help=f"in epochs of {STEPS_PER_EPOCH} steps")
-    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate falls to its end")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="time budget; the learning rate falls to its end. Several trainings share what is given, in equal parts",
+    )
     parser.add_argument(
         "--validate-every", type=int, metavar="N", help="steps between figures on held-back cases (250; 0: at the end)"
     )
@@ -95,7 +127,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None, channels=None)
-    add_tables(parser, {"networks of --variant:": NETWORK_LINES, "losses of --loss:": LOSS_LINES})
+    tables = {"networks of --variant:": NETWORK_LINES, "losses of --loss:": LOSS_LINES}
+    add_tables(parser, {**tables, "configurations:": CONFIGURATION_LINES})
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -118,39 +151,87 @@ def _refuse(constant: str) -> None:
 
 def _fold(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit()):
-        raise ArgumentTypeError(f"'{text}' is no fold: give K/N, such as 0/5")
-    return int(part), int(parts)
+    if not ((part.isdigit() or part == "all") and parts.isdigit()):
+        raise ArgumentTypeError(f"'{text}' is no fold: give K/N, such as 0/5, or all/5")
+    return ALL_FOLDS if part == "all" else int(part), int(parts)
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..training_job import is_recorded, run_training
+    from ..training_job import is_recorded
 
-    job = _job_of(arguments)
+    job, events_until = _work_of(arguments)
     curve: LiveCurve | None = None
+    done = 0.0
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
-        for event in run_training(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
+        for event in events_until(interrupt.is_asked):
             kind = event["event"]
             interrupt.is_gentle = kind in ("start", "step", "validation")
             if curve is not None and kind in ("step", "validation") and is_recorded(event):
                 curve.update(is_last=kind == "validation")
             if kind == "step":
-                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
+                done = 1 - event["share_left"]
+                bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
             bar.clear()
             if kind == "start":
-                curve = _curve_of(job, event["labels"])
+                curve = _curve_of(Path(event.get("folder", job.folder)), event["labels"])
             if kind == "done":
-                _write_end(out, job, ModelDescription.from_dict(event["description"]))
+                description = ModelDescription.from_dict(event["description"])
+                if "configuration" in description.training and description.members == 1:
+                    curve = _curve_of(job.folder, [label.name for label in description.labels])
+                    _ = curve and curve.update(is_last=True)
+                _write_end(out, job, description)
             elif line := _line_of(event):
                 out.write(line + "\n")
                 out.flush()
             if kind == "stage":
-                bar(float(curve is not None), event["message"])
+                bar(done, event["message"])
     return DONE
 
 
-def _job_of(arguments: Namespace) -> TrainingJob:
+def _work_of(arguments: Namespace) -> tuple[TrainingJob, Work]:
+    """Return the job, and what does it: one training, or a study of several."""
+    from ..study import Study, run_study, unfinished_study
+    from ..training_job import STUDY_FILE, run_training
+
+    has_all_folds = arguments.fold is not None and arguments.fold[0] == ALL_FOLDS
+    if has_all_folds:
+        arguments.fold = (0, arguments.fold[1])
+    is_begun = arguments.resume and (arguments.output / STUDY_FILE).is_file()
+    if not (has_all_folds or arguments.configurations or is_begun):
+        job = _job_of(arguments)
+        return job, lambda asked: run_training(job, is_resumed=arguments.resume, is_cancelled=asked)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
+    names = _names_of(arguments.configurations)
+    if is_begun:
+        begun = unfinished_study(arguments.output)
+        job = _job_of(arguments, begun.job)
+        study = replace(begun, job=job, configurations=begun.configurations if names is None else names)
+        if arguments.fold is not None:
+            study = replace(study, has_all_folds=has_all_folds)
+    else:
+        job = _job_of(arguments)
+        is_budget_given = any(value is not None for value in (arguments.steps, arguments.epochs, arguments.minutes))
+        study = Study(
+            job=job,
+            configurations=("full",) if names is None else names,
+            has_all_folds=has_all_folds,
+            shares_budget=is_budget_given,
+        )
+    return job, lambda asked: run_study(study, is_resumed=arguments.resume, is_cancelled=asked)
+
+
+def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the configurations by name, none for "auto"; None where nothing was asked for."""
+    if configurations is None or AUTO not in configurations:
+        return None if configurations is None else tuple(configurations)
+    if len(configurations) > 1:
+        raise InputError("--configurations auto chooses by itself: leave out the others, or auto")
+    return ()
+
+
+def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
     from ..training_job import TrainingJob, unfinished_job
     from ..training_options import TrainingOptions
@@ -172,7 +253,7 @@ def _job_of(arguments: Namespace) -> TrainingJob:
     if arguments.dataset is not None:
         fields["dataset"] = Path(arguments.dataset)
     if arguments.resume:
-        begun = unfinished_job(arguments.output)
+        begun = begun or unfinished_job(arguments.output)
         return replace(begun, **fields, options=replace(begun.options, **options))
     if "dataset" not in fields:
         raise InputError("no data set is given: name its folder before -o")
@@ -192,6 +273,7 @@ FIELDS = (
     "data_licence",
     "data_source",
     "has_replay",
+    "chooses_postprocess",
 )
 OPTIONS = ("minutes", "seed", "loss", "validate_every")
 
@@ -223,15 +305,15 @@ def gentle_interrupt() -> Iterator[_Interrupt]:
         signal.signal(signal.SIGINT, before)
 
 
-def _curve_of(job: TrainingJob, labels: Sequence[str]) -> LiveCurve | None:
-    """Return the picture of the loss that is kept in the model folder; None where matplotlib is not installed."""
+def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:
+    """Return the picture of the loss that is kept in a model folder; None where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return None
     from ..training_curve import LiveCurve
     from ..training_job import RECORD_FILE
 
     names = dict(enumerate(labels, start=1))
-    return LiveCurve(job.folder / RECORD_FILE, job.folder / CURVE_FILE, label_names=names)
+    return LiveCurve(folder / RECORD_FILE, folder / CURVE_FILE, label_names=names)
 
 
 def _line_of(event: Mapping[str, Any]) -> str:
@@ -246,12 +328,18 @@ def _line_of(event: Mapping[str, Any]) -> str:
 
 
 def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> None:
+    if choice := description.figures.get("configurations"):
+        rows = [(row["name"], figure(row["mean_dice"]), "kept" if row["is_chosen"] else "") for row in choice["rows"]]
+        write_table(out, ("configuration", "mean Dice", ""), rows, right=(1,))
     out.write(f"Model '{description.id}' lies in {job.folder}; on {description.figures['cases']} unseen cases:\n")
     rows = [
         (name, figure(entry.get("dice")), figure(entry.get("hd95_mm"), 2))
         for name, entry in description.figures["labels"].items()
     ]
     write_table(out, ("label", "Dice", "HD95 mm"), rows, right=(1, 2))
+    if choice := description.figures.get("postprocess"):
+        reason = choice.get("reason", "no step helps")
+        out.write(f"Post-processing: {', '.join(description.postprocess) or f'none, {reason}'}\n")
     if replay := description.training.get("replay"):
         crops = replay["rehearsal"] + replay["sentinels"]
         out.write(

@@ -68,6 +68,10 @@ CASES: dict[str, tuple[str, str, str, Fingerprint]] = {
         shapes=((6, 256, 216), (7, 256, 216), (6, 240, 200)), spacings_mm=((10.0, 1.4, 1.4),) * 3, channels=1,
         foreground=(MRI,), class_shares={1: 0.03}, label_names=("Myocardium",))),
 }  # fmt: skip
+CASES["prostate_slice_by_slice"] = CASES["prostate_coarse_slices"]
+CASES["heart_as_volume"] = CASES["heart_few_slices"]
+# Where others than the number of slices suggests are asked for.
+DIMENSIONS = {"prostate_slice_by_slice": 2, "heart_as_volume": 3}
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def golden(name: str) -> dict[str, Any]:
         budget=BUDGET,
         num_classes=1 + len(fingerprint.class_shares or {}),
         resolution=resolution,
+        dimensions=DIMENSIONS.get(name),
     )
     config = planned_config(network, plan, channels=fingerprint.channels, num_classes=2)
     shape = {name: config[name] for name in network_shape_for(plan)}
