@@ -44,6 +44,7 @@ class PreparedVolume:
         box: Where the cropped part lies in the turned volume.
         turned_shape: Sizes (D, H, W) of that volume.
         across: Axis along which logits take the nearest plane on the way back; None: they are interpolated along all.
+        content: Voxels (D, H, W) of the cropped part that are not empty; None: all are.
     """
 
     image: Tensor
@@ -54,6 +55,7 @@ class PreparedVolume:
     box: Box
     turned_shape: tuple[int, int, int]
     across: int | None = None
+    content: Array | None = None
 
     def on_planes(self, logits: Tensor) -> Tensor:
         """Return logits (K, d, h, w) ready to be interpolated linearly to `shape`."""
@@ -114,7 +116,7 @@ def _prepare_for_nnunet(
 ) -> PreparedVolume:
     """Crop, normalise and resample as nnU-Net does, in this order."""
     mask, box = content_mask(turned.array)
-    spacing_mm = spacing_for_rules(turned.spacing_mm, is_picture=plan.dimensions == 2 and turned.shape[0] == 1)
+    spacing_mm = rule_spacing_mm(turned, plan)
     depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
     target_mm = (depth, height, width)
     shape = shape_at(mask.shape, spacing_mm, target_mm)
@@ -134,7 +136,13 @@ def _prepare_for_nnunet(
         box=box,
         turned_shape=turned.shape,
         across=plane_axis(target_mm, spacing_mm),
+        content=mask,
     )
+
+
+def rule_spacing_mm(turned: Volume, plan: Plan) -> tuple[float, float, float]:
+    """Return the spacing (D, H, W) of a turned volume that nnU-Net's rules go by."""
+    return spacing_for_rules(turned.spacing_mm, is_picture=plan.dimensions == 2 and turned.shape[0] == 1)
 
 
 def turn(volume: Volume, plan: Plan) -> tuple[Volume, AxisOrder]:

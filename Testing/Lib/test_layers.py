@@ -53,6 +53,7 @@ LAYERS = (
         "preprocessing",
         "nnunet_conventions",
         "augmentation",
+        "cascade",
         "checkpoint",
         "devices",
         "device_planning",
