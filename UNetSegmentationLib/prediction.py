@@ -200,13 +200,14 @@ class Predictor:
     def _prepare(
         self, volume: Volume, found_first: Segmentation | None, *, is_cancelled: Callable[[], bool] | None
     ) -> PreparedVolume:
-        prepared = prepare(volume, self.description.plan, is_cancelled=is_cancelled)
+        plan = self.description.plan
         if found_first is None or self.description.previous_stage is None:
-            return prepared
+            return prepare(volume, plan, is_cancelled=is_cancelled)
+        prepared = prepare(volume, plan, found_first=found_first.labelmap, is_cancelled=is_cancelled)
         return add_found_labels(
             prepared,
             Volume(found_first.labelmap[None], volume.affine_ras),
-            self.description.plan,
+            plan,
             label_values=self.description.previous_stage.label_values,
         )
 

@@ -76,8 +76,20 @@ class PreparedVolume:
         return np.ascontiguousarray(self.order.undo(array))
 
 
-def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | None = None) -> PreparedVolume:
+def prepare(
+    volume: Volume,
+    plan: Plan,
+    *,
+    found_first: Array | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> PreparedVolume:
     """Turn the axes, normalise and resample as the plan says.
+
+    Args:
+        volume: One channel for each normalization of the plan.
+        plan: How.
+        found_first: Labelmap (D, H, W) of the first stage of a cascade: nnU-Net counts what is labelled as content.
+        is_cancelled: Asked often.
 
     Raises:
         InputError: Another number of channels than the plan's, or a spacing that is out of all proportion.
@@ -90,7 +102,8 @@ def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | No
         )
     turned, order = turn(volume, plan)
     if plan.conventions == "nnunet":
-        return _prepare_for_nnunet(turned, plan, order, is_cancelled=is_cancelled)
+        labelled = None if found_first is None else order.apply(found_first) != 0
+        return _prepare_for_nnunet(turned, plan, order, labelled=labelled, is_cancelled=is_cancelled)
     channels = []
     for channel, scheme in zip(turned.array, plan.normalization, strict=True):
         _stop_if(is_cancelled)
@@ -112,10 +125,16 @@ def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | No
 
 
 def _prepare_for_nnunet(
-    turned: Volume, plan: Plan, order: AxisOrder, *, is_cancelled: Callable[[], bool] | None
+    turned: Volume,
+    plan: Plan,
+    order: AxisOrder,
+    *,
+    labelled: Array | None,
+    is_cancelled: Callable[[], bool] | None,
 ) -> PreparedVolume:
     """Crop, normalise and resample as nnU-Net does, in this order."""
     mask, box = content_mask(turned.array)
+    mask = mask if labelled is None else mask | labelled[box]
     spacing_mm = rule_spacing_mm(turned, plan)
     depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
     target_mm = (depth, height, width)
