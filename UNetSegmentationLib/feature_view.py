@@ -16,7 +16,6 @@ from .geometry import Volume
 from .networks import SegmentationNetwork
 from .networks.blocks import Tap
 from .prediction import Predictor
-from .preprocessing import prepare
 from .sliding_window import predict_logits
 
 _LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
@@ -127,7 +126,7 @@ def view_features(
     reader = FeatureReader(predictor.network, names=names, channel=channel)
     plan = predictor.description.plan
     clean, _ = predictor.check(volume)
-    prepared = prepare(clean, plan)
+    prepared = predictor.prepare(clean, is_cancelled=is_cancelled)
     maps = predict_logits(
         reader,
         prepared.image.to(predictor.device),

@@ -213,6 +213,11 @@ def unfinished_job(folder: Path) -> FinetuningJob:
 def _read_parent(job: FinetuningJob) -> _Parent:
     folder = find_model(job.model).folder
     network, description = load_network(folder)
+    if description.previous_stage is not None:
+        raise InputError(
+            f"model '{description.id}' is the second stage of a cascade: fine-tuning needs a network that takes the "
+            "image alone; give another model"
+        )
     if description.output != "labels":
         raise InputError(
             f"model '{description.id}' finds regions that may overlap: fine-tuning needs one label a voxel; "

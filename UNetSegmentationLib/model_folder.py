@@ -23,6 +23,7 @@ OUTPUTS = ("labels", "regions")
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
+PREVIOUS_FOLDER = "previous"
 MODELS_VARIABLE = "UNETSEG_MODELS"
 
 
@@ -47,6 +48,26 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreviousStage:
+    """The first stage of a cascade: a complete model in the folder `previous` of the model folder.
+
+    Attributes:
+        label_values: What it may find; for each value the network takes a channel, after those of the image, that is 1
+            where it was found.
+        weights_sha256: Checksum of its weights, as in its own description.
+    """
+
+    label_values: tuple[int, ...]
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label_values", tuple(self.label_values))
+        are_values = all(type(value) is int and value > 0 for value in self.label_values)
+        if not self.label_values or not are_values or len(set(self.label_values)) != len(self.label_values):
+            raise InputError(f"label_values of the previous stage are {self.label_values}: give whole numbers from 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelDescription:
     """Everything about a model but its weights; the content of model.json.
 
@@ -68,6 +89,7 @@ class ModelDescription:
         members: Networks of the same shape in weights.safetensors, whose logits are averaged.
         output: "labels": one logit for the background and one a label, the highest wins; "regions": one a label, which
             is there above 0, a later label over an earlier one.
+        previous_stage: The model whose result the network takes beside the image; None: it takes the image alone.
     """
 
     id: str
@@ -86,6 +108,7 @@ class ModelDescription:
     weights_sha256: str = ""
     members: int = 1
     output: str = "labels"
+    previous_stage: PreviousStage | None = None
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -111,7 +134,11 @@ class ModelDescription:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "labels": [label.to_dict() for label in self.labels]}
+        entries = {**asdict(self), "labels": [label.to_dict() for label in self.labels]}
+        if self.previous_stage is None:
+            # Versions that know no cascade read every other model.
+            del entries["previous_stage"]
+        return {"schema_version": SCHEMA_VERSION, **entries}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelDescription:
@@ -131,6 +158,8 @@ class ModelDescription:
             entries["channels"] = tuple(Channel(**channel) for channel in entries["channels"])
             entries["labels"] = tuple(Label.from_dict(label) for label in entries["labels"])
             entries["postprocess"] = tuple(entries.get("postprocess", ()))
+            if entries.get("previous_stage") is not None:
+                entries["previous_stage"] = PreviousStage(**entries["previous_stage"])
             _check_kinds(entries)
             return cls(**entries)
         except (KeyError, TypeError, AttributeError) as error:
@@ -183,6 +212,38 @@ def read_description(folder: Path | str) -> ModelDescription:
         return ModelDescription.from_dict(values)
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a model: {error}") from error
+
+
+def find_previous(folder: Path, description: ModelDescription) -> Path | None:
+    """Return the folder of the first stage of the cascade in a model folder; None where it is no cascade.
+
+    Raises:
+        InputError: It is missing, not the one that the model was trained with, or takes other images.
+    """
+    if description.previous_stage is None:
+        return None
+    previous = folder / PREVIOUS_FOLDER
+    if not (previous / DESCRIPTION_FILE).is_file():
+        raise InputError(f"the cascade {folder} lacks its first stage, {previous}: copy the whole model folder again")
+    found = read_description(previous)
+    if found.weights_sha256 != description.previous_stage.weights_sha256:
+        raise InputError(
+            f"{previous} is not the first stage that {folder} was trained with: copy the whole model folder again"
+        )
+    if len(found.channels) != len(description.channels):
+        raise InputError(
+            f"the first stage in {previous} takes {len(found.channels)} channel(s), its cascade "
+            f"{len(description.channels)}: import both again"
+        )
+    return previous
+
+
+def weights_size(folder: Path) -> int | None:
+    """Return the bytes of the weights in a model folder, those of a first stage included; None where there are none."""
+    own, previous = folder / WEIGHTS_FILE, folder / PREVIOUS_FOLDER / WEIGHTS_FILE
+    if not own.is_file():
+        return None
+    return own.stat().st_size + (previous.stat().st_size if previous.is_file() else 0)
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:

@@ -91,6 +91,26 @@ def resample_spline(image: Array, shape: tuple[int, int, int], *, across: int | 
     return np.ascontiguousarray(np.moveaxis(nearest, 0, across), dtype=np.float32)
 
 
+def resample_labels_by_share(labels: Array, shape: tuple[int, int, int], *, across: int | None) -> Array:
+    """Resample a labelmap (D, H, W) to sizes `shape` over the same extent: the label with the largest share wins.
+
+    Shares are those of linear interpolation. Of equal ones that of the nearest voxel wins, where it is among them, else
+    the lowest value, as in batchgenerators since 0.25.2.
+
+    Args:
+        labels: Label values, negative ones included.
+        shape: Sizes (D, H, W) wanted.
+        across: Axis of (D, H, W) along which the nearest plane is taken; None: none.
+    """
+    if across is None:
+        return _resized_labels(labels, shape)
+    planes = np.moveaxis(labels, across, 0)
+    in_plane = tuple(size for axis, size in enumerate(shape) if axis != across)
+    resized = np.stack([_resized_labels(plane, in_plane) for plane in planes])
+    nearest = resized[nearest_planes(len(planes), shape[across])]
+    return np.ascontiguousarray(np.moveaxis(nearest, 0, across))
+
+
 def nearest_planes(size: int, target_size: int) -> Array:
     """Return for each of `target_size` planes over the extent of `size` planes the index of the nearest."""
     centres = size / target_size * (np.arange(target_size) + 0.5) - 0.5
@@ -109,9 +129,26 @@ def _resized(array: Array, shape: tuple[int, ...]) -> Array:
     if array.shape == shape:
         # Splines pass through the samples.
         return array
-    factors = [1 / (old / new) for old, new in zip(array.shape, shape, strict=True)]
-    zoomed = ndimage.zoom(
-        array.astype(np.float64), factors, order=SPLINE_ORDER, mode="nearest", grid_mode=True, prefilter=True
-    )
-    clipped: Array = np.clip(zoomed, array.min(), array.max())
+    clipped: Array = np.clip(_zoomed(array, shape, order=SPLINE_ORDER), array.min(), array.max())
     return clipped
+
+
+def _resized_labels(labels: Array, shape: tuple[int, ...]) -> Array:
+    if labels.shape == shape:
+        return labels
+    nearest = _zoomed(labels, shape, order=0).astype(labels.dtype)
+    winner = np.empty(shape, dtype=labels.dtype)
+    # Shares stay in double precision: whether two are equal decides.
+    largest, of_nearest = np.full(shape, -1.0), np.zeros(shape)
+    for value in np.unique(labels):
+        share = _zoomed(labels == value, shape, order=1)
+        winner[share > largest] = value
+        np.maximum(largest, share, out=largest)
+        np.copyto(of_nearest, share, where=nearest == value)
+    return np.where(of_nearest == largest, nearest, winner)
+
+
+def _zoomed(array: Array, shape: tuple[int, ...], *, order: int) -> Array:
+    factors = [1 / (old / new) for old, new in zip(array.shape, shape, strict=True)]
+    zoomed: Array = ndimage.zoom(array.astype(np.float64), factors, order=order, mode="nearest", grid_mode=True)
+    return zoomed

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from . import __version__
+from .cascade import add_found_labels
 from .checkpoint import load_network
 from .devices import choose_device
 from .errors import CancelledError, InputError
@@ -21,7 +22,7 @@ from .finishing import refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
 from .modalities import doubt_of_values, lowest_value
-from .model_folder import check_image_fits
+from .model_folder import check_image_fits, find_previous
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
 from .sliding_window import labelmap_on_grid, predict_logits, probabilities_on_grid
@@ -30,6 +31,9 @@ Progress = Callable[[float, str], None]
 
 # Shares of the progress bar: (start, end).
 _PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
+# The first stage of a cascade sees coarser voxels, so that it takes less of the time.
+_FIRST_STAGE_SHARE = 0.3
+_FIRST_STAGE = "First stage"
 # A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
 _SPACING_RATIO_WARNED = 2.5
 
@@ -71,6 +75,8 @@ class Predictor:
         self.device = choose_device(device)
         network, self.description = load_network(self.folder)
         self.network = network.to(self.device)
+        previous = find_previous(self.folder, self.description)
+        self.previous = None if previous is None else Predictor(previous, device=device)
 
     def segment(
         self,
@@ -101,11 +107,14 @@ class Predictor:
         plan = self.description.plan
         names = self.description.postprocess if postprocess is None else postprocess
         steps = sort_steps(names)
-        clock = _Clock(on_progress, is_cancelled)
+        found_first = self._find_first(
+            volume, tta=tta, overlap=overlap, on_progress=on_progress, is_cancelled=is_cancelled
+        )
+        clock = _Clock(on_progress, is_cancelled, first=found_first)
         with clock.stage("Preparing the image", _PREPARING):
             clean, warnings = self.check(volume)
             clock.stop_if_cancelled()
-            prepared = prepare(clean, plan, is_cancelled=is_cancelled)
+            prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
         with clock.stage("Segmenting", _PREDICTING) as report:
             logits = predict_logits(
                 self.network,
@@ -120,10 +129,11 @@ class Predictor:
                 is_cancelled=is_cancelled,
             )
         with clock.stage("Finishing", _FINISHING):
-            present = ~prepared.image.flatten(1).isnan().any(dim=1)
+            image = prepared.image[: volume.channels]
+            present = ~image.flatten(1).isnan().any(dim=1)
             logits = refine_logits(
                 logits,
-                prepared.image[present],
+                image[present],
                 spacing_mm=prepared.spacing_mm,
                 names=steps.on_probabilities,
                 output=self.description.output,
@@ -148,6 +158,57 @@ class Predictor:
             duration_s=clock.duration_s,
             warnings=tuple(warnings),
             provenance=self._provenance(tta=tta, overlap=overlap, postprocess=names),
+        )
+
+    def prepare(self, volume: Volume, *, is_cancelled: Callable[[], bool] | None = None) -> PreparedVolume:
+        """Return a volume as the network takes it, with what the first stage of a cascade finds.
+
+        Args:
+            volume: Without NaN and infinity, as `check` returns it.
+            is_cancelled: Asked often.
+
+        Raises:
+            InputError: The volume does not fit the model.
+            CancelledError: `is_cancelled` said so.
+        """
+        found_first = self._find_first(volume, tta=False, overlap=0.5, on_progress=None, is_cancelled=is_cancelled)
+        return self._prepare(volume, found_first, is_cancelled=is_cancelled)
+
+    def _find_first(
+        self,
+        volume: Volume,
+        *,
+        tta: bool,
+        overlap: float,
+        on_progress: Progress | None,
+        is_cancelled: Callable[[], bool] | None,
+    ) -> Segmentation | None:
+        """Return what the first stage of a cascade finds, None where the model is no cascade.
+
+        What it warns of is left out: the second stage warns of the same image, and the first may miss what it finds.
+        """
+        if self.previous is None:
+            return None
+        check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
+
+        def report(share: float, stage: str) -> None:
+            if on_progress:
+                on_progress(share * _FIRST_STAGE_SHARE, f"{_FIRST_STAGE}: {stage}")
+
+        return self.previous.segment(volume, tta=tta, overlap=overlap, on_progress=report, is_cancelled=is_cancelled)
+
+    def _prepare(
+        self, volume: Volume, found_first: Segmentation | None, *, is_cancelled: Callable[[], bool] | None
+    ) -> PreparedVolume:
+        plan = self.description.plan
+        if found_first is None or self.description.previous_stage is None:
+            return prepare(volume, plan, is_cancelled=is_cancelled)
+        prepared = prepare(volume, plan, found_first=found_first.labelmap, is_cancelled=is_cancelled)
+        return add_found_labels(
+            prepared,
+            Volume(found_first.labelmap[None], volume.affine_ras),
+            plan,
+            label_values=self.description.previous_stage.label_values,
         )
 
     def check(self, volume: Volume) -> tuple[Volume, list[str]]:
@@ -187,11 +248,17 @@ class Predictor:
         probabilities = probabilities_on_grid(logits, prepared.shape, output=self.description.output)
         return prepared.restore(probabilities, outside=(1, *(0,) * (len(probabilities) - 1)))
 
-    def _provenance(self, **settings: Any) -> dict[str, Any]:
+    def _identity(self) -> dict[str, str]:
         return {
             "model_id": self.description.id,
             "weights_sha256": self.description.weights_sha256,
             "network": self.description.network,
+        }
+
+    def _provenance(self, **settings: Any) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            **({"first_stage": self.previous._identity()} if self.previous else {}),
             "device": str(self.device),
             "precision": "float32",
             "settings": settings,
@@ -206,10 +273,17 @@ class Predictor:
 class _Clock:
     """Times the stages, reports progress and stops between stages when the job was cancelled."""
 
-    def __init__(self, on_progress: Progress | None, is_cancelled: Callable[[], bool] | None) -> None:
+    def __init__(
+        self,
+        on_progress: Progress | None,
+        is_cancelled: Callable[[], bool] | None,
+        *,
+        first: Segmentation | None = None,
+    ) -> None:
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled
-        self.duration_s: dict[str, float] = {}
+        self._done = _FIRST_STAGE_SHARE if first else 0.0
+        self.duration_s = {_FIRST_STAGE: first.duration_s["total"]} if first else {}
 
     @contextmanager
     def stage(self, name: str, share: tuple[float, float]) -> Iterator[Callable[[float], None]]:
@@ -219,7 +293,7 @@ class _Clock:
 
         def report(fraction: float) -> None:
             if self._on_progress:
-                self._on_progress(start + (end - start) * fraction, name)
+                self._on_progress(self._done + (1 - self._done) * (start + (end - start) * fraction), name)
 
         report(0.0)
         began = perf_counter()

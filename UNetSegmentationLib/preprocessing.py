@@ -44,6 +44,7 @@ class PreparedVolume:
         box: Where the cropped part lies in the turned volume.
         turned_shape: Sizes (D, H, W) of that volume.
         across: Axis along which logits take the nearest plane on the way back; None: they are interpolated along all.
+        content: Voxels (D, H, W) of the cropped part that are not empty; None: all are.
     """
 
     image: Tensor
@@ -54,6 +55,7 @@ class PreparedVolume:
     box: Box
     turned_shape: tuple[int, int, int]
     across: int | None = None
+    content: Array | None = None
 
     def on_planes(self, logits: Tensor) -> Tensor:
         """Return logits (K, d, h, w) ready to be interpolated linearly to `shape`."""
@@ -74,8 +76,20 @@ class PreparedVolume:
         return np.ascontiguousarray(self.order.undo(array))
 
 
-def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | None = None) -> PreparedVolume:
+def prepare(
+    volume: Volume,
+    plan: Plan,
+    *,
+    found_first: Array | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> PreparedVolume:
     """Turn the axes, normalise and resample as the plan says.
+
+    Args:
+        volume: One channel for each normalization of the plan.
+        plan: How.
+        found_first: Labelmap (D, H, W) of the first stage of a cascade: nnU-Net counts what is labelled as content.
+        is_cancelled: Asked often.
 
     Raises:
         InputError: Another number of channels than the plan's, or a spacing that is out of all proportion.
@@ -88,7 +102,8 @@ def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | No
         )
     turned, order = turn(volume, plan)
     if plan.conventions == "nnunet":
-        return _prepare_for_nnunet(turned, plan, order, is_cancelled=is_cancelled)
+        labelled = None if found_first is None else order.apply(found_first) != 0
+        return _prepare_for_nnunet(turned, plan, order, labelled=labelled, is_cancelled=is_cancelled)
     channels = []
     for channel, scheme in zip(turned.array, plan.normalization, strict=True):
         _stop_if(is_cancelled)
@@ -110,11 +125,17 @@ def prepare(volume: Volume, plan: Plan, *, is_cancelled: Callable[[], bool] | No
 
 
 def _prepare_for_nnunet(
-    turned: Volume, plan: Plan, order: AxisOrder, *, is_cancelled: Callable[[], bool] | None
+    turned: Volume,
+    plan: Plan,
+    order: AxisOrder,
+    *,
+    labelled: Array | None,
+    is_cancelled: Callable[[], bool] | None,
 ) -> PreparedVolume:
     """Crop, normalise and resample as nnU-Net does, in this order."""
     mask, box = content_mask(turned.array)
-    spacing_mm = spacing_for_rules(turned.spacing_mm, is_picture=plan.dimensions == 2 and turned.shape[0] == 1)
+    mask = mask if labelled is None else mask | labelled[box]
+    spacing_mm = rule_spacing_mm(turned, plan)
     depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
     target_mm = (depth, height, width)
     shape = shape_at(mask.shape, spacing_mm, target_mm)
@@ -134,7 +155,13 @@ def _prepare_for_nnunet(
         box=box,
         turned_shape=turned.shape,
         across=plane_axis(target_mm, spacing_mm),
+        content=mask,
     )
+
+
+def rule_spacing_mm(turned: Volume, plan: Plan) -> tuple[float, float, float]:
+    """Return the spacing (D, H, W) of a turned volume that nnU-Net's rules go by."""
+    return spacing_for_rules(turned.spacing_mm, is_picture=plan.dimensions == 2 and turned.shape[0] == 1)
 
 
 def turn(volume: Volume, plan: Plan) -> tuple[Volume, AxisOrder]:

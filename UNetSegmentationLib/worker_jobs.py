@@ -15,7 +15,7 @@ from .errors import InputError
 from .files import atomic_path
 from .geometry import Array, Volume
 from .labels import Label
-from .model_folder import DESCRIPTION_FILE, WEIGHTS_FILE
+from .model_folder import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE
 from .prediction import Predictor, Progress
 from .protocol import ArrayFile, SegmentFound, SegmentRequest, SegmentResult
 
@@ -39,7 +39,13 @@ class WarmModels:
         Raises:
             InputError: The folder is no usable model, or the machine has no such device.
         """
-        key = (str(Path(folder).resolve()), device, _stamp(folder, DESCRIPTION_FILE), _stamp(folder, WEIGHTS_FILE))
+        files = (
+            DESCRIPTION_FILE,
+            WEIGHTS_FILE,
+            f"{PREVIOUS_FOLDER}/{DESCRIPTION_FILE}",
+            f"{PREVIOUS_FOLDER}/{WEIGHTS_FILE}",
+        )
+        key = (str(Path(folder).resolve()), device, *(_stamp(folder, name) for name in files))
         predictor = self._predictors.pop(key, None) or Predictor(folder, device=device)
         self._predictors[key] = predictor
         while len(self._predictors) > self._limit:

@@ -24,6 +24,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference import predict_from_raw_data as nnunet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy import ndimage
 
@@ -157,7 +158,7 @@ def write_model(
             configured.network_arch_class_name,
             configured.network_arch_init_kwargs,
             configured.network_arch_init_kwargs_req_import,
-            len(data["channel_names"]),
+            determine_num_input_channels(manager, configured, data),
             labels.num_segmentation_heads,
             deep_supervision=True,
         )
@@ -187,7 +188,15 @@ def write_model(
         torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
 
 
-def predict(folder: Path, image: np.ndarray, spacing: list[float], *, mirrored: bool, dtype: torch.dtype) -> np.ndarray:
+def predict(
+    folder: Path,
+    image: np.ndarray,
+    spacing: list[float],
+    *,
+    mirrored: bool,
+    dtype: torch.dtype = torch.float32,
+    found_first: np.ndarray | None = None,
+) -> np.ndarray:
     weights_of = nnunet.compute_gaussian
     nnunet.compute_gaussian = partial(weights_of, dtype=dtype)
     torch.half = dtype
@@ -200,18 +209,27 @@ def predict(folder: Path, image: np.ndarray, spacing: list[float], *, mirrored: 
             allow_tqdm=False,
         )
         predictor.initialize_from_trained_model_folder(str(folder), None, "checkpoint_final.pth")
-        return predictor.predict_single_npy_array(image.astype(np.float32), {"spacing": spacing}).astype(np.uint8)
+        found_first = None if found_first is None else found_first[None].astype(np.float32)
+        found = predictor.predict_single_npy_array(image.astype(np.float32), {"spacing": spacing}, found_first)
+        return found.astype(np.uint8)
     finally:
         nnunet.compute_gaussian = weights_of
         torch.half = HALF
         weights_of.cache_clear()
 
 
-def balance_heads(folder: Path, image: np.ndarray, spacing: list[float], *, values: list[int]) -> None:
+def balance_heads(
+    folder: Path,
+    image: np.ndarray,
+    spacing: list[float],
+    *,
+    values: list[int],
+    found_first: np.ndarray | None = None,
+) -> None:
     """Shift the biases of the heads, each of which gives one of `values`, until none takes more than its share."""
     paths = sorted(folder.glob("fold_*/checkpoint_final.pth"))
     for repetition in range(12):
-        found = None if repetition == 0 else predict(folder, image, spacing, mirrored=False, dtype=torch.float32)
+        found = None if repetition == 0 else predict(folder, image, spacing, mirrored=False, found_first=found_first)
         for path in paths:
             checkpoint = torch.load(path, weights_only=False)
             state = checkpoint["network_weights"]
@@ -240,11 +258,11 @@ def make(
     write_model(folder, configuration_name, plan, data, folds=folds, mirror=mirror)
     heads = [value for name, value in data["labels"].items() if name != "ignore"]
     balance_heads(folder, image, spacing, values=data.get("regions_class_order", heads))
-    labels = predict(folder, image, spacing, mirrored=False, dtype=torch.float32)
+    labels = predict(folder, image, spacing, mirrored=False)
     arrays = {"image": image, "spacing_mm": np.array(spacing), "labels": labels}
     arrays["labels_half"] = predict(folder, image, spacing, mirrored=mirror is not None, dtype=HALF)
     if mirror is not None:
-        arrays["labels_mirrored"] = predict(folder, image, spacing, mirrored=True, dtype=torch.float32)
+        arrays["labels_mirrored"] = predict(folder, image, spacing, mirrored=True)
     np.savez_compressed(FOLDER / name / "images.npz", **arrays)
     shares = np.bincount(labels.ravel()) / labels.size
     agreement = np.mean(arrays["labels_half"] == arrays.get("labels_mirrored", labels))

@@ -246,7 +246,6 @@ def test_plans_that_are_no_object_are_refused(results: Path, tmp_path: Path, tex
         ({"resampling_fn_data": "resample_torch_fornnunet"}, "resample_torch_fornnunet"),
         ({"resampling_fn_probabilities_kwargs": {"order": 3}}, "resampling_fn_probabilities"),
         ({"normalization_schemes": ["Mine"]}, "normalization 'Mine'"),
-        ({"previous_stage": "3d_lowres"}, "needs the result of '3d_lowres'"),
         ({"inherits_from": "3d_fullres"}, "circle"),
         ({"inherits_from": "gone"}, "no configuration 'gone'"),
         ({"patch_size": "x"}, "patch_size|sense|axes"),

@@ -55,6 +55,7 @@ LAYERS = (
         "preprocessing",
         "nnunet_conventions",
         "augmentation",
+        "cascade",
         "checkpoint",
         "devices",
         "device_planning",

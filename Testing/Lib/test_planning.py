@@ -60,6 +60,25 @@ def test_the_hippocampus_plan_is_nnunets():
     assert network_shape_for(plan)["strides"] == [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
 
 
+def test_the_hippocampus_plan_agrees_with_what_nnunet_s_planner_made_of_the_same_cases():
+    oracle = json.loads((GOLDEN / "nnunet" / "hippocampus.json").read_text(encoding="utf-8"))
+    (spacing_mm,), shapes = oracle["spacings"], oracle["shapes_after_crop"]
+    names = {"mean": "mean", "std": "std", "lower": "percentile_00_5", "upper": "percentile_99_5"}
+    statistics = {name: oracle["foreground"][theirs] for name, theirs in names.items()}
+    plan = make_plan(
+        Fingerprint(shapes=shapes, spacings_mm=[spacing_mm] * len(shapes), channels=1, foreground=(statistics,)), "mri"
+    )
+    shape = network_shape_for(plan)
+    assert list(plan.patch_size) == oracle["patch_size"]
+    assert list(plan.spacing_mm) == oracle["spacing"]
+    assert list(plan.transpose) == oracle["transpose_forward"]
+    assert [shape["strides"], shape["kernel_sizes"]] == [oracle["strides"], oracle["kernel_sizes"]]
+    # As deep and doubling likewise, from 16 features where theirs begin at 32: half the width fits two CPU cores.
+    assert [2 * features for features in shape["features_per_stage"]] == oracle["features_per_stage"]
+    assert [scheme.scheme for scheme in plan.normalization] == ["zscore"]
+    assert oracle["normalization_schemes"] == ["ZScoreNormalization"]
+
+
 @given(
     st.tuples(st.integers(2, 600), st.integers(8, 600), st.integers(8, 600)),
     st.tuples(*[st.floats(0.3, 8.0)] * 3),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import InputError
-from ..model_folder import MODELS_VARIABLE, WEIGHTS_FILE, InstalledModel, list_models
+from ..model_folder import MODELS_VARIABLE, InstalledModel, list_models, weights_size
 from .contract import COMMANDS, DONE, Command
 from .terminal import figure, rounded, write_json, write_table
 
@@ -41,7 +41,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 def _entry_of(model: InstalledModel) -> dict[str, Any]:
     description = model.description
-    weights = model.folder / WEIGHTS_FILE
+    size = weights_size(model.folder)
     return {
         "id": description.id,
         "title": description.title,
@@ -52,7 +52,7 @@ def _entry_of(model: InstalledModel) -> dict[str, Any]:
         "mean_dice": rounded(description.mean_dice),
         "figures": rounded(description.figures),
         "licence": description.licence,
-        "size_mb": round(weights.stat().st_size / 1e6, 2) if weights.is_file() else None,
+        "size_mb": None if size is None else round(size / 1e6, 2),
         "folder": str(model.folder),
     }
 

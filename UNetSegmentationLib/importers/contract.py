@@ -11,7 +11,15 @@ from pathlib import Path
 from ..checkpoint import save_weights
 from ..errors import InputError
 from ..files import write_text
-from ..model_folder import CARD_FILE, DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription, sha256_of, write_description
+from ..model_folder import (
+    CARD_FILE,
+    DESCRIPTION_FILE,
+    PREVIOUS_FOLDER,
+    WEIGHTS_FILE,
+    ModelDescription,
+    sha256_of,
+    write_description,
+)
 from ..networks import SegmentationNetwork
 from ..registry import Registry
 from .archive import extract_safely
@@ -40,12 +48,14 @@ class ForeignModel:
         network: With its weights.
         card: Lines for CARD.md on where it comes from and what differs.
         warnings: Sentences for the user.
+        previous: The first stage, where the description names one.
     """
 
     description: ModelDescription
     network: SegmentationNetwork
     card: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    previous: ForeignModel | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +111,12 @@ def _read(folder: Path, options: ImportOptions) -> ForeignModel:
 
 
 def _write(model: ForeignModel, output: Path) -> ForeignModel:
+    stage = model.description.previous_stage
+    if model.previous is not None and stage is not None:
+        first = _write(model.previous, output / PREVIOUS_FOLDER).description
+        stage = replace(stage, weights_sha256=first.weights_sha256)
     save_weights(output / WEIGHTS_FILE, model.network)
-    description = replace(model.description, weights_sha256=sha256_of(output / WEIGHTS_FILE))
+    description = replace(model.description, weights_sha256=sha256_of(output / WEIGHTS_FILE), previous_stage=stage)
     write_text(output / CARD_FILE, _card_of(description, model.card))
     # Last: a folder without a description is no model.
     write_description(output, description)

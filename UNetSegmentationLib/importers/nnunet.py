@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..model_folder import ModelDescription
+from ..model_folder import ModelDescription, PreviousStage
 from ..networks import SegmentationNetwork, build_network
 from ..networks.ensemble import Ensemble
 from ..networks.nnunet_plain import NNUNetPlain
 from ..networks.nnunet_residual import NNUNetResidual
 from ..networks.nnunet_weights import convert_weights, unused_weights
 from .contract import IMPORTERS, ForeignModel, Importer, ImportOptions
-from .nnunet_plans import channels_of, configuration_of, labels_of, network_of, plan_of
+from .nnunet_plans import channels_of, configuration_of, label_values_of, labels_of, network_of, plan_of
 from .torch_checkpoint import read_checkpoint, tensors_of
 
 PLANS_FILE = "plans.json"
@@ -41,17 +43,39 @@ def find_results(folder: Path) -> list[Path]:
 
 
 def read_results(folder: Path, options: ImportOptions) -> ForeignModel:
-    """Return the model in a results folder.
+    """Return the model in a results folder, for a cascade with its first stage from the results folder beside it.
 
     Raises:
         InputError: It cannot be imported; the message says why and what would help.
     """
-    folder = _choose_results(folder, options.configuration)
+    found = find_results(folder)
+    with _errors_named(folder):
+        chosen = _choose_results(found, options.configuration)
+    model = _read_stage(chosen, options.folds)
+    if model.description.previous_stage is None:
+        return model
+    first_folder, warnings = _find_first_stage(chosen, str(model.description.training["previous_stage"]), found)
+    folds, fold_warnings = _folds_of_first(first_folder, options.folds)
+    first = _read_stage(first_folder, folds)
+    _check_they_belong_together(chosen, model, first_folder, first)
+    warnings += [*fold_warnings, *first.warnings, *model.warnings]
+    card = (*model.card, *(f"First stage, in the folder `previous`: {line}" for line in first.card[:1]))
+    return replace(model, previous=first, warnings=tuple(warnings), card=card)
+
+
+def _read_stage(folder: Path, folds: tuple[str, ...]) -> ForeignModel:
     plans, dataset = _read_json(folder / PLANS_FILE), _read_json(folder / DATASET_FILE)
-    paths, warnings = _find_checkpoints(folder, options.folds)
+    paths, warnings = _find_checkpoints(folder, folds)
     checkpoints = [read_checkpoint(path) for path in paths]
-    try:
+    with _errors_named(folder):
         return _translate(folder, plans, dataset, list(zip(paths, checkpoints, strict=True)), warnings)
+
+
+@contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    """Turn what entries of the wrong kind lead to into InputError."""
+    try:
+        yield
     except KeyError as error:
         raise InputError(f"{folder.name}: entry {error} is missing: copy the whole results folder") from error
     except (TypeError, ValueError, AttributeError, IndexError) as error:
@@ -67,17 +91,22 @@ def _translate(
     checkpoints: list[tuple[Path, dict[str, Any]]],
     warnings: list[str],
 ) -> ForeignModel:
-    first = checkpoints[0][1]
-    trainer = str(first.get("trainer_name", OWN_TRAINER))
-    name = str(first["init_args"]["configuration"]) if "init_args" in first else folder.name.split("__")[-1]
+    settings = checkpoints[0][1]
+    trainer = str(settings.get("trainer_name", OWN_TRAINER))
+    name = str(settings["init_args"]["configuration"]) if "init_args" in settings else folder.name.split("__")[-1]
     configuration = configuration_of(plans, name)
     labels, output = labels_of(dataset)
     channels = channels_of(dataset)
+    first = configuration.get("previous_stage")
+    found_values = label_values_of(dataset) if first else ()
     outputs = len(labels) + (output == "labels")
     # A single region is a label beside a background whose logit is always 0.
     is_lone_region = outputs == 1
     network_name, shape = network_of(
-        configuration, trainer=trainer, channels=len(channels), classes=2 if is_lone_region else outputs
+        configuration,
+        trainer=trainer,
+        channels=len(channels) + len(found_values),
+        classes=2 if is_lone_region else outputs,
     )
     members = []
     for path, checkpoint in checkpoints:
@@ -87,7 +116,7 @@ def _translate(
         warnings = [*warnings, f"trainer '{trainer}' is not known: it is taken for one that changes training alone"]
     data_name = str(plans.get("dataset_name") or dataset.get("name") or folder.parent.name)
     folds = [path.parent.name.removeprefix("fold_") for path, _ in checkpoints]
-    plan = plan_of(plans, configuration, mirror_axes=first.get("inference_allowed_mirroring_axes") or ())
+    plan = plan_of(plans, configuration, mirror_axes=settings.get("inference_allowed_mirroring_axes") or ())
     description = ModelDescription(
         id=_id_of(f"nnunet-{data_name}-{name}"),
         title=f"{re.sub(r'^Dataset[0-9]+_', '', data_name)} (nnU-Net {name})",
@@ -106,8 +135,10 @@ def _translate(
             "configuration": name,
             "folds": folds,
             "trainer": trainer,
-            "epochs": first.get("current_epoch"),
+            "epochs": checkpoints[0][1].get("current_epoch"),
+            **({"previous_stage": first} if first else {}),
         },
+        previous_stage=PreviousStage(label_values=found_values) if first else None,
     )
     network: SegmentationNetwork = members[0] if len(members) == 1 else Ensemble(members)
     card = (
@@ -117,16 +148,63 @@ def _translate(
     return ForeignModel(description=description, network=network, card=card, warnings=tuple(warnings))
 
 
-def _choose_results(folder: Path, configuration: str | None) -> Path:
-    found = find_results(folder)
+def _choose_results(found: Sequence[Path], configuration: str | None) -> Path:
     named = {path: _configuration_named(path) for path in found}
     chosen = [path for path in found if configuration in (None, named[path])]
+    if len(chosen) > 1:
+        chosen = _without_first_stages(chosen)
     if len(chosen) == 1:
         return chosen[0]
     known = ", ".join(f"{named[path]} ({path.name})" for path in found)
     if not chosen:
         raise InputError(f"there is no configuration '{configuration}': there is {known}")
     raise InputError(f"there are several models, {known}: name a --configuration or give the folder of one")
+
+
+def _without_first_stages(found: Sequence[Path]) -> list[Path]:
+    """Return the results folders that none of the others starts from."""
+    firsts = set()
+    for path in found:
+        plans, name = _read_json(path / PLANS_FILE), _configuration_named(path)
+        if name in plans["configurations"]:
+            firsts.add(_beside(path, str(configuration_of(plans, name).get("previous_stage"))))
+    return [path for path in found if path not in firsts]
+
+
+def _beside(folder: Path, configuration: str) -> Path:
+    """Return where nnU-Net keeps the results of another configuration of the same trainer and plans."""
+    return folder.with_name("__".join([*folder.name.split("__")[:-1], configuration]))
+
+
+def _find_first_stage(folder: Path, configuration: str, found: Sequence[Path]) -> tuple[Path, list[str]]:
+    """Return the results folder of the first stage of the cascade in a folder, and what to warn of."""
+    beside = _beside(folder, configuration)
+    if beside in find_results(beside):
+        return beside, []
+    others = [path for path in found if path != folder and _configuration_named(path) == configuration]
+    if len(others) == 1:
+        return others[0], [f"the first stage is taken from {others[0].name}: there is no {beside.name}"]
+    raise InputError(
+        f"'{_configuration_named(folder)}' starts from what '{configuration}' finds, and the results of that are not "
+        f"there: copy the folder {beside.name} beside {folder.name}, or put both into one zip archive"
+    )
+
+
+def _folds_of_first(folder: Path, wanted: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the folds of a first stage to take where some are wanted of the second, and what to warn of."""
+    missing = [fold for fold in wanted if not any((folder / f"fold_{fold}" / name).is_file() for name in CHECKPOINTS)]
+    if not missing:
+        return wanted, []
+    return (), [f"{folder.name} has no fold {', '.join(missing)}: all folds that it has are taken for the first stage"]
+
+
+def _check_they_belong_together(folder: Path, model: ForeignModel, first_folder: Path, first: ForeignModel) -> None:
+    one, other = first.description, model.description
+    if len(one.channels) != len(other.channels) or one.labels != other.labels:
+        raise InputError(
+            f"{first_folder.name} and {folder.name} were trained on different channels or labels: copy the two "
+            "that belong together"
+        )
 
 
 def _configuration_named(folder: Path) -> str:

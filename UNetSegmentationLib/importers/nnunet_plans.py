@@ -40,6 +40,7 @@ ORIENTATIONS_OF = {
 # Trainers that replace what the plans say of the network by something that we have.
 NORM_OF_TRAINER = {"nnUNetTrainerBN": "batch"}
 RESAMPLING = "resample_data_or_seg_to_shape"
+SEGMENTATION_RESAMPLING = {"resampling_fn_seg": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}}
 RESAMPLING_OPTIONS = {
     "resampling_fn_data": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
     "resampling_fn_probabilities": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
@@ -71,11 +72,6 @@ def configuration_of(plans: Values, name: str) -> dict[str, Any]:
         seen.append(current)
         merged = {**plans["configurations"][current], **merged}
         current = plans["configurations"][current].get("inherits_from")
-    if merged.get("previous_stage"):
-        raise InputError(
-            f"configuration '{name}' needs the result of '{merged['previous_stage']}' as a second input, which is not "
-            "supported: import a configuration that needs the image alone, such as 3d_fullres or 3d_lowres"
-        )
     return merged
 
 
@@ -188,6 +184,17 @@ def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
     ), output
 
 
+def label_values_of(dataset: Values) -> tuple[int, ...]:
+    """Return the values of foreground voxels in its labelmaps: the channels that a first stage adds, in order."""
+    parts = [
+        int(part)
+        for name, value in dataset["labels"].items()
+        if name != "ignore"
+        for part in (value if isinstance(value, list | tuple) else [value])
+    ]
+    return tuple(sorted(set(parts) - {0}))
+
+
 def _architecture_of_old(configuration: Values) -> dict[str, Any]:
     """Return the architecture of plans from before 2024, which name its numbers one by one."""
     name = str(configuration["UNet_class_name"])
@@ -250,7 +257,9 @@ def _check_preprocessing(configuration: Values) -> None:
     preprocessor = configuration.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
         raise InputError(f"images are prepared by '{preprocessor}', which is not known: only DefaultPreprocessor is")
-    for name, options in RESAMPLING_OPTIONS.items():
+    # Only the second stage of a cascade resamples labels.
+    needed = {**RESAMPLING_OPTIONS, **(SEGMENTATION_RESAMPLING if configuration.get("previous_stage") else {})}
+    for name, options in needed.items():
         function = configuration.get(name, RESAMPLING)
         asked = configuration.get(f"{name}_kwargs", options)
         if function != RESAMPLING or {**options, **asked} != options:
