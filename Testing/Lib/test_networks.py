@@ -214,7 +214,9 @@ def test_ways_up_and_down_fit_together(name, dimensions, upsampling, downsamplin
     assert network(image).shape == (1, 3, *image.shape[2:])
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("unet_plus_plus", "brain_tumour")])
+@pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if name not in ("unet_plus_plus", "residual_unet", "brain_tumour")]
+)
 def test_a_single_stage_is_a_network(name):
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key != "encoder_convs"}
     config = {"in_channels": 1, "num_classes": 2, "dimensions": 2, "features_per_stage": [4], **options}
@@ -229,6 +231,12 @@ def test_a_single_stage_is_a_network(name):
         ("unet", {"downsampling": "stride"}, "downsampling is 'stride'"),
         ("unet", {"upsampling": "cubic"}, "upsampling is 'cubic'"),
         ("unet_plus_plus", {"features_per_stage": [4]}, "give at least 2"),
+        ("residual_unet", {"features_per_stage": [4]}, "give at least 2"),
+        ("residual_unet", {"residual_units": -1}, "give 0 or more"),
+        ("residual_unet", {"up_kernel": 2}, "give an odd number"),
+        ("segresnet", {"encoder_blocks": [1]}, "give 3 numbers"),
+        ("segresnet", {"decoder_blocks": [1, -1]}, "give 2 numbers"),
+        ("segresnet", {"upsampling": "nearest_conv"}, "choose linear or transposed"),
         ("unet_plus_plus", {"pruning_level": 3, "deep_supervision": True}, "give 0 to 2"),
         ("unet_plus_plus", {"pruning_level": 1}, "needs deep_supervision"),
         ("vnet", {"encoder_convs": [1]}, "give 3 numbers"),

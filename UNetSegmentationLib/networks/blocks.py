@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import gcd, prod
 from typing import Self
 
 import torch
@@ -16,6 +16,7 @@ from .memory_format import channels_last_instance_norm, is_channels_last
 
 NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
+MOST_GROUPS = 8  # of group norm, as in SegResNet (arXiv:1810.11654)
 
 _CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -96,6 +97,23 @@ class InstanceNorm(nn.Module):
         return F.instance_norm(features, weight=self.weight, bias=self.bias, eps=NORM_EPSILON)
 
 
+class GroupNorm(nn.Module):
+    """Group norm with scale and shift (Wu and He 2018, arXiv:1803.08494) that accepts single voxels.
+
+    The groups are MOST_GROUPS, or the most that divide both that and the channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.groups = gcd(MOST_GROUPS, channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, ...) to the same shape."""
+        return torch.group_norm(features, self.groups, self.weight, self.bias, NORM_EPSILON)
+
+
 class BatchNorm(nn.BatchNorm3d):
     """Batch norm for 2D and 3D that falls back on its running statistics where a channel holds a single value."""
 
@@ -129,10 +147,17 @@ def convolution(dimensions: int) -> Callable[..., nn.Module]:
     return _CONVOLUTIONS[dimensions]
 
 
+def transposed_convolution(dimensions: int) -> Callable[..., nn.Module]:
+    """Return torch's transposed convolution for 2 or 3 spatial dimensions."""
+    return _TRANSPOSED[dimensions]
+
+
 def make_norm(kind: str, channels: int) -> nn.Module:
     """Return the norm layer `kind`, one of NORMS, for features (B, channels, ...)."""
     if kind == "instance":
         return InstanceNorm(channels)
+    if kind == "group":
+        return GroupNorm(channels)
     return BatchNorm(channels, eps=NORM_EPSILON) if kind == "batch" else nn.Identity()
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..configuration import Configuration
 from ..registry import Registry
 
-NORMS = ("instance", "batch", "none")
+NORMS = ("instance", "batch", "group", "none")
 ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")
 
 
