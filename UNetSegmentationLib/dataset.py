@@ -23,7 +23,7 @@ from .fingerprint import Fingerprint
 from .geometry import Array, Volume, same_grid, to_canonical
 from .labels import Label
 from .planning import Plan
-from .preprocessing import fill_gaps, prepare, resample_labels
+from .preprocessing import fill_gaps, prepare
 from .volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
 
 IMAGE_FOLDERS = ("imagesTr", "images")
@@ -201,8 +201,7 @@ def prepare_case(case: Case, plan: Plan, labels: Sequence[Label], *, ignored: in
         classes[turned == label.value] = index + 1
     if ignored is not None:
         classes[turned == ignored] = -1
-    shape = prepared.image.shape[1:]
-    target = resample_labels(torch.from_numpy(classes), (shape[0], shape[1], shape[2]))
+    target = prepared.labels_on_grid(torch.from_numpy(classes))
     return PreparedCase(
         id=case.id,
         image=prepared.image,

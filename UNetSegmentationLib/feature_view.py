@@ -134,13 +134,13 @@ def view_features(
         dimensions=plan.dimensions,
         padding=prepared.padding,
         conventions=plan.conventions,
+        tiling=plan.tiling,
         on_progress=on_progress,
         is_cancelled=is_cancelled,
     )
     volumes = {}
     for entry, values in zip(reader.maps, maps, strict=True):
-        on_volume = F.interpolate(values[None, None], size=prepared.shape, mode="trilinear", align_corners=False)
-        array = prepared.restore(on_volume[0, 0].cpu().numpy())
+        array = prepared.restore(prepared.values_on_image(values[None])[0].cpu().numpy())
         volumes[entry.name] = Volume(array[None], volume.affine_ras)
     return volumes
 

@@ -194,6 +194,7 @@ def _classes(network: SegmentationNetwork, case: PreparedCase, plan: Plan, devic
         dimensions=plan.dimensions,
         padding=case.padding,
         conventions=plan.conventions,
+        tiling=plan.tiling,
     )
     found: Array = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
     return found

@@ -115,6 +115,32 @@ def canonical_order(affine_ras: Array) -> AxisOrder:
     return AxisOrder((first, second, third), (flips[0], flips[1], flips[2]))
 
 
+def order_for(affine_ras: Array, orientation: str) -> AxisOrder:
+    """Return the permutation and flips that let the index axes (x, y, z) run to three directions, such as "LPS".
+
+    Raises:
+        InputError: The letters do not name each of left or right, posterior or anterior, inferior or superior once.
+    """
+    if not is_orientation(orientation):
+        raise InputError(f"orientation is '{orientation}': give three letters such as RAS or LPS")
+    canonical = canonical_order(affine_ras)
+    # The array's axes (D, H, W) are (z, y, x); canonical ones run to (S, A, R).
+    positions = [next(n for n, letters in enumerate(("SI", "AP", "RL")) if c in letters) for c in orientation[::-1]]
+    flips = [
+        canonical.flips[position] != (letter in "IPL")
+        for position, letter in zip(positions, orientation[::-1], strict=True)
+    ]
+    axes = [canonical.axes[position] for position in positions]
+    return AxisOrder((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+
+
+def is_orientation(letters: str) -> bool:
+    """Tell whether three letters name a direction along each axis of the patient, such as RAS or LPS."""
+    return len(letters) == 3 and all(
+        sum(letter in directions for letter in letters) == 1 for directions in ("RL", "AP", "SI")
+    )
+
+
 def to_canonical(volume: Volume) -> tuple[Volume, AxisOrder]:
     """Return the volume with its axes closest to (S, A, R) and the order that undoes it; voxels are not resampled."""
     order = canonical_order(volume.affine_ras)

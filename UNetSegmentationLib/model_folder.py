@@ -134,7 +134,7 @@ class ModelDescription:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        entries = {**asdict(self), "labels": [label.to_dict() for label in self.labels]}
+        entries = {**asdict(self), "plan": self.plan.to_dict(), "labels": [label.to_dict() for label in self.labels]}
         if self.previous_stage is None:
             # Versions that know no cascade read every other model.
             del entries["previous_stage"]

@@ -13,12 +13,13 @@ import numpy as np
 
 from .errors import InputError
 from .fingerprint import Fingerprint
+from .geometry import is_orientation
+from .monai_recipe import MonaiRecipe, Tiling
 from .presets import PRESETS
 from .presets.contract import NORMALIZATIONS
 from .stages import StagePlan, plan_stages
 
-ORIENTATIONS = ("RAS", "stored")
-CONVENTIONS = ("own", "nnunet")
+CONVENTIONS = ("own", "nnunet", "monai")
 RESOLUTIONS = ("full", "low")
 CT_NAMES = ("CT", "CBCT")
 
@@ -65,12 +66,15 @@ class Plan:
         batch_size: Patches in a training step.
         longest_side: Where above 0, the longer side of a slice is brought to this many voxels and spacing_mm is not
             used: radiographs seldom say how large a pixel is.
-        orientation: "RAS" turns axes to the canonical order first, "stored" takes them as they are.
+        orientation: Three letters such as "RAS": where the axes (x, y, z) run once they are turned; "stored" takes them
+            as they are.
         normalization: One a channel.
         mirror_axes: Axes of (D, H, W) along which a mirrored image is as plausible.
         transpose: For each axis of the network's (D, H, W) the axis that it is taken from, once they are oriented.
         conventions: "own", or "nnunet" for weights from there: crop to what is not zero, resample by splines and
-            across thick slices by the nearest, pad with zeros, centre the tiles' weights on a voxel.
+            across thick slices by the nearest, pad with zeros, centre the tiles' weights on a voxel. "monai": as
+            `recipe` says, which also scales the intensities.
+        recipe: For the conventions "monai".
     """
 
     dimensions: int
@@ -83,6 +87,7 @@ class Plan:
     longest_side: int = 0
     transpose: tuple[int, int, int] = (0, 1, 2)
     conventions: str = "own"
+    recipe: MonaiRecipe | None = None
 
     def __post_init__(self) -> None:
         for name in ("spacing_mm", "patch_size", "normalization", "mirror_axes", "transpose"):
@@ -94,8 +99,8 @@ class Plan:
             (self.dimensions == 3 or self.patch_size[0] == 1, "a 2D plan needs a patch of depth 1"),
             (self.batch_size >= 1, f"batch_size is {self.batch_size}: give at least 1"),
             (
-                self.orientation in ORIENTATIONS,
-                f"orientation is '{self.orientation}': choose {', '.join(ORIENTATIONS)}",
+                self.orientation == "stored" or is_orientation(self.orientation),
+                f"orientation is '{self.orientation}': give 'stored' or three letters such as RAS",
             ),
             (len(self.normalization) >= 1, "normalization needs one entry a channel"),
             (self.longest_side >= 0, f"longest_side is {self.longest_side}: give 0 or a size"),
@@ -109,14 +114,25 @@ class Plan:
                 self.conventions == "own" or not self.longest_side,
                 "longest_side is for the conventions 'own': leave it out",
             ),
+            (
+                (self.conventions == "monai") == (self.recipe is not None),
+                "recipe belongs to the conventions 'monai': give both or none",
+            ),
         )
         for holds, message in requirements:
             if not holds:
                 raise InputError(f"plan: {message}")
 
+    @property
+    def tiling(self) -> Tiling | None:
+        """How an image larger than the patch is divided; None: as the conventions do it."""
+        return self.recipe.tiling if self.recipe else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        del values["recipe"]
+        return values if self.recipe is None else {**values, "recipe": self.recipe.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
@@ -125,7 +141,8 @@ class Plan:
         if unknown:
             raise InputError(f"plan has unknown entries {', '.join(unknown)}: remove them")
         schemes = tuple(Normalization(**entry) for entry in values["normalization"])
-        return cls(**{**values, "normalization": schemes})
+        recipe = None if values.get("recipe") is None else MonaiRecipe.from_dict(values["recipe"])
+        return cls(**{**values, "normalization": schemes, "recipe": recipe})
 
 
 def read_plan(path: Path) -> Plan:

@@ -25,7 +25,8 @@ from .modalities import doubt_of_values, lowest_value
 from .model_folder import check_image_fits, find_previous
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
-from .sliding_window import labelmap_on_grid, predict_logits, probabilities_on_grid
+from .restoring import classes_on_image, probabilities_on_image
+from .sliding_window import OVERLAP, predict_logits
 
 Progress = Callable[[float, str], None]
 
@@ -83,7 +84,7 @@ class Predictor:
         volume: Volume,
         *,
         tta: bool = False,
-        overlap: float = 0.5,
+        overlap: float | None = None,
         postprocess: tuple[str, ...] | None = None,
         with_probabilities: bool = False,
         on_progress: Progress | None = None,
@@ -94,7 +95,7 @@ class Predictor:
         Args:
             volume: One channel for each of the model's.
             tta: Average over mirrored copies along the axes that the model was trained to mirror.
-            overlap: Share of a tile that neighbours have in common.
+            overlap: Share of a tile that neighbours have in common; None takes the model's own, else OVERLAP.
             postprocess: Steps as `name` or `name:option=value,...`; None takes the model's own.
             with_probabilities: Also return probabilities.
             on_progress: Called with the finished share, 0 to 1, and the stage in words.
@@ -104,7 +105,9 @@ class Predictor:
             InputError: The volume does not fit the model.
             CancelledError: `is_cancelled` said so.
         """
-        plan = self.description.plan
+        plan, output = self.description.plan, self.description.output
+        if overlap is None:
+            overlap = plan.tiling.overlap if plan.tiling else OVERLAP
         names = self.description.postprocess if postprocess is None else postprocess
         steps = sort_steps(names)
         found_first = self._find_first(
@@ -125,6 +128,7 @@ class Predictor:
                 overlap=overlap,
                 mirror_axes=plan.mirror_axes if tta else (),
                 conventions=plan.conventions,
+                tiling=plan.tiling,
                 on_progress=report,
                 is_cancelled=is_cancelled,
             )
@@ -136,11 +140,10 @@ class Predictor:
                 image[present],
                 spacing_mm=prepared.spacing_mm,
                 names=steps.on_probabilities,
-                output=self.description.output,
+                output=output,
             )
             clock.stop_if_cancelled()
-            logits, output = prepared.on_planes(logits), self.description.output
-            classes = labelmap_on_grid(logits, prepared.shape, output=output, is_cancelled=is_cancelled)
+            classes = classes_on_image(logits, prepared, plan, output=output, is_cancelled=is_cancelled)
             labelmap = prepared.restore(self._label_values(classes))
             for step in steps.on_labelmap:
                 clock.stop_if_cancelled()
@@ -245,7 +248,7 @@ class Predictor:
         return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)[classes]
 
     def _probabilities(self, logits: torch.Tensor, prepared: PreparedVolume) -> Array:
-        probabilities = probabilities_on_grid(logits, prepared.shape, output=self.description.output)
+        probabilities = probabilities_on_image(logits, prepared, output=self.description.output)
         return prepared.restore(probabilities, outside=(1, *(0,) * (len(probabilities) - 1)))
 
     def _identity(self) -> dict[str, str]:

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import CancelledError, InputError
-from .geometry import Array, AxisOrder, Volume, canonical_order, reorder, resampled_shape
+from .geometry import Array, AxisOrder, Volume, order_for, reorder, resampled_shape
+from .monai_conventions import CornerGrid, follow, linear_at, spacing_for
+from .monai_recipe import MonaiRecipe
 from .nnunet_conventions import (
     Box,
     content_mask,
@@ -45,6 +47,7 @@ class PreparedVolume:
         turned_shape: Sizes (D, H, W) of that volume.
         across: Axis along which logits take the nearest plane on the way back; None: they are interpolated along all.
         content: Voxels (D, H, W) of the cropped part that are not empty; None: all are.
+        grid: The network's grid by MONAI's conventions; by the others it covers the same extent as the image.
     """
 
     image: Tensor
@@ -56,6 +59,20 @@ class PreparedVolume:
     turned_shape: tuple[int, int, int]
     across: int | None = None
     content: Array | None = None
+    grid: CornerGrid | None = None
+
+    def labels_on_grid(self, labels: Tensor) -> Tensor:
+        """Return a labelmap (*shape) brought to the network's grid, by the nearest voxel."""
+        if self.grid is not None:
+            return self.grid.labels(labels)
+        depth, height, width = self.image.shape[1:]
+        return resample_labels(labels, (depth, height, width))
+
+    def values_on_image(self, values: Tensor) -> Tensor:
+        """Return values (C, d, h, w) of the network's grid on (C, *shape), linearly."""
+        if self.grid is not None:
+            return linear_at(self.grid.whole(values), self.grid.shape, self.grid.back_step)
+        return F.interpolate(values[None], size=self.shape, mode="trilinear", align_corners=False)[0]
 
     def on_planes(self, logits: Tensor) -> Tensor:
         """Return logits (K, d, h, w) ready to be interpolated linearly to `shape`."""
@@ -104,6 +121,8 @@ def prepare(
     if plan.conventions == "nnunet":
         labelled = None if found_first is None else order.apply(found_first) != 0
         return _prepare_for_nnunet(turned, plan, order, labelled=labelled, is_cancelled=is_cancelled)
+    if plan.recipe is not None:
+        return _prepare_for_monai(turned, plan, plan.recipe, order, is_cancelled=is_cancelled)
     channels = []
     for channel, scheme in zip(turned.array, plan.normalization, strict=True):
         _stop_if(is_cancelled)
@@ -164,9 +183,33 @@ def rule_spacing_mm(turned: Volume, plan: Plan) -> tuple[float, float, float]:
     return spacing_for_rules(turned.spacing_mm, is_picture=plan.dimensions == 2 and turned.shape[0] == 1)
 
 
+def _prepare_for_monai(
+    turned: Volume, plan: Plan, recipe: MonaiRecipe, order: AxisOrder, *, is_cancelled: Callable[[], bool] | None
+) -> PreparedVolume:
+    """Follow the recipe of a plan."""
+    spacing_mm, step = spacing_for(turned.spacing_mm, plan.spacing_mm)
+    image, grid, box = follow(
+        recipe,
+        torch.from_numpy(np.array(turned.array, dtype=np.float32, order="C")),
+        step=step,
+        check_size=lambda shape: _check_size(shape, turned),
+        stop_if_cancelled=lambda: _stop_if(is_cancelled),
+    )
+    return PreparedVolume(
+        image=image,
+        padding=torch.full((len(image),), recipe.tiling.padding_value),
+        spacing_mm=spacing_mm,
+        shape=grid.shape,
+        order=order,
+        box=box,
+        turned_shape=turned.shape,
+        grid=grid,
+    )
+
+
 def turn(volume: Volume, plan: Plan) -> tuple[Volume, AxisOrder]:
     """Return the volume with its axes as the plan wants them, and the order that undoes it."""
-    oriented = canonical_order(volume.affine_ras) if plan.orientation == "RAS" else AxisOrder()
+    oriented = AxisOrder() if plan.orientation == "stored" else order_for(volume.affine_ras, plan.orientation)
     order = oriented.then(plan.transpose)
     return (volume if order == AxisOrder() else reorder(volume, order)), order
 

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import monai_conventions
 from .errors import CancelledError, InputError
 from .geometry import Array
+from .monai_conventions import linear_along
+from .monai_recipe import Tiling
 
+OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
 GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
 # float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. nnU-Net keeps it.
 SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
@@ -64,9 +68,10 @@ def predict_logits(  # noqa: PLR0913
     patch_size: tuple[int, int, int],
     dimensions: int,
     padding: Tensor | None = None,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     mirror_axes: tuple[int, ...] = (),
     conventions: str = "own",
+    tiling: Tiling | None = None,
     on_progress: Callable[[float], None] | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Tensor:
@@ -81,16 +86,17 @@ def predict_logits(  # noqa: PLR0913
         overlap: Share of a tile that neighbours have in common.
         mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
         conventions: How tiles are weighted, one of planning.CONVENTIONS.
+        tiling: How the image is divided by MONAI's conventions.
         on_progress: Called with the finished share, 0 to 1, after each tile.
         is_cancelled: Asked before each tile and each layer.
 
     Raises:
         CancelledError: `is_cancelled` said so.
     """
-    padded, inner = _pad_to(image, patch_size, padding)
-    starts = [tile_starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)]
-    weights = gaussian_weights(patch_size, conventions=conventions).to(image.device)
-    tiles = list(product(*starts))
+    patch_size = patch_size if tiling is None else tiling.patch_for(_sizes(image), patch_size)
+    padded, inner = _pad_to(image, patch_size, padding, mode="constant" if tiling is None else tiling.padding)
+    tiles, weights = _tiles(_sizes(padded), patch_size, overlap, conventions=conventions, tiling=tiling)
+    weights = weights.to(image.device)
     total: Tensor | None = None
     weight_sum = torch.zeros(padded.shape[1:], device=image.device)
     with torch.inference_mode(), _cancellable(network, is_cancelled):
@@ -108,11 +114,30 @@ def predict_logits(  # noqa: PLR0913
         return total.div_(weight_sum)[(slice(None), *inner)]
 
 
+def _tiles(
+    size: tuple[int, int, int],
+    patch_size: tuple[int, int, int],
+    overlap: float,
+    *,
+    conventions: str,
+    tiling: Tiling | None,
+) -> tuple[list[tuple[int, ...]], Tensor]:
+    """Return the first voxel (D, H, W) of each tile, and the blending weights of all."""
+    starts_of = tile_starts if tiling is None else monai_conventions.tile_starts
+    starts = [starts_of(extent, patch, overlap) for extent, patch in zip(size, patch_size, strict=True)]
+    if tiling is None:
+        return list(product(*starts)), gaussian_weights(patch_size, conventions=conventions)
+    return list(product(*starts)), monai_conventions.tile_weights(
+        patch_size, kind=tiling.weights, sigma_ratio=tiling.sigma_ratio
+    )
+
+
 def labelmap_on_grid(
     logits: Tensor,
     shape: tuple[int, int, int],
     *,
     output: str = "labels",
+    step: tuple[float, float, float] | None = None,
     slices_at_once: int = 16,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Array:
@@ -126,6 +151,7 @@ def labelmap_on_grid(
         shape: Sizes (D, H, W).
         output: One of model_folder.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0 makes a
             voxel class n + 1, the later over the earlier, and 0 where none is.
+        step: Where given, voxel n of the grid lies at n times this in voxels of the logits, not over the same extent.
         slices_at_once: How many slices are interpolated together.
         is_cancelled: Asked before each class.
 
@@ -136,7 +162,7 @@ def labelmap_on_grid(
     labelmap = np.empty(shape, dtype=np.uint8 if len(logits) + (output == "regions") <= 256 else np.uint16)
     for first in range(0, shape[0], slices_at_once):
         rows = range(first, min(first + slices_at_once, shape[0]))
-        channels = (_interpolated_slices(channel, shape, rows) for channel in logits)
+        channels = (_interpolated_slices(channel, shape, rows, step) for channel in logits)
         labelmap[rows.start : rows.stop] = choose(_watched(channels, is_cancelled)).cpu().numpy()
     return labelmap
 
@@ -166,7 +192,14 @@ def _last_positive(channels: Iterator[Tensor]) -> Tensor:
     return label
 
 
-def probabilities_on_grid(logits: Tensor, shape: tuple[int, int, int], *, output: str = "labels") -> Array:
+def probabilities_on_grid(
+    logits: Tensor,
+    shape: tuple[int, int, int],
+    *,
+    output: str = "labels",
+    step: tuple[float, float, float] | None = None,
+    is_activated: bool = False,
+) -> Array:
     """Return probabilities, float16, background first, on a grid of sizes `shape` over the same extent.
 
     Args:
@@ -174,23 +207,31 @@ def probabilities_on_grid(logits: Tensor, shape: tuple[int, int, int], *, output
         shape: Sizes (D, H, W).
         output: One of model_folder.OUTPUTS; regions have independent probabilities, and the background what the most
             probable of them leaves.
+        step: Where given, voxel n of the grid lies at n times this in voxels of the logits, not over the same extent.
+        is_activated: The logits are probabilities already, 0 where there is nothing but background.
     """
     probabilities = np.empty((len(logits) + (output == "regions"), *shape), dtype=np.float16)
     for row in range(shape[0]):
-        slices = torch.stack([_interpolated_slices(channel, shape, range(row, row + 1)) for channel in logits])
+        slices = torch.stack([_interpolated_slices(channel, shape, range(row, row + 1), step) for channel in logits])
         if output == "regions":
-            slices = slices.sigmoid()
+            slices = slices if is_activated else slices.sigmoid()
             slices = torch.cat([1 - slices.amax(dim=0, keepdim=True), slices])
+        elif is_activated:
+            slices[0] = 1 - slices[1:].sum(dim=0)
         else:
             slices = slices.softmax(dim=0)
         probabilities[:, row : row + 1] = slices.cpu().numpy()
     return probabilities
 
 
-def _interpolated_slices(channel: Tensor, shape: tuple[int, int, int], rows: range) -> Tensor:
-    """Return slices `rows` of (d, h, w) brought to (D, H, W), linearly, with aligned extents."""
-    if tuple(channel.shape) == shape:
+def _interpolated_slices(
+    channel: Tensor, shape: tuple[int, int, int], rows: range, step: tuple[float, float, float] | None
+) -> Tensor:
+    """Return slices `rows` of (d, h, w) brought to (D, H, W), linearly, with aligned extents or at a step."""
+    if tuple(channel.shape) == shape and step in (None, (1.0, 1.0, 1.0)):
         return channel[rows.start : rows.stop]
+    if step is not None:
+        return _slices_at_step(channel, shape, rows, step)
     depth = channel.shape[0]
     position = (torch.tensor(rows, device=channel.device) + 0.5) * (depth / shape[0]) - 0.5
     position = position.clamp(0, depth - 1)
@@ -202,8 +243,22 @@ def _interpolated_slices(channel: Tensor, shape: tuple[int, int, int], rows: ran
     return F.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
 
 
+def _slices_at_step(
+    channel: Tensor, shape: tuple[int, int, int], rows: range, step: tuple[float, float, float]
+) -> Tensor:
+    slices = linear_along(channel, 0, torch.tensor(rows, dtype=torch.float64) * step[0])
+    for axis in (1, 2):
+        slices = linear_along(slices, axis, torch.arange(shape[axis], dtype=torch.float64) * step[axis])
+    return slices
+
+
+def _sizes(image: Tensor) -> tuple[int, int, int]:
+    depth, height, width = image.shape[1:]
+    return depth, height, width
+
+
 def _pad_to(
-    image: Tensor, patch_size: tuple[int, int, int], padding: Tensor | None
+    image: Tensor, patch_size: tuple[int, int, int], padding: Tensor | None, *, mode: str = "constant"
 ) -> tuple[Tensor, tuple[slice, ...]]:
     """Pad (C, D, H, W) to at least the patch; return also where the image lies in the result."""
     missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
@@ -211,6 +266,9 @@ def _pad_to(
     inner = tuple(slice(first, first + size) for first, size in zip(before, image.shape[1:], strict=True))
     if not any(missing):
         return image, inner
+    if mode == "replicate":
+        ends = [(first, extra - first) for first, extra in zip(before, missing, strict=True)]
+        return F.pad(image[None], [side for pair in reversed(ends) for side in pair], mode="replicate")[0], inner
     padded = image.new_zeros((len(image), *(s + extra for s, extra in zip(image.shape[1:], missing, strict=True))))
     if padding is not None:
         padded += padding.to(image.device)[:, None, None, None]

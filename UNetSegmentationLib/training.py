@@ -235,6 +235,7 @@ def _validation_event(
                 dimensions=plan.dimensions,
                 padding=case.padding,
                 conventions=plan.conventions,
+                tiling=plan.tiling,
                 is_cancelled=is_cancelled,
             )
             found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()

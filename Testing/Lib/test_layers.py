@@ -32,6 +32,7 @@ LAYERS = (
             "presets",
             "modalities",
             "planning",
+            "monai_recipe",
             "metrics",
         ),
         *(
@@ -54,6 +55,7 @@ LAYERS = (
         "losses",
         "preprocessing",
         "nnunet_conventions",
+        "monai_conventions",
         "augmentation",
         "cascade",
         "checkpoint",
@@ -64,6 +66,7 @@ LAYERS = (
     {
         "sliding_window",
         "prediction",
+        "restoring",
         "prompts",
         "dataset",
         "training",

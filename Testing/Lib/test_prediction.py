@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib import devices, prediction
+from UNetSegmentationLib import devices, restoring
 from UNetSegmentationLib.checkpoint import load_network, save_weights
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.geometry import AxisOrder, Volume
@@ -239,7 +239,7 @@ def test_the_first_of_several_gpus_has_two_names(monkeypatch):
 
 
 def test_nothing_found_is_said(model, monkeypatch):
-    monkeypatch.setattr(prediction, "labelmap_on_grid", lambda _, shape, **__: np.zeros(shape, np.uint8))
+    monkeypatch.setattr(restoring, "labelmap_on_grid", lambda _, shape, **__: np.zeros(shape, np.uint8))
     result = Predictor(model, device="cpu").segment(volume_of())
     assert any("nothing was found: the model looks for A, B" in warning for warning in result.warnings)
 

@@ -129,7 +129,7 @@ def test_the_number_of_channels_must_fit():
         ({"patch_size": (0, 8, 8)}, "patch_size"),
         ({"dimensions": 2}, "depth 1"),
         ({"batch_size": 0}, "batch_size"),
-        ({"orientation": "LPS"}, "orientation is 'LPS'"),
+        ({"orientation": "LPP"}, "orientation is 'LPP'"),
         ({"normalization": ()}, "normalization"),
         ({"mirror_axes": (3,)}, "mirror_axes"),
         ({"longest_side": -1}, "longest_side"),

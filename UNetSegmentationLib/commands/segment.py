@@ -39,7 +39,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
     parser.add_argument("--tta", action="store_true", help="average over mirrored copies: slower, a little better")
-    parser.add_argument("--overlap", type=float, default=0.5, metavar="SHARE", help="of neighbouring tiles (0.5)")
+    parser.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of neighbouring tiles (0.5, or the model's own)"
+    )
     parser.add_argument(
         "--roi", type=_region, metavar="R,A,S,r,a,s", help="only a box: its centre and half its lengths, RAS in mm"
     )
@@ -116,7 +118,7 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
         from ..finishing import sort_steps
 
         sort_steps(arguments.postprocess)
-    if not 0 <= arguments.overlap < 1:
+    if arguments.overlap is not None and not 0 <= arguments.overlap < 1:
         raise InputError(f"--overlap is {arguments.overlap}: give 0 to below 1")
     if arguments.probabilities is None:
         return

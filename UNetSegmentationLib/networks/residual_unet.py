@@ -1,4 +1,4 @@
-"""Residual-unit U-Net (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40), which strides from the first layer on."""
+"""Residual-unit U-Net (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40), strided from the first layer on."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class ResidualUNetConfig(NetworkConfig):
     Attributes:
         residual_units: Convolutions of an encoder unit, round which its input is led; 0: single plain convolutions.
         up_kernel: Odd size along every axis of the transposed convolutions.
+        conv_bias: Convolutions before a norm have a bias; None: those that no norm follows.
     """
 
     features_per_stage: tuple[int, ...] = (16, 32, 64, 128, 256)
     activation: str = "prelu"
     residual_units: int = 2
     up_kernel: int = 3
+    conv_bias: bool | None = None
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
@@ -47,7 +49,7 @@ class ResidualUNetConfig(NetworkConfig):
     @property
     def style(self) -> BlockStyle:
         """What all blocks of this network have in common."""
-        return BlockStyle.of(self)
+        return BlockStyle.of(self, conv_bias=self.conv_bias)
 
 
 class ResidualUnit(nn.Module):

@@ -30,6 +30,9 @@ class VNetConfig(NetworkConfig):
     Attributes:
         encoder_convs: Convolutions of each encoder stage; empty: 1, 2, 3, 3, 3 as in the paper.
         decoder_convs: Convolutions of each decoder stage, finest first; empty: 1, 2, 3, 3 as in the paper.
+        head_kernel: Where above 1, a convolution of so many voxels to the classes, with norm and activation, comes
+            before the heads.
+        is_stem_activated: The first stage has an activation before the image is added as well as after.
     """
 
     features_per_stage: tuple[int, ...] = (16, 32, 64, 128, 256)
@@ -38,6 +41,8 @@ class VNetConfig(NetworkConfig):
     residual: bool = True
     encoder_convs: tuple[int, ...] = ()
     decoder_convs: tuple[int, ...] = ()
+    head_kernel: int = 1
+    is_stem_activated: bool = True
 
     def __post_init__(self) -> None:
         depth = len(self.features_per_stage)
@@ -54,6 +59,7 @@ class VNetConfig(NetworkConfig):
             convs = getattr(self, name)
             if len(convs) != needed or min(convs, default=1) < 1:
                 raise InputError(f"VNetConfig: {name} is {convs}: give {needed} numbers from 1")
+        self.require(self.head_kernel % 2 == 1, f"head_kernel is {self.head_kernel}: give an odd number")
 
 
 class VStage(nn.Module):
@@ -65,15 +71,29 @@ class VStage(nn.Module):
         convs: Number of convolutions.
         kernel: Odd size along each axis.
         in_channels: Channels of the first convolution's input where they differ.
+        is_activated: The last convolution has an activation before the input is added as well as after.
     """
 
     def __init__(
-        self, channels: int, *, style: BlockStyle, convs: int, kernel: tuple[int, ...], in_channels: int | None = None
+        self,
+        channels: int,
+        *,
+        style: BlockStyle,
+        convs: int,
+        kernel: tuple[int, ...],
+        in_channels: int | None = None,
+        is_activated: bool = True,
     ) -> None:
         super().__init__()
         self.blocks = nn.Sequential(
             *(
-                ConvBlock((in_channels or channels) if index == 0 else channels, channels, style=style, kernel=kernel)
+                ConvBlock(
+                    (in_channels or channels) if index == 0 else channels,
+                    channels,
+                    style=style,
+                    kernel=kernel,
+                    is_activated=is_activated or index < convs - 1,
+                )
                 for index in range(convs)
             )
         )
@@ -107,6 +127,7 @@ class VEncoder(nn.Module):
                 convs=config.encoder_convs[level],
                 kernel=config.kernel_sizes[level],
                 in_channels=config.in_channels if level == 0 else None,
+                is_activated=config.is_stem_activated or level > 0,
             )
             for level, width in enumerate(widths)
         )
@@ -146,7 +167,7 @@ class VDecoder(nn.Module):
                 )
             )
         levels = max(1, depth - 1) if config.deep_supervision else 1
-        self.heads = nn.ModuleList(make_head(2 * widths[i] if depth > 1 else widths[0], config) for i in range(levels))
+        self.heads = nn.ModuleList(_head(2 * widths[i] if depth > 1 else widths[0], config) for i in range(levels))
         self.is_supervised = config.deep_supervision
 
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
@@ -161,6 +182,14 @@ class VDecoder(nn.Module):
             return [head(level) for head, level in zip(self.heads, decoded_levels, strict=False)]
         logits: Tensor = self.heads[0](decoded)
         return logits
+
+
+def _head(in_channels: int, config: VNetConfig) -> nn.Module:
+    if config.head_kernel == 1:
+        return make_head(in_channels, config)
+    kernel = (config.head_kernel,) * config.dimensions
+    block = ConvBlock(in_channels, config.num_classes, style=BlockStyle.of(config), kernel=kernel)
+    return nn.Sequential(block, make_head(config.num_classes, config))
 
 
 @NETWORKS.register("vnet", title="V-Net")

@@ -1,0 +1,71 @@
+"""From logits on the network's grid to a labelmap and probabilities on the image's, as the plan's conventions do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .geometry import Array
+from .monai_conventions import CornerGrid, nearest_at
+from .planning import Plan
+from .preprocessing import PreparedVolume
+from .sliding_window import labelmap_on_grid, probabilities_on_grid
+
+
+def classes_on_image(
+    logits: Tensor,
+    prepared: PreparedVolume,
+    plan: Plan,
+    *,
+    output: str,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Array:
+    """Return the class of every voxel (*prepared.shape) of an image whose axes are turned, from logits (K, d, h, w).
+
+    Args:
+        logits: Of what the network saw.
+        prepared: Where that lies in the image.
+        plan: By which it was prepared.
+        output: One of model_folder.OUTPUTS.
+        is_cancelled: Asked often.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
+    """
+    grid = prepared.grid
+    if grid is None or plan.recipe is None:
+        return labelmap_on_grid(prepared.on_planes(logits), prepared.shape, output=output, is_cancelled=is_cancelled)
+    if plan.recipe.restored == "classes":
+        depth, height, width = logits.shape[1:]
+        classes = labelmap_on_grid(logits, (depth, height, width), output=output, is_cancelled=is_cancelled)
+        whole = grid.whole(torch.from_numpy(classes)[None])[0]
+        found: Array = nearest_at(whole, grid.shape, grid.back_step).numpy()
+        return found
+    scores = _scores(logits, grid, output=output, is_activated=plan.recipe.restored == "probabilities")
+    if output == "regions" and plan.recipe.restored == "probabilities":
+        scores = scores - 0.5
+    return labelmap_on_grid(scores, grid.shape, output=output, step=grid.back_step, is_cancelled=is_cancelled)
+
+
+def probabilities_on_image(logits: Tensor, prepared: PreparedVolume, *, output: str) -> Array:
+    """Return probabilities, float16, background first, on the grid (*prepared.shape).
+
+    Args:
+        logits: Of what the network saw, (K, d, h, w).
+        prepared: Where that lies in the image.
+        output: One of model_folder.OUTPUTS.
+    """
+    grid = prepared.grid
+    if grid is None:
+        return probabilities_on_grid(prepared.on_planes(logits), prepared.shape, output=output)
+    scores = _scores(logits, grid, output=output, is_activated=True)
+    return probabilities_on_grid(scores, grid.shape, output=output, step=grid.back_step, is_activated=True)
+
+
+def _scores(logits: Tensor, grid: CornerGrid, *, output: str, is_activated: bool) -> Tensor:
+    """Return logits or probabilities on the whole grid, 0 where the network saw nothing."""
+    if is_activated:
+        logits = logits.sigmoid() if output == "regions" else logits.softmax(dim=0)
+    return grid.whole(logits)
