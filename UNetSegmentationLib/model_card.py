@@ -43,7 +43,7 @@ def card_of(description: ModelDescription) -> str:
     lines += _postprocess_of(description)
     lines += _configurations_of(description)
     lines += _descent_of(description)
-    spacing = " x ".join(f"{value:.3g}" for value in description.plan.spacing_mm[::-1])
+    spacing = " x ".join(f"{value:.3g}" for value in description.plan.oriented_spacing_mm[::-1])
     lines += [
         "",
         "## Limits",

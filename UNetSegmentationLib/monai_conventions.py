@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import InputError
+from .geometry import Array
 from .monai_recipe import (
     CropForeground,
     MonaiRecipe,
@@ -25,41 +27,62 @@ from .monai_recipe import (
 
 # Spacings, and ratios of spacings, that differ by less count as equal.
 TOLERANCE = 1e-3
+_CORNER_TOLERANCE = 1e-8  # in voxels: above it the corners of a volume count as not its own
 _MOST_VALUES_OF_QUANTILE = 1_000_000
 SMALLEST_WEIGHT = 1e-3
 
 Sizes = tuple[int, int, int]
+Triple = tuple[float, float, float]
+Positions = tuple[Tensor, Tensor, Tensor]
 Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
-class CornerGrid:
-    """The network's grid, whose voxel 0 lies on the image's voxel 0, and the part of it that the network sees.
+class SteppedGrid:
+    """The network's grid, whose voxel n lies at `origin` + n times `step`, and the part of it that the network sees.
 
     Attributes:
         shape: Sizes (D, H, W) of the image.
         size: Sizes of the whole grid.
         step: Distance of its voxels in voxels of the image.
+        origin: Where its voxel 0 lies in voxels of the image.
         start: First voxel that the network sees; below 0 where zeros were added.
         stop: The one after the last; above `size` where zeros were added.
     """
 
     shape: Sizes
     size: Sizes
-    step: tuple[float, float, float]
+    step: Triple
+    origin: Triple
     start: Sizes
     stop: Sizes
 
     @classmethod
-    def of(cls, shape: Sizes) -> CornerGrid:
+    def of(cls, shape: Sizes) -> SteppedGrid:
         """Return the grid of an image that is not resampled and seen as a whole."""
-        return cls(shape, shape, (1.0, 1.0, 1.0), (0, 0, 0), shape)
+        return cls(shape, shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0, 0, 0), shape)
 
     @property
-    def back_step(self) -> tuple[float, float, float]:
-        """Distance of the image's voxels in voxels of the grid."""
-        depth, height, width = (1 / step for step in self.step)
+    def positions(self) -> Positions:
+        """Where the grid's voxels lie along each axis, in voxels of the image."""
+        depth, height, width = (
+            torch.arange(size, dtype=torch.float64) * step + origin
+            for size, step, origin in zip(self.size, self.step, self.origin, strict=True)
+        )
         return depth, height, width
+
+    @property
+    def back_positions(self) -> Positions:
+        """Where the image's voxels lie along each axis, in voxels of the grid."""
+        depth, height, width = (
+            (torch.arange(size, dtype=torch.float64) - origin) / step
+            for size, step, origin in zip(self.shape, self.step, self.origin, strict=True)
+        )
+        return depth, height, width
+
+    def seeing(self, start: Sizes, stop: Sizes) -> SteppedGrid:
+        """Return the grid of which the network sees another part."""
+        return replace(self, start=start, stop=stop)
 
     def cut(self, values: Tensor) -> Tensor:
         """Return the part (C, d, h, w) of values (C, *size) that the network sees."""
@@ -67,18 +90,16 @@ class CornerGrid:
 
     def whole(self, values: Tensor) -> Tensor:
         """Return values (C, d, h, w) of the part that the network sees on the whole grid, zeros elsewhere."""
-        ends = zip(self.start, self.stop, self.size, strict=True)
-        return _cut(values, [-start for start in self.start], [size - start for start, _, size in ends])
+        ends = zip(self.start, self.size, strict=True)
+        return _cut(values, [-start for start in self.start], [size - start for start, size in ends])
 
     def labels(self, labels: Tensor) -> Tensor:
         """Return a labelmap (D, H, W) on the image's grid brought to what the network sees, by the nearest voxel."""
-        return self.cut(nearest_at(labels, self.size, self.step)[None])[0]
+        return self.cut(nearest_at(labels, self.positions)[None])[0]
 
 
-def spacing_for(
-    spacing_mm: Sequence[float], target_spacing_mm: Sequence[float]
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return the spacing (D, H, W) that an image is brought to, and how many times it is the image's.
+def spacing_for(spacing_mm: Sequence[float], target_spacing_mm: Sequence[float]) -> Triple:
+    """Return the spacing (D, H, W) that an image is brought to.
 
     An axis whose target is 0, or whose spacing is within TOLERANCE of it, keeps its own.
     """
@@ -86,33 +107,49 @@ def spacing_for(
         new if new and abs(new - old) > TOLERANCE else old
         for old, new in zip(spacing_mm, target_spacing_mm, strict=True)
     )
-    first, second, third = (new / old for old, new in zip(spacing_mm, (depth, height, width), strict=True))
-    return (depth, height, width), (first, second, third)
+    return depth, height, width
 
 
-def grid_for(shape: Sizes, step: tuple[float, float, float]) -> CornerGrid:
-    """Return the grid whose voxels are `step` voxels of an image of sizes `shape` apart."""
-    depth, height, width = (int(np.round((size - 1) / ratio + 1.0)) for size, ratio in zip(shape, step, strict=True))
+def grid_for(shape: Sizes, axes_mm: Array, spacing_mm: Triple) -> SteppedGrid:
+    """Return the grid of an image at another spacing.
+
+    Its voxel 0 lies on that of the image where the axes are perpendicular to the last digits. Where they are not, as in
+    most oblique files, whose headers hold few digits, the middles of the two are put together.
+
+    Args:
+        shape: Sizes (D, H, W).
+        axes_mm: (3, 3), the steps from voxel to voxel along (D, H, W) as columns.
+        spacing_mm: Wanted, (D, H, W).
+    """
+    upper = np.linalg.cholesky(axes_mm.T @ axes_mm).T
+    wanted_mm = axes_mm @ np.linalg.inv(upper) @ np.diag(spacing_mm)
+    corners = np.array(list(product(*((0.0, extent - 1.0) for extent in shape)))).T
+    moved = np.linalg.solve(wanted_mm, axes_mm) @ corners
+    depth, height, width = (int(extent) for extent in np.round(np.ptp(moved, axis=1) + 1.0))
     size = (depth, height, width)
-    if size == shape and all(abs(ratio - 1) <= TOLERANCE for ratio in step):
-        return CornerGrid.of(shape)
-    return CornerGrid(shape, size, step, (0, 0, 0), size)
+    step = np.array(spacing_mm) / np.linalg.norm(axes_mm, axis=0)
+    lowest = (moved - moved[:, :1]).min(axis=1)
+    is_perpendicular = bool((np.abs(lowest) <= _CORNER_TOLERANCE).all())
+    origin = np.zeros(3) if is_perpendicular else (np.array(shape) - step * size) / 2
+    if size == shape and max(np.abs(step - 1).max(), np.abs(origin).max()) <= TOLERANCE:
+        return SteppedGrid.of(shape)
+    return SteppedGrid(shape, size, _triple(step), _triple(origin), (0, 0, 0), size)
 
 
 def follow(
     recipe: MonaiRecipe,
     image: Tensor,
     *,
-    step: tuple[float, float, float],
+    grid_of: Callable[[Sizes], SteppedGrid],
     check_size: Callable[[Sizes], None],
     stop_if_cancelled: Callable[[], None],
-) -> tuple[Tensor, CornerGrid, Box]:
+) -> tuple[Tensor, SteppedGrid, Box]:
     """Apply the steps of a recipe in their order.
 
     Args:
         recipe: The steps.
         image: Stored values (C, D, H, W), float32, its axes turned.
-        step: Distance of the network's voxels in voxels of the image.
+        grid_of: Returns the network's grid for an image of some sizes.
         check_size: Called with the sizes of a grid before it is filled.
         stop_if_cancelled: Called before each step.
 
@@ -123,19 +160,19 @@ def follow(
     Raises:
         InputError: Nothing is above 0 where the foreground is cut out.
     """
-    grid = CornerGrid.of(_sizes(image))
+    grid = SteppedGrid.of(_sizes(image))
     box = (slice(None), slice(None), slice(None))
     for entry in recipe.steps:
         stop_if_cancelled()
         if isinstance(entry, Resample):
-            grid = grid_for(_sizes(image), step)
+            grid = grid_of(_sizes(image))
             check_size(grid.size)
             sample = nearest_at if entry.is_nearest else linear_at
-            image = sample(image.double(), grid.size, grid.step).float()
+            image = sample(image.double(), grid.positions).float()
         elif isinstance(entry, CropForeground):
             start, stop = foreground_box(image, entry)
             if recipe.crops_last:
-                grid = CornerGrid(grid.shape, grid.size, grid.step, start, stop)
+                grid = grid.seeing(start, stop)
                 image = grid.cut(image)
             else:
                 box = (slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2]))
@@ -173,10 +210,10 @@ def foreground_box(image: Tensor, step: CropForeground) -> tuple[Sizes, Sizes]:
     return (starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2])
 
 
-def linear_at(values: Tensor, size: Sizes, step: Sequence[float]) -> Tensor:
-    """Return values (..., D, H, W) interpolated at multiples of `step`, `size` along each axis; ends are repeated."""
+def linear_at(values: Tensor, positions: Positions) -> Tensor:
+    """Return values (..., D, H, W) interpolated at positions along each axis, in voxels; ends are repeated."""
     for axis in range(3):
-        values = linear_along(values, axis - 3, torch.arange(size[axis], dtype=torch.float64) * step[axis])
+        values = linear_along(values, axis - 3, positions[axis])
     return values
 
 
@@ -193,11 +230,10 @@ def linear_along(values: Tensor, axis: int, positions: Tensor) -> Tensor:
     return torch.lerp(values.index_select(axis, lower), values.index_select(axis, upper), weight)
 
 
-def nearest_at(values: Tensor, size: Sizes, step: Sequence[float]) -> Tensor:
-    """Return values (..., D, H, W) of the voxel nearest to multiples of `step`, `size` along each axis."""
+def nearest_at(values: Tensor, positions: Positions) -> Tensor:
+    """Return values (..., D, H, W) of the voxel nearest to positions along each axis, in voxels."""
     for axis in range(3):
-        positions = torch.arange(size[axis], dtype=torch.float64) * step[axis]
-        nearest = positions.round().long().clamp(0, values.shape[axis - 3] - 1)
+        nearest = positions[axis].round().long().clamp(0, values.shape[axis - 3] - 1)
         values = values.index_select(axis - 3, nearest.to(values.device))
     return values
 
@@ -308,4 +344,9 @@ def _cut(values: Tensor, start: Sequence[int], stop: Sequence[int]) -> Tensor:
 
 def _sizes(image: Tensor) -> Sizes:
     depth, height, width = image.shape[1:]
+    return depth, height, width
+
+
+def _triple(values: Array) -> Triple:
+    depth, height, width = (float(value) for value in values)
     return depth, height, width

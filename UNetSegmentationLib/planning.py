@@ -124,6 +124,12 @@ class Plan:
                 raise InputError(f"plan: {message}")
 
     @property
+    def oriented_spacing_mm(self) -> tuple[float, float, float]:
+        """Spacing of the network's input along (D, H, W) before the axes are transposed."""
+        depth, height, width = (self.spacing_mm[self.transpose.index(axis)] for axis in range(3))
+        return depth, height, width
+
+    @property
     def tiling(self) -> Tiling | None:
         """How an image larger than the patch is divided; None: as the conventions do it."""
         return self.recipe.tiling if self.recipe else None

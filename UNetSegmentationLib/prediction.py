@@ -237,7 +237,7 @@ class Predictor:
         if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
             return []
         spacing = " x ".join(f"{value:.3g}" for value in volume.spacing_mm[::-1])
-        wanted = " x ".join(f"{value:.3g}" for value in plan.spacing_mm[::-1])
+        wanted = " x ".join(f"{value:.3g}" for value in plan.oriented_spacing_mm[::-1])
         return [f"the voxels are {spacing} mm, the model was trained at {wanted} mm: check the result with care"]
 
     def _label_values(self, classes: Array) -> Array:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .errors import CancelledError, InputError
 from .geometry import Array, AxisOrder, Volume, order_for, reorder, resampled_shape
-from .monai_conventions import CornerGrid, follow, linear_at, spacing_for
+from .monai_conventions import SteppedGrid, follow, grid_for, linear_at, spacing_for
 from .monai_recipe import MonaiRecipe
 from .nnunet_conventions import (
     Box,
@@ -59,7 +59,7 @@ class PreparedVolume:
     turned_shape: tuple[int, int, int]
     across: int | None = None
     content: Array | None = None
-    grid: CornerGrid | None = None
+    grid: SteppedGrid | None = None
 
     def labels_on_grid(self, labels: Tensor) -> Tensor:
         """Return a labelmap (*shape) brought to the network's grid, by the nearest voxel."""
@@ -71,7 +71,7 @@ class PreparedVolume:
     def values_on_image(self, values: Tensor) -> Tensor:
         """Return values (C, d, h, w) of the network's grid on (C, *shape), linearly."""
         if self.grid is not None:
-            return linear_at(self.grid.whole(values), self.grid.shape, self.grid.back_step)
+            return linear_at(self.grid.whole(values), self.grid.back_positions)
         return F.interpolate(values[None], size=self.shape, mode="trilinear", align_corners=False)[0]
 
     def on_planes(self, logits: Tensor) -> Tensor:
@@ -187,11 +187,12 @@ def _prepare_for_monai(
     turned: Volume, plan: Plan, recipe: MonaiRecipe, order: AxisOrder, *, is_cancelled: Callable[[], bool] | None
 ) -> PreparedVolume:
     """Follow the recipe of a plan."""
-    spacing_mm, step = spacing_for(turned.spacing_mm, plan.spacing_mm)
+    spacing_mm = spacing_for(turned.spacing_mm, plan.spacing_mm)
+    axes_mm = turned.affine_ras[:3, 2::-1]
     image, grid, box = follow(
         recipe,
         torch.from_numpy(np.array(turned.array, dtype=np.float32, order="C")),
-        step=step,
+        grid_of=lambda shape: grid_for(shape, axes_mm, spacing_mm),
         check_size=lambda shape: _check_size(shape, turned),
         stop_if_cancelled=lambda: _stop_if(is_cancelled),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .geometry import Array
-from .monai_conventions import CornerGrid, nearest_at
+from .monai_conventions import SteppedGrid, nearest_at
 from .planning import Plan
 from .preprocessing import PreparedVolume
 from .sliding_window import labelmap_on_grid, probabilities_on_grid
@@ -41,12 +41,12 @@ def classes_on_image(
         depth, height, width = logits.shape[1:]
         classes = labelmap_on_grid(logits, (depth, height, width), output=output, is_cancelled=is_cancelled)
         whole = grid.whole(torch.from_numpy(classes)[None])[0]
-        found: Array = nearest_at(whole, grid.shape, grid.back_step).numpy()
+        found: Array = nearest_at(whole, grid.back_positions).numpy()
         return found
     scores = _scores(logits, grid, output=output, is_activated=plan.recipe.restored == "probabilities")
     if output == "regions" and plan.recipe.restored == "probabilities":
         scores = scores - 0.5
-    return labelmap_on_grid(scores, grid.shape, output=output, step=grid.back_step, is_cancelled=is_cancelled)
+    return labelmap_on_grid(scores, grid.shape, output=output, positions=grid.back_positions, is_cancelled=is_cancelled)
 
 
 def probabilities_on_image(logits: Tensor, prepared: PreparedVolume, *, output: str) -> Array:
@@ -61,10 +61,10 @@ def probabilities_on_image(logits: Tensor, prepared: PreparedVolume, *, output: 
     if grid is None:
         return probabilities_on_grid(prepared.on_planes(logits), prepared.shape, output=output)
     scores = _scores(logits, grid, output=output, is_activated=True)
-    return probabilities_on_grid(scores, grid.shape, output=output, step=grid.back_step, is_activated=True)
+    return probabilities_on_grid(scores, grid.shape, output=output, positions=grid.back_positions, is_activated=True)
 
 
-def _scores(logits: Tensor, grid: CornerGrid, *, output: str, is_activated: bool) -> Tensor:
+def _scores(logits: Tensor, grid: SteppedGrid, *, output: str, is_activated: bool) -> Tensor:
     """Return logits or probabilities on the whole grid, 0 where the network saw nothing."""
     if is_activated:
         logits = logits.sigmoid() if output == "regions" else logits.softmax(dim=0)

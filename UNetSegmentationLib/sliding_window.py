@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from . import monai_conventions
 from .errors import CancelledError, InputError
 from .geometry import Array
-from .monai_conventions import linear_along
+from .monai_conventions import Positions, linear_along
 from .monai_recipe import Tiling
 
 OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
@@ -137,7 +137,7 @@ def labelmap_on_grid(
     shape: tuple[int, int, int],
     *,
     output: str = "labels",
-    step: tuple[float, float, float] | None = None,
+    positions: Positions | None = None,
     slices_at_once: int = 16,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Array:
@@ -151,7 +151,7 @@ def labelmap_on_grid(
         shape: Sizes (D, H, W).
         output: One of model_folder.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0 makes a
             voxel class n + 1, the later over the earlier, and 0 where none is.
-        step: Where given, voxel n of the grid lies at n times this in voxels of the logits, not over the same extent.
+        positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
         slices_at_once: How many slices are interpolated together.
         is_cancelled: Asked before each class.
 
@@ -162,7 +162,7 @@ def labelmap_on_grid(
     labelmap = np.empty(shape, dtype=np.uint8 if len(logits) + (output == "regions") <= 256 else np.uint16)
     for first in range(0, shape[0], slices_at_once):
         rows = range(first, min(first + slices_at_once, shape[0]))
-        channels = (_interpolated_slices(channel, shape, rows, step) for channel in logits)
+        channels = (_interpolated_slices(channel, shape, rows, positions) for channel in logits)
         labelmap[rows.start : rows.stop] = choose(_watched(channels, is_cancelled)).cpu().numpy()
     return labelmap
 
@@ -197,7 +197,7 @@ def probabilities_on_grid(
     shape: tuple[int, int, int],
     *,
     output: str = "labels",
-    step: tuple[float, float, float] | None = None,
+    positions: Positions | None = None,
     is_activated: bool = False,
 ) -> Array:
     """Return probabilities, float16, background first, on a grid of sizes `shape` over the same extent.
@@ -207,12 +207,14 @@ def probabilities_on_grid(
         shape: Sizes (D, H, W).
         output: One of model_folder.OUTPUTS; regions have independent probabilities, and the background what the most
             probable of them leaves.
-        step: Where given, voxel n of the grid lies at n times this in voxels of the logits, not over the same extent.
+        positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
         is_activated: The logits are probabilities already, 0 where there is nothing but background.
     """
     probabilities = np.empty((len(logits) + (output == "regions"), *shape), dtype=np.float16)
     for row in range(shape[0]):
-        slices = torch.stack([_interpolated_slices(channel, shape, range(row, row + 1), step) for channel in logits])
+        slices = torch.stack(
+            [_interpolated_slices(channel, shape, range(row, row + 1), positions) for channel in logits]
+        )
         if output == "regions":
             slices = slices if is_activated else slices.sigmoid()
             slices = torch.cat([1 - slices.amax(dim=0, keepdim=True), slices])
@@ -225,13 +227,14 @@ def probabilities_on_grid(
 
 
 def _interpolated_slices(
-    channel: Tensor, shape: tuple[int, int, int], rows: range, step: tuple[float, float, float] | None
+    channel: Tensor, shape: tuple[int, int, int], rows: range, positions: Positions | None
 ) -> Tensor:
-    """Return slices `rows` of (d, h, w) brought to (D, H, W), linearly, with aligned extents or at a step."""
-    if tuple(channel.shape) == shape and step in (None, (1.0, 1.0, 1.0)):
+    """Return slices `rows` of (d, h, w) brought to (D, H, W), linearly, with aligned extents or at positions."""
+    if positions is not None:
+        slices = linear_along(channel, 0, positions[0][rows.start : rows.stop])
+        return linear_along(linear_along(slices, 1, positions[1]), 2, positions[2])
+    if tuple(channel.shape) == shape:
         return channel[rows.start : rows.stop]
-    if step is not None:
-        return _slices_at_step(channel, shape, rows, step)
     depth = channel.shape[0]
     position = (torch.tensor(rows, device=channel.device) + 0.5) * (depth / shape[0]) - 0.5
     position = position.clamp(0, depth - 1)
@@ -241,15 +244,6 @@ def _interpolated_slices(
     if channel.shape[1:] == shape[1:]:
         return slices
     return F.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
-
-
-def _slices_at_step(
-    channel: Tensor, shape: tuple[int, int, int], rows: range, step: tuple[float, float, float]
-) -> Tensor:
-    slices = linear_along(channel, 0, torch.tensor(rows, dtype=torch.float64) * step[0])
-    for axis in (1, 2):
-        slices = linear_along(slices, axis, torch.arange(shape[axis], dtype=torch.float64) * step[axis])
-    return slices
 
 
 def _sizes(image: Tensor) -> tuple[int, int, int]:

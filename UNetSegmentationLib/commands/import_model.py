@@ -15,12 +15,17 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "path",
         metavar="PATH",
         type=Path,
-        help="results folder of nnU-Net v2, a folder above it, or a zip archive of one",
+        help="results folder of nnU-Net v2 or MONAI bundle, a folder above it, or a zip archive of one",
     )
     parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", type=Path, required=True, help="folder to make")
     parser.add_argument("--configuration", metavar="NAME", help="needed where there are several, such as 3d_fullres")
     parser.add_argument(
         "--folds", nargs="+", metavar="FOLD", default=[], help="such as 0 1 or all; by default every one that is there"
+    )
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="load TorchScript, which is code, where a bundle has its weights in nothing else; only if you trust it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
 
@@ -28,7 +33,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace, out: TextIO) -> int:
     from ..importers import ImportOptions, import_model
 
-    options = ImportOptions(configuration=arguments.configuration, folds=tuple(arguments.folds))
+    options = ImportOptions(
+        configuration=arguments.configuration, folds=tuple(arguments.folds), allow_code=arguments.allow_code
+    )
     model = import_model(arguments.path, arguments.output, options=options)
     description = model.description
     for sentence in model.warnings:
@@ -41,7 +48,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         return DONE
     out.write(
         f"Model '{description.id}' lies in {arguments.output}: {description.title}, {description.network}, "
-        f"{description.members} fold(s), finds {', '.join(label.name for label in description.labels)}\n"
+        f"{description.members} network(s), finds {', '.join(label.name for label in description.labels)}\n"
     )
     return DONE
 
@@ -50,7 +57,7 @@ COMMANDS.register("import", title="bring a model of another tool into a model fo
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Turn a trained model of nnU-Net v2 into a model folder that gives the same segmentations. Nothing "
-        "in its files is executed; what cannot be imported is refused with the reason.",
+        description="Turn a trained model of nnU-Net v2 or a MONAI bundle into a model folder that gives the same "
+        "segmentations. Nothing in its files is executed; what cannot be imported is refused with the reason.",
     )
 )

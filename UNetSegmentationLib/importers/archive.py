@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 
-WANTED_SUFFIXES = (".json", ".yaml", ".yml", ".pth", ".pt")
+WANTED_SUFFIXES = (".json", ".yaml", ".yml", ".pth", ".pt", ".ts")
+WANTED_NAMES = ("LICENSE",)
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ts")
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 * 2**30
 MAX_TEXT_BYTES = 64 * 2**20
@@ -27,7 +29,8 @@ def extract_safely(archive: Path, folder: Path) -> None:
             entries = [entry for entry in opened.infolist() if not entry.is_dir()]
             _check(entries, archive)
             for entry in entries:
-                if PurePosixPath(entry.filename).suffix.lower() in WANTED_SUFFIXES:
+                name = PurePosixPath(entry.filename)
+                if name.suffix.lower() in WANTED_SUFFIXES or name.name in WANTED_NAMES:
                     _extract(opened, entry, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"the archive {archive} cannot be unpacked ({error}): copy or export it again") from error
@@ -52,7 +55,7 @@ def _check(entries: list[zipfile.ZipInfo], archive: Path) -> None:
 
 
 def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
-    is_text = PurePosixPath(entry.filename).suffix.lower() not in (".pth", ".pt")
+    is_text = PurePosixPath(entry.filename).suffix.lower() not in WEIGHT_SUFFIXES
     if is_text and entry.file_size > MAX_TEXT_BYTES:
         return
     target = folder.joinpath(*PurePosixPath(entry.filename.replace("\\", "/")).parts)

@@ -33,10 +33,12 @@ class ImportOptions:
     Attributes:
         configuration: Which configuration, where a folder holds several.
         folds: Which folds; empty: all that are there.
+        allow_code: TorchScript, which is code, may be loaded for its weights.
     """
 
     configuration: str | None = None
     folds: tuple[str, ...] = ()
+    allow_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,9 @@ def import_model(path: Path, output: Path, *, options: ImportOptions | None = No
     if path.is_dir():
         return _write(_read(path, options), output)
     if not path.is_file():
-        raise InputError(f"{path} does not exist: give a results folder or zip archive of nnU-Net v2")
+        raise InputError(
+            f"{path} does not exist: give a results folder of nnU-Net v2, a MONAI bundle, or a zip archive of one"
+        )
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is neither a folder nor a zip archive: give the folder that the model was trained in")
     with tempfile.TemporaryDirectory(prefix="unetseg-import-", ignore_cleanup_errors=True) as folder:
