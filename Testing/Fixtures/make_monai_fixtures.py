@@ -368,7 +368,8 @@ FIXTURES: dict[str, dict[str, Any]] = {
         "preprocessing": [
             *LOAD,
             RAS,
-            spacing(1.3, 1.2, 1.6),
+            # No axis keeps its spacing: there MONAI's rounding noise labels one voxel outside the box.
+            spacing(1.3, 1.1, 1.6),
             {
                 "_target_": "ScaleIntensityRanged",
                 **IMAGE,

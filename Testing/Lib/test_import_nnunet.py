@@ -318,11 +318,6 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"b/configs/metadata.json": "{}", "b/configs/inference.json": "{"}, "is a MONAI bundle: "),
-        (
-            {"configs/metadata.json": "{}", "configs/inference.json": '{"network_def": {"_target_": "SegResNet"}}'},
-            "MONAI bundle with the network SegResNet",
-        ),
         ({"model/plans.pkl": ""}, "nnU-Net v1"),
         ({"models/model.ts": ""}, "model.ts is TorchScript"),
     ],
