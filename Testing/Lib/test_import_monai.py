@@ -321,7 +321,7 @@ def refuse(bundle: Path, message: str, *, options: ImportOptions | None = None) 
 def test_what_the_metadata_say_comes_along(tmp_path: Path) -> None:
     model = import_model(FIXTURES / "nested_regions", tmp_path / "model")
     description = read_description(tmp_path / "model")
-    assert description.to_dict() == json.loads(json.dumps(model.description.to_dict()))
+    assert json.dumps(description.to_dict()) == json.dumps(model.description.to_dict())
     assert [channel.name for channel in description.channels] == ["T1c", "T1", "T2", "FLAIR"]
     assert [(label.name, label.value) for label in description.labels] == [
         ("Whole tumor", 2),
