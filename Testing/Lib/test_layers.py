@@ -60,6 +60,8 @@ LAYERS = (
         "devices",
         "device_planning",
         "probability_steps",
+        "distributed",
+        "shared_batch_norm",
     },
     {
         "sliding_window",
@@ -78,6 +80,9 @@ LAYERS = (
         "measuring",
         "study",
         "study_model",
+        "initialisation",
+        "pretraining",
+        "unlabelled",
         "evaluation",
         "comparison",
         "importers",
