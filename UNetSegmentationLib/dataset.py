@@ -31,7 +31,7 @@ LABEL_FOLDERS = ("labelsTr", "labels")
 SUBJECT_COLUMNS = ("subject", "patient", "patient_id", "participant_id")
 CASE_COLUMNS = ("case", "name", "case_id")
 SAMPLES_PER_CASE = 10_000
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # Distinct, readable in slices and 3D (Okabe and Ito 2008).
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
@@ -83,11 +83,11 @@ def find_cases(folder: Path | str) -> list[Case]:
     """
     folder = Path(folder)
     images, labels = (_sub_folder(folder, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
-    references = {stem_of(path): path for path in _data_files(labels)}
-    subjects = _subjects(folder / "manifest.csv")
+    references = {stem_of(path): path for path in data_files(labels)}
+    subjects = read_subjects(folder / "manifest.csv")
     channels: dict[str, list[Path]] = {}
-    for path in _data_files(images):
-        match = _CHANNEL.match(stem_of(path))
+    for path in data_files(images):
+        match = CHANNEL.match(stem_of(path))
         is_channel = match is not None and match["case"] in references and stem_of(path) not in references
         channels.setdefault(match["case"] if match and is_channel else stem_of(path), []).append(path)
     cases = [
@@ -155,9 +155,7 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
     Raises:
         InputError: A file cannot be read, or the two are of different sizes or lie apart.
     """
-    image, labels = read_channels(case.images), read_labelmap(case.labels)
-    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
-        image = Volume(np.stack([fill_gaps(channel)[0] for channel in image.array]), image.affine_ras)
+    image, labels = read_image(case.images), read_labelmap(case.labels)
     if image.shape != labels.shape:
         raise InputError(
             f"case '{case.id}': the image has {image.shape} voxels, its labelmap {labels.shape}: "
@@ -171,6 +169,18 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
             f"case '{case.id}': all that is labelled lies outside the image: mend the geometry of {case.labels}"
         )
     return image, moved
+
+
+def read_image(paths: Sequence[Path]) -> Volume:
+    """Read an image, one file a channel, gaps (NaN) filled as for prediction.
+
+    Raises:
+        InputError: A file cannot be read, or the channels do not fit together.
+    """
+    image = read_channels(paths)
+    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+        image = Volume(np.stack([fill_gaps(channel)[0] for channel in image.array]), image.affine_ras)
+    return image
 
 
 def label_values(cases: Sequence[Case]) -> list[int]:
@@ -322,12 +332,13 @@ def _sub_folder(folder: Path, names: tuple[str, ...]) -> Path:
     raise InputError(f"{folder} has no folder {' or '.join(names)}: give a data set with images and labels")
 
 
-def _data_files(folder: Path) -> list[Path]:
+def data_files(folder: Path) -> list[Path]:
+    """Return the images in a folder, by name."""
     suffixes = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
     return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
 
 
-def _subjects(manifest: Path) -> dict[str, str]:
+def read_subjects(manifest: Path) -> dict[str, str]:
     """Return who a case stems from, for the cases that the manifest names with a subject."""
     if not manifest.is_file():
         return {}

@@ -30,6 +30,7 @@ def card_of(description: ModelDescription) -> str:
         f"- Licence of the data: {training.get('data_licence') or 'not stated'}",
         f"- {_split_of(training)}",
         f"- {training.get('steps')} steps in {training.get('minutes')} minutes.",
+        *_beginning_of(training),
         *_replay_of(training),
         "",
         f"## Figures on the {description.figures.get('cases', 0)} cases held back (means)",
@@ -74,6 +75,20 @@ def _split_of(training: dict[str, Any]) -> str:
         f"Trained on {cases} cases of {training.get('subjects')} subjects; {held_back} cases of "
         f"{training.get('held_back_subjects')} other subjects were held back. No subject is on both sides."
     )
+
+
+def _beginning_of(training: dict[str, Any]) -> list[str]:
+    """Return what the training began with, where that was not drawn."""
+    beginning = training.get("init", {})
+    if "model" in beginning:
+        return [f"- Began with the weights of `{beginning['model']}`, whose data and licence count too."]
+    if not beginning:
+        return []
+    return [
+        f"- Began with weights that had learnt in {beginning['pretraining_steps']} steps to fill in hidden parts of "
+        f"{beginning['images']} images, without their labels; none of a subject that was held back, as far as names "
+        "and manifest tell."
+    ]
 
 
 def _replay_of(training: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,15 +34,24 @@ class PatchSource:
         plan: Patch and batch size.
         options: Seed and share of patches on labelled voxels.
         augmentation: What may be done to a patch.
+        part: Which patches of a batch to draw; those of the plan's batch size by default. A patch is the same whatever
+            others are drawn with it, so that several processes share a batch.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], plan: Plan, options: TrainingOptions, augmentation: AugmentationConfig
+        self,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        options: TrainingOptions,
+        augmentation: AugmentationConfig,
+        *,
+        part: range | None = None,
     ) -> None:
         self._cases = cases
         self._plan = plan
         self._options = options
         self._augmentation = augmentation
+        self._part = range(plan.batch_size) if part is None else part
         self._source_size = source_size(plan.patch_size, augmentation)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches")
         self._ahead: dict[int, Future[tuple[Tensor, Tensor]]] = {}
@@ -57,8 +67,7 @@ class PatchSource:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + step)
-        drawn = [self._patch(generator) for _ in range(self._plan.batch_size)]
+        drawn = [self._patch(generator_of(self._options.seed, step, index)) for index in self._part]
         images, labels = torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn])
         if self._plan.dimensions == 2:
             images, labels = images[:, :, 0], labels[:, 0]
@@ -79,6 +88,13 @@ class PatchSource:
         return augment_patch(
             image, labels, output_size=self._plan.patch_size, config=self._augmentation, generator=generator
         )
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """Return a generator whose draws depend on all the numbers, which may be negative."""
+    # Sums would repeat for neighbours, and of a seed torch's generator takes 32 bits alone: they are mixed.
+    (seed,) = np.random.SeedSequence([number % 2**63 for number in numbers]).generate_state(1)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def crop_or_pad(array: Tensor, first: Sequence[int], size: Sequence[int], *, padding: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from .augmentation import AugmentationConfig
 from .dataset import PreparedCase
+from .distributed import ALONE, Processes
 from .errors import CancelledError, InputError
 from .losses import DeepSupervisionLoss, build_loss
 from .metrics import evaluate_case
@@ -23,15 +25,32 @@ from .planning import Plan
 from .sliding_window import predict_logits
 from .training_options import TrainingOptions
 from .training_record import describe_validation
-from .training_state import CHECKPOINT_FILE, LoopState, load_state, save_state
+from .training_state import CHECKPOINT_FILE, TRAINING, LoopState, load_state, save_state
 
 # bfloat16 is given up where it takes this many times longer on a corner of a patch, too small to tell more exactly.
 _HOPELESS_RATIO = 4.0
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
 ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
+# Between the draws of processes, whose steps do not meet.
+_RANK_STEP = 1_000_000_007
 
 
-def train(  # noqa: PLR0913  # the two hooks come on top of what every training needs
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a loop teaches, where it is not to segment.
+
+    Attributes:
+        phase: Name in the checkpoint.
+        loss: Scores what the network returned against the targets that come with the images.
+        patches: Makes the source of the batches, given which patches of each this process draws.
+    """
+
+    phase: str
+    loss: nn.Module
+    patches: Callable[[range], Patches]
+
+
+def train(  # noqa: PLR0913  # the hooks come on top of what every training needs
     network: SegmentationNetwork,
     cases: Sequence[PreparedCase],
     validation_cases: Sequence[PreparedCase],
@@ -43,69 +62,79 @@ def train(  # noqa: PLR0913  # the two hooks come on top of what every training 
     device: torch.device,
     patches: Patches | None = None,
     extra_loss: ExtraLoss | None = None,
+    task: Task | None = None,
+    processes: Processes = ALONE,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
     """Train `network` in place and leave the averaged weights in it.
 
-    Every patch is drawn from a generator seeded by (seed, step), so that a resumed training sees the same patches as
-    an uninterrupted one.
+    Every patch is drawn from a generator seeded by (seed, step, index), so that a resumed training sees the same
+    patches as an uninterrupted one, and several processes the same as one.
 
     Args:
         network: On the CPU; freshly built, or with the weights to go on from.
         cases: Prepared cases to draw patches from.
         validation_cases: Prepared cases of other subjects.
-        plan: Patch and batch size.
+        plan: Patch and batch size; with several processes this is the batch size of each.
         options: How long and how.
         augmentation: What may be done to a patch.
         folder: Where the checkpoint lies; one that is there is resumed.
         device: Where to compute.
         patches: Where the batches come from; drawn from `cases` by default.
-        extra_loss: Added to the loss.
-        is_cancelled: Asked at every step; the checkpoint is written before the loop ends.
+        extra_loss: Added to the loss; in one process only.
+        task: What to learn in place of the labels.
+        processes: Those that train together: each draws its part of every batch; the first decides, validates and
+            writes the checkpoint, and all yield its events.
+        is_cancelled: Asked at every step, in every process; the checkpoint is written before the loop ends.
 
     Yields:
         Events as training_record lists them; figures of a validation stand by class number, 1 for the first label.
 
     Raises:
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
-        InputError: No case holds a labelled voxel, the checkpoint is another network's, or the loss is not finite.
+        InputError: No case holds a labelled voxel, the checkpoint is another network's, the loss is not finite, or
+            several processes cannot do this training.
     """
-    if not any(len(case.foreground) for case in cases):
-        raise InputError("no training case holds a labelled voxel: check the labels of the data set")
-    _set_training(network.to(device), options)
+    _check_use(cases, processes, is_segmenting=task is None, is_special=patches is not None or extra_loss is not None)
+    processes.join(network.to(device), has_fixed_statistics=options.has_fixed_statistics)
+    _set_training(network, options)
     if device.type == "cpu":
         to_channels_last(network)
-    loss_function = DeepSupervisionLoss(build_loss(options.loss, options.loss_options), alignment=network.alignment)
-    state = LoopState(network, _copy_of(network), _optimizer_of(network, options))
-    is_resumed = load_state(folder / CHECKPOINT_FILE, state)
-    patches = patches or PatchSource(cases, plan, options, augmentation)
+    loss_function = task.loss if task else _loss_of(network, options)
+    state = LoopState(network, _copy_of(network), _optimizer_of(network, options), plan.batch_size * processes.count)
+    state.phase = task.phase if task else TRAINING
+    is_resumed = load_state(folder / CHECKPOINT_FILE, state, processes)
+    part = processes.part_of(state.batch_size)
+    patches = patches or (task.patches(part) if task else PatchSource(cases, plan, options, augmentation, part=part))
     if not is_resumed:
-        state.precision = _choose_precision(state, patches, loss_function, options, device)
+        state.precision = _choose_precision(state, patches, loss_function, options, device, processes)
     saved_at = began = perf_counter()
     already_s = state.elapsed_s
     yield {"event": "start", "step": state.step, "is_resumed": is_resumed, "precision": state.precision}
     try:
-        while (left := _share_left(state, options)) > 0:
-            if is_cancelled():
+        left = processes.agreed(_share_left(state, options))
+        while left > 0:
+            if processes.any(is_cancelled()):
                 raise CancelledError("cancelled; the checkpoint allows to go on with --resume")
             image, labels = patches.batch(state.step)
             rate = options.learning_rate * left**options.poly_power
             batch = (_laid_out(image.to(device)), labels.to(device))
-            loss = _take_step(state, batch, loss_function, extra_loss, rate=rate, options=options)
+            loss = _take_step(state, batch, loss_function, extra_loss, processes, rate=rate, options=options)
             state.step += 1
             state.elapsed_s = already_s + perf_counter() - began
+            left = processes.agreed(_share_left(state, options))
             yield {"event": "step", "step": state.step, "elapsed_s": state.elapsed_s, "loss": loss,
-                   "learning_rate": rate, "share_left": _share_left(state, options)}  # fmt: skip
-            if options.validate_every and state.step % options.validate_every == 0 and _share_left(state, options) > 0:
-                yield _validation_event(state, validation_cases, plan, options, is_cancelled)
-            if perf_counter() - saved_at > options.checkpoint_every_s:
+                   "learning_rate": rate, "share_left": left}  # fmt: skip
+            if options.validate_every and state.step % options.validate_every == 0 and left > 0:
+                yield processes.share(lambda: _validation_event(state, validation_cases, plan, options, is_cancelled))
+            if processes.is_first and perf_counter() - saved_at > options.checkpoint_every_s:
                 save_state(folder / CHECKPOINT_FILE, state)
                 saved_at = perf_counter()
-        save_state(folder / CHECKPOINT_FILE, state)
+        processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
         if validation_cases:
-            yield _validation_event(state, validation_cases, plan, options, is_cancelled)
+            yield processes.share(lambda: _validation_event(state, validation_cases, plan, options, is_cancelled))
     except CancelledError:
-        save_state(folder / CHECKPOINT_FILE, state)
+        processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
         raise
     finally:
         patches.close()
@@ -114,11 +143,19 @@ def train(  # noqa: PLR0913  # the two hooks come on top of what every training 
     yield {"event": "end", "step": state.step, "elapsed_s": state.elapsed_s}
 
 
+def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_segmenting: bool, is_special: bool) -> None:
+    if is_segmenting and not any(len(case.foreground) for case in cases):
+        raise InputError("no training case holds a labelled voxel: check the labels of the data set")
+    if processes.count > 1 and is_special:
+        raise InputError("batches and losses of one's own are for one process: start the training without torchrun")
+
+
 def _take_step(
     state: LoopState,
     batch: tuple[Tensor, Tensor],
     loss_function: nn.Module,
     extra_loss: ExtraLoss | None,
+    processes: Processes,
     *,
     rate: float,
     options: TrainingOptions,
@@ -134,9 +171,10 @@ def _take_step(
     state.optimizer.zero_grad(set_to_none=True)
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # dropout draws from torch's own generator: seed it by the step as well
-        torch.manual_seed(options.seed * 1_000_003 + state.step)
+        torch.manual_seed(options.seed * 1_000_003 + state.step + processes.rank * _RANK_STEP)
         with _autocast(state.precision, image.device):
             outputs = state.network(image)
+        outputs, labels = processes.gather(outputs, labels)
         loss: Tensor = loss_function(outputs, labels)
         own_loss = state.network.own_loss(outputs, labels)
         loss = loss if own_loss is None else loss + own_loss
@@ -148,6 +186,7 @@ def _take_step(
                 "or train in precision float32; the last checkpoint is as it was"
             )
         loss.backward()  # type: ignore[no-untyped-call]
+    processes.sum_gradients(state.network)
     nn.utils.clip_grad_norm_(state.network.parameters(), options.gradient_clip)
     state.optimizer.step()
     # A young average would be full of the first weights: let it follow faster at the start.
@@ -161,12 +200,21 @@ def _take_step(
     return float(loss.detach())
 
 
+def _loss_of(network: SegmentationNetwork, options: TrainingOptions) -> nn.Module:
+    return DeepSupervisionLoss(build_loss(options.loss, options.loss_options), alignment=network.alignment)
+
+
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _choose_precision(
-    state: LoopState, patches: Patches, loss_function: nn.Module, options: TrainingOptions, device: torch.device
+    state: LoopState,
+    patches: Patches,
+    loss_function: nn.Module,
+    options: TrainingOptions,
+    device: torch.device,
+    processes: Processes,
 ) -> str:
     """Return the asked-for precision; for "auto" time forward and backward in both and take the faster."""
     if options.precision != "auto":
@@ -175,9 +223,11 @@ def _choose_precision(
     image = _laid_out(image)
     # Where the processor has no bfloat16 it is emulated, up to forty times slower: a corner of a patch tells.
     corner = (slice(0, 1), slice(None), *(slice(0, 2 * step) for step in state.network.alignment))
-    if _ratio(state, image[corner], labels[corner[:1] + corner[2:]], loss_function) > _HOPELESS_RATIO:
+    of_labels = corner if labels.ndim == image.ndim else corner[:1] + corner[2:]
+    # The first process's measure counts, as all must go the same way: batch norm waits for every one of them.
+    if processes.agreed(_ratio(state, image[corner], labels[of_labels], loss_function)) > _HOPELESS_RATIO:
         return "float32"
-    return "bfloat16" if _ratio(state, image, labels, loss_function) < 1 else "float32"
+    return "bfloat16" if processes.agreed(_ratio(state, image, labels, loss_function)) < 1 else "float32"
 
 
 def _ratio(state: LoopState, image: Tensor, labels: Tensor, loss_function: nn.Module) -> float:

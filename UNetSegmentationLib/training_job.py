@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +30,11 @@ from .dataset import (
 )
 from .device_planning import budget_of, plan_for
 from .devices import choose_device
+from .distributed import ALONE, Processes
 from .errors import InputError
 from .files import hold_alone, write_text
 from .fingerprint import Fingerprint
+from .initialisation import PRETRAINED, Cases, initialise, read_beginning
 from .labels import Label, names_a_side
 from .losses import build_loss
 from .measuring import TrainedModel, measure_trained
@@ -45,6 +47,7 @@ from .model_folder import (
     Channel,
     ModelDescription,
     check_id,
+    find_model,
     id_from,
     read_description,
     sha256_of,
@@ -58,7 +61,7 @@ from .replay import REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, w
 from .training import train
 from .training_options import TrainingOptions
 from .training_record import TrainingRecord
-from .training_state import CHECKPOINT_FILE
+from .training_state import CHECKPOINT_FILE, TRAINING, phase_of
 
 RECORD_FILE = "training.jsonl"
 JOB_FILE = "job.json"
@@ -89,6 +92,11 @@ class TrainingJob:
         data_licence: Licence of the data, for the card.
         data_source: Where the data come from and whom to credit, for the card.
         is_half: Store the weights in half precision.
+        init: What to begin with: "" for drawn weights, "pretrained" for those of a pretraining without labels, or the
+            id or folder of a model of the same network; the heads are drawn anyway.
+        pretraining_steps: Steps of the pretraining; None: pretraining.STEPS.
+        pretraining_images: Folder of the images to pretrain on; None: those of the data set. Images of subjects that
+            are held back are left out.
         has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
             whoever gets the model gets them too.
         chooses_postprocess: Try post-processing on the cases that were held back, and keep what helps.
@@ -110,6 +118,9 @@ class TrainingJob:
     data_licence: str = ""
     data_source: str = ""
     is_half: bool = True
+    init: str = ""
+    pretraining_steps: int | None = None
+    pretraining_images: Path | None = None
     has_replay: bool = False
     chooses_postprocess: bool = True
 
@@ -118,6 +129,11 @@ class TrainingJob:
         part, parts = self.fold
         if not (parts >= 2 and 0 <= part < parts):
             raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
+        steps, images = self.pretraining_steps, self.pretraining_images
+        if steps is not None and steps < 1:
+            raise InputError(f"pretraining_steps is {steps}: give at least 1")
+        if self.init != PRETRAINED and (steps is not None or images is not None):
+            raise InputError("steps or images of a pretraining are given without one: add --init pretrained")
         # What is misspelt is told before the data set is read.
         if self.id:
             check_id(self.id)
@@ -126,8 +142,10 @@ class TrainingJob:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
         values = {**asdict(self), "dataset": str(self.dataset.absolute())}
-        for name in ("plan", "labels"):
+        for name in ("plan", "labels", "pretraining_images"):
             values[name] = None if values[name] is None else str(values[name].absolute())
+        if self.init and Path(self.init).is_dir():
+            values["init"] = str(Path(self.init).absolute())
         del values["folder"]
         return values
 
@@ -138,14 +156,18 @@ class TrainingJob:
         Raises:
             TypeError: Entries that are missing or unknown.
         """
-        paths = {name: None if values[name] is None else Path(values[name]) for name in ("dataset", "plan", "labels")}
+        names = ("dataset", "plan", "labels", "pretraining_images")
+        paths = {name: None if values.get(name) is None else Path(values[name]) for name in names}
         part, parts = values["fold"]
         options = TrainingOptions(**values["options"])
         return cls(**{**values, **paths, "fold": (part, parts), "options": options, "folder": folder})
 
 
 # What a training is begun with; other values would make it another training.
-FIXED = ("network", "preset", "channels", "plan", "labels", "fold", "network_options")
+FIXED = (
+    *("network", "preset", "channels", "plan", "labels", "fold", "network_options"),
+    *("init", "pretraining_steps", "pretraining_images"),
+)
 FIXED_OPTIONS = tuple(name for name in TrainingOptions.__dataclass_fields__ if name not in ("steps", "minutes"))
 
 
@@ -176,21 +198,26 @@ def run_training(
     job: TrainingJob,
     *,
     is_resumed: bool = False,
+    processes: Processes = ALONE,
     is_cancelled: Callable[[], bool] = lambda: False,
     plan: Plan | None = None,
     measure: Callable[[TrainedModel], ModelDescription] = measure_trained,
 ) -> Iterator[dict[str, Any]]:
     """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
 
+    Of several processes the first alone touches the folder; the others end with the training itself.
+
     Args:
         job: What to train.
         is_resumed: Go on from the folder's checkpoint.
+        processes: Those that train together; the batch size of the plan is that of each.
         is_cancelled: Asked often.
         plan: Plan to begin with; by default the job's file, or one that is made for the training cases.
         measure: Gives the description of the trained model its figures.
 
     Yields:
-        Events of training.train, and {"event": "stage", "message": ...}, {"event": "evaluation", ...},
+        Events of training.train, those of initialisation.initialise before them, and
+        {"event": "stage", "message": ...}, {"event": "evaluation", ...},
         {"event": "done", "description": ...}.
 
     Raises:
@@ -198,12 +225,15 @@ def run_training(
             model and resuming was not asked for.
         CancelledError: `is_cancelled` said so.
     """
-    with alone_in(job.folder, is_resumed=is_resumed):
-        yield from _train_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure)
+    with alone_in(job.folder, is_resumed=is_resumed) if processes.is_first else nullcontext():
+        yield from _train_alone(
+            job, processes, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure
+        )
 
 
 def _train_alone(
     job: TrainingJob,
+    processes: Processes,
     *,
     is_resumed: bool,
     is_cancelled: Callable[[], bool],
@@ -212,62 +242,117 @@ def _train_alone(
 ) -> Iterator[dict[str, Any]]:
     """Do what run_training promises, in a folder where nobody else trains."""
     yield {"event": "stage", "message": "Reading the data set"}
+    if job.init not in ("", PRETRAINED) and not is_resumed:
+        processes.share(lambda: find_model(job.init).description.id)  # a misspelt one is told before the cases are read
     cases = find_cases(job.dataset)
+    processes.check_same("data set", [f"{case.id} {case.subject}" for case in cases])
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
     labels = read_labels_of(job.labels or job.dataset, label_values(cases))
-    plan = _plan_as_begun(job, held_back) if is_resumed else plan or plan_of(job, training_cases, labels)
+    begun = plan
+
+    def make_plan() -> dict[str, Any]:
+        made = _plan_as_begun(job, held_back) if is_resumed else begun or plan_of(job, training_cases, labels)
+        return made.to_dict()
+
+    plan = Plan.from_dict(processes.share(make_plan))  # other hosts may have other devices, and not the folder
     network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
     plan = leave_raw(plan, network.raw_channels)
     description = _describe(job, plan, labels, network, channel_names=name_channels(job.dataset, cases, job.channels))
-    started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
-    write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
+    if processes.is_first:
+        started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
+        write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
     yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
     prepared = [prepare_case(case, plan, labels) for case in training_cases]
     watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
-    device = choose_device(job.device)
-    if not is_resumed and network.lesson:
+    device = processes.choose_device(job.device)
+    record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
+    is_begun = is_resumed and processes.share(lambda: phase_of(job.folder / CHECKPOINT_FILE)) == TRAINING
+    augmentation = augmentation_for(plan, labels)
+    of_training = Cases(training=training_cases, prepared=prepared, held_back=held_back)
+    if job.init and not is_begun:
+        beginning = initialise(
+            job,
+            network,
+            plan,
+            cases=of_training,
+            augmentation=augmentation,
+            device=device,
+            processes=processes,
+            is_cancelled=is_cancelled,
+        )
+        yield from _recorded(beginning, record)
+    if not is_begun and network.lesson:
         yield {"event": "stage", "message": network.lesson}
         network.to(device).learn_from_labels(
             [case.labels for case in prepared], seed=job.options.seed, is_cancelled=is_cancelled
         )
-    record = TrainingRecord(job.folder / RECORD_FILE)
-    steps, seconds = 0, 0.0
-    for event in train(
+    course = train(
         network,
         prepared,
         watched,
         plan,
         options=job.options,
-        augmentation=augmentation_for(plan, labels),
+        augmentation=augmentation,
         folder=job.folder,
         device=device,
+        processes=processes,
         is_cancelled=is_cancelled,
-    ):
-        if event["event"] == "start":
-            event["labels"] = [label.name for label in labels]
-        if is_recorded(event):
-            record.append(event)
+    )
+    steps, seconds = 0, 0.0
+    for event in _recorded(course, record, labels=labels):
         steps, seconds = event["step"], event.get("elapsed_s", seconds)
         yield event
+    if record is not None:
+        about = _record_of(job, training_cases, held_back, steps=steps, seconds=seconds)
+        if processes.count > 1:
+            about["processes"] = processes.count
+        yield from _finish(job, network, description, about, record, of_training, measure)
+
+
+def _recorded(
+    events: Iterator[dict[str, Any]], record: TrainingRecord | None, *, labels: Sequence[Label] = ()
+) -> Iterator[dict[str, Any]]:
+    """Pass events on and record those that count; the first one is given the names of the labels."""
+    for event in events:
+        if event["event"] == "start":
+            event["labels"] = [label.name for label in labels]
+        if record is not None and event["event"] != "stage" and is_recorded(event):
+            record.append(event)
+        yield event
+
+
+def _finish(
+    job: TrainingJob,
+    network: SegmentationNetwork,
+    description: ModelDescription,
+    about: dict[str, Any],
+    record: TrainingRecord,
+    cases: Cases,
+    measure: Callable[[TrainedModel], ModelDescription],
+) -> Iterator[dict[str, Any]]:
+    """Write the model, measure it and say so."""
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
+    if job.init:
+        about["init"] = read_beginning(record.path)
     description = replace(
         description,
         weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
-        training={**description.training, **_record_of(job, training_cases, held_back, steps=steps, seconds=seconds)},
+        training={**description.training, **about},
+        parent=about.get("init", {}).get("model"),
     )
     if job.has_replay:
-        description = add_replay(job.folder, prepared, description)
+        description = add_replay(job.folder, cases.prepared, description)
     write_description(job.folder, description)
-    yield {"event": "stage", "message": f"Measuring on {len(held_back)} cases that were held back"}
+    yield {"event": "stage", "message": f"Measuring on {len(cases.held_back)} cases that were held back"}
     trained = TrainedModel(
         folder=job.folder,
         device=job.device,
         chooses_postprocess=job.chooses_postprocess,
         description=description,
-        training_cases=training_cases,
-        held_back=held_back,
+        training_cases=cases.training,
+        held_back=cases.held_back,
         record=record,
     )
     description = measure(trained)
@@ -318,7 +403,8 @@ def pack_replay(folder: Path, dataset: Path) -> ModelDescription:
 
 def is_recorded(event: Mapping[str, Any]) -> bool:
     """Return whether an event of a training stands in its record: of the steps every tenth does."""
-    return event["event"] != "step" or int(event["step"]) % RECORDED_STEPS == 0
+    number = {"step": "step", "pretraining": "pretraining_step"}.get(event["event"])
+    return number is None or int(event[number]) % RECORDED_STEPS == 0
 
 
 def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:

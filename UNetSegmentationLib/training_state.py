@@ -8,23 +8,39 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from .distributed import ALONE, Processes
 from .errors import InputError
 from .files import atomic_path
 from .networks import SegmentationNetwork
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+TRAINING, PRETRAINING = "training", "pretraining"
+_NUMBERS = ("step", "elapsed_s", "precision", "batch_size", "phase")
 
 
 @dataclass
 class LoopState:
-    """All that decides how the loop goes on; the checkpoint holds it whole."""
+    """All that decides how the loop goes on; the checkpoint holds it whole.
+
+    Attributes:
+        network: As it is.
+        average: Moving average of its weights.
+        optimizer: Of its weights.
+        batch_size: Patches of a step, those of all processes together.
+        phase: TRAINING or PRETRAINING; a checkpoint of the one does not start the other.
+        step: Steps that were taken.
+        elapsed_s: Time that they took.
+        precision: "float32" or "bfloat16".
+    """
 
     network: SegmentationNetwork
     average: dict[str, Tensor]
     optimizer: torch.optim.AdamW
+    batch_size: int
+    phase: str = TRAINING
     step: int = 0
     elapsed_s: float = 0.0
     precision: str = "float32"
@@ -36,20 +52,31 @@ def save_state(path: Path, state: LoopState) -> None:
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for index, entries in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
-    numbers = {"step": state.step, "elapsed_s": state.elapsed_s, "precision": state.precision}
+    numbers = {name: getattr(state, name) for name in _NUMBERS}
     with atomic_path(path) as temporary:
         contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         save_file(contiguous, temporary, metadata={"loop": json.dumps(numbers)})
 
 
-def load_state(path: Path, state: LoopState) -> bool:
-    """Restore the loop's state from a checkpoint, where there is one."""
-    if not path.is_file():
+def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bool:
+    """Restore the loop's state from a checkpoint, where there is one of its phase.
+
+    Args:
+        path: Read by the first process alone, as other hosts need not have it.
+        state: Overwritten, its batch size too.
+        processes: Those that train together; all are given the same state.
+
+    Raises:
+        InputError: The checkpoint is damaged or another network's.
+    """
+    content = processes.share_bytes(lambda: path.read_bytes() if path.is_file() else None)
+    if content is None:
         return False
     try:
-        with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["loop"])
-        tensors = load_file(path)
+        numbers = json.loads(_header(content)["loop"])
+        if numbers.get("phase", TRAINING) != state.phase:
+            return False
+        tensors = load(content)
         state.network.load_state_dict(_below(tensors, "network."))
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"checkpoint {path} is damaged or another network's: remove it to start anew") from error
@@ -63,7 +90,30 @@ def load_state(path: Path, state: LoopState) -> bool:
     state.optimizer.load_state_dict({"state": entries, "param_groups": groups})
     state.step, state.elapsed_s = int(numbers["step"]), float(numbers["elapsed_s"])
     state.precision = str(numbers["precision"])
+    state.batch_size = int(numbers.get("batch_size", state.batch_size))
     return True
+
+
+def phase_of(path: Path) -> str | None:
+    """Return the phase of a checkpoint; None where there is none.
+
+    Raises:
+        InputError: The checkpoint is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str(json.loads(file.metadata()["loop"]).get("phase", TRAINING))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"checkpoint {path} is damaged or another network's: remove it to start anew") from error
+
+
+def _header(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: JSON behind its length in eight bytes."""
+    length = int.from_bytes(content[:8], "little")
+    values: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return values
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

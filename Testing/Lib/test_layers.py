@@ -62,6 +62,8 @@ LAYERS = (
         "devices",
         "device_planning",
         "probability_steps",
+        "distributed",
+        "shared_batch_norm",
     },
     {
         "sliding_window",
@@ -81,6 +83,9 @@ LAYERS = (
         "measuring",
         "study",
         "study_model",
+        "initialisation",
+        "pretraining",
+        "unlabelled",
         "evaluation",
         "comparison",
         "importers",

@@ -37,8 +37,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
+    from ..distributed import refuse_several_processes
     from ..finetuning import run_finetuning
 
+    refuse_several_processes("unetseg finetune")
     job = _job_of(arguments)
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
