@@ -41,8 +41,10 @@ from .planning import Plan
 from .replay import REPLAY_FILE, Replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
-from .training_job import RECORD_FILE, alone_in, augmentation_for, check_folder, is_recorded
+from .training_folder import RECORD_FILE, alone_in, check_folder
+from .training_job import is_recorded
 from .training_options import TrainingOptions
+from .training_plan import augmentation_for
 from .training_record import TrainingRecord
 from .training_state import CHECKPOINT_FILE
 

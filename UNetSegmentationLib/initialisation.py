@@ -22,7 +22,7 @@ from .training_record import TrainingRecord
 from .unlabelled import find_unlabelled, prepare_unlabelled
 
 if TYPE_CHECKING:
-    from .training_job import TrainingJob
+    from .training_folder import TrainingJob
 
 PRETRAINED = "pretrained"
 EVENT = "initialised"

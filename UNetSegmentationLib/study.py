@@ -23,15 +23,9 @@ from .networks.summary import training_cost
 from .planning import Plan, read_plan, target_spacing_mm
 from .prediction import Predictor
 from .study_model import Training, make_model
-from .training_job import (
-    RECORD_FILE,
-    STUDY_FILE,
-    TrainingJob,
-    check_folder,
-    fingerprint_for,
-    plan_job,
-    run_training,
-)
+from .training_folder import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
+from .training_job import run_training
+from .training_plan import fingerprint_for, plan_job
 from .training_state import CHECKPOINT_FILE
 
 TRAININGS_FOLDER = "trainings"

@@ -29,7 +29,8 @@ from .networks.ensemble import Ensemble
 from .postprocess_choice import FoundCase
 from .prediction import Predictor
 from .presets import PRESETS
-from .training_job import RECORD_FILE, TrainingJob, pack_replay
+from .replay_packing import pack_replay
+from .training_folder import RECORD_FILE, TrainingJob
 from .training_record import TrainingRecord
 
 

@@ -43,8 +43,8 @@ from UNetSegmentationLib.networks import SegmentationNetwork
 from UNetSegmentationLib.planning import Plan
 from UNetSegmentationLib.sliding_window import predict_logits
 from UNetSegmentationLib.training import train
-from UNetSegmentationLib.training_job import augmentation_for
 from UNetSegmentationLib.training_options import TrainingOptions
+from UNetSegmentationLib.training_plan import augmentation_for
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 
 Image = NDArray[np.float32]

@@ -40,8 +40,8 @@ from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.pretraining import pretrain
 from UNetSegmentationLib.sliding_window import predict_logits
 from UNetSegmentationLib.training import train
-from UNetSegmentationLib.training_job import augmentation_for
 from UNetSegmentationLib.training_options import TrainingOptions
+from UNetSegmentationLib.training_plan import augmentation_for
 from UNetSegmentationLib.unlabelled import find_unlabelled, prepare_unlabelled
 
 CPU = torch.device("cpu")

@@ -118,8 +118,8 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     from UNetSegmentationLib.labels import Label
     from UNetSegmentationLib.networks import build_network
     from UNetSegmentationLib.training import train
-    from UNetSegmentationLib.training_job import augmentation_for
     from UNetSegmentationLib.training_options import TrainingOptions
+    from UNetSegmentationLib.training_plan import augmentation_for
 
     def send(**event: Any) -> None:
         sys.stdout.write(json.dumps(event) + "\n")

@@ -26,7 +26,8 @@ from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
 from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.training_job import TrainingJob, run_training
+from UNetSegmentationLib.training_folder import TrainingJob
+from UNetSegmentationLib.training_job import run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.training_state import CHECKPOINT_FILE
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume

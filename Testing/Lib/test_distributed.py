@@ -39,7 +39,8 @@ from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.patches import PatchSource
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.training import train
-from UNetSegmentationLib.training_job import TrainingJob, run_training
+from UNetSegmentationLib.training_folder import TrainingJob
+from UNetSegmentationLib.training_job import run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 

@@ -22,7 +22,8 @@ from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.networks.planned import planned_config
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.training_job import TrainingJob, run_training
+from UNetSegmentationLib.training_folder import TrainingJob
+from UNetSegmentationLib.training_job import run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 

@@ -26,8 +26,10 @@ from UNetSegmentationLib.model_folder import WEIGHTS_FILE, read_description, sha
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.ensemble import Ensemble
 from UNetSegmentationLib.replay import REPLAY_FILE, read_replay
+from UNetSegmentationLib.replay_packing import pack_replay
 from UNetSegmentationLib.retention import distillation_loss, squared_distance
-from UNetSegmentationLib.training_job import RECORD_FILE, TrainingJob, pack_replay, run_training
+from UNetSegmentationLib.training_folder import RECORD_FILE, TrainingJob
+from UNetSegmentationLib.training_job import run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 

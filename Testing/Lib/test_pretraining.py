@@ -31,7 +31,8 @@ from UNetSegmentationLib.pretraining import (
     hide,
     pretrain,
 )
-from UNetSegmentationLib.training_job import TrainingJob, run_training
+from UNetSegmentationLib.training_folder import TrainingJob
+from UNetSegmentationLib.training_job import run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.training_record import TrainingRecord, follow_resumes
 from UNetSegmentationLib.training_state import CHECKPOINT_FILE, phase_of

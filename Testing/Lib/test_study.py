@@ -23,7 +23,8 @@ from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.model_folder import read_description
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.study import Study, run_study
-from UNetSegmentationLib.training_job import STUDY_FILE, TrainingJob, run_training
+from UNetSegmentationLib.training_folder import STUDY_FILE, TrainingJob
+from UNetSegmentationLib.training_job import run_training
 from UNetSegmentationLib.training_options import TrainingOptions
 from UNetSegmentationLib.training_record import TrainingRecord
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume

@@ -59,7 +59,7 @@ def _document(arguments: Namespace) -> dict[str, Any]:
     from ..networks import NETWORKS, build_network
     from ..networks.planned import planned_config
     from ..presets import PRESETS
-    from ..training_job import leave_raw
+    from ..training_plan import leave_raw
 
     title = NETWORKS.title(arguments.variant)
     budget = budget_of(choose_device(arguments.device))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..distributed import Processes
     from ..training_curve import LiveCurve
-    from ..training_job import TrainingJob
+    from ..training_folder import TrainingJob
 
     Work = Callable[[Callable[[], bool]], Iterator[dict[str, Any]]]
 
@@ -226,7 +226,7 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
 
 def _is_study(arguments: Namespace) -> bool:
     """Return whether several trainings are asked for, or were begun."""
-    from ..training_job import STUDY_FILE
+    from ..training_folder import STUDY_FILE
 
     has_all_folds = arguments.fold is not None and arguments.fold[0] == ALL_FOLDS
     is_begun = arguments.resume and (arguments.output / STUDY_FILE).is_file()
@@ -236,7 +236,8 @@ def _is_study(arguments: Namespace) -> bool:
 def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, Work]:
     """Return the job, and what does it: one training, or a study of several."""
     from ..study import Study, run_study, unfinished_study
-    from ..training_job import STUDY_FILE, TrainingJob, run_training
+    from ..training_folder import STUDY_FILE, TrainingJob
+    from ..training_job import run_training
 
     if not _is_study(arguments):
         values = processes.share(lambda: _job_of(arguments).to_dict())
@@ -278,7 +279,7 @@ def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
-    from ..training_job import TrainingJob, unfinished_job
+    from ..training_folder import TrainingJob, unfinished_job
     from ..training_options import TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
@@ -363,7 +364,7 @@ def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:
     if find_spec("matplotlib") is None:
         return None
     from ..training_curve import LiveCurve
-    from ..training_job import RECORD_FILE
+    from ..training_folder import RECORD_FILE
 
     names = dict(enumerate(labels, start=1))
     return LiveCurve(folder / RECORD_FILE, folder / CURVE_FILE, label_names=names)

@@ -1,0 +1,54 @@
+"""Put replay crops into a model folder, as a training ends or later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import PreparedCase, find_cases, prepare_case
+from .errors import InputError
+from .files import write_text
+from .model_card import card_of
+from .model_folder import CARD_FILE, ModelDescription, read_description, write_description
+from .replay import REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, write_replay
+
+
+def add_replay(folder: Path, cases: Sequence[PreparedCase], description: ModelDescription) -> ModelDescription:
+    """Write crops of prepared training cases into a model folder and return the description that says so."""
+    training = description.training
+    licence, source = training.get("data_licence", ""), training.get("data", "")
+    replay = draw_replay(cases, description.plan.patch_size, licence=licence, source=source)
+    write_replay(folder / REPLAY_FILE, replay)
+    about = {"rehearsal": len(replay.rehearsal), "sentinels": len(replay.sentinels), "licence": licence}
+    return replace(description, training={**training, "replay": about})
+
+
+def pack_replay(folder: Path, dataset: Path) -> ModelDescription:
+    """Add replay crops to a model that was trained without them; cases that were held back are left out.
+
+    Args:
+        folder: Model folder; model.json and the card are written anew.
+        dataset: What the model was trained on.
+
+    Raises:
+        InputError: The folder is no model, or the data set does not hold all the cases that were held back: then it is
+            not the one that the model was trained on.
+    """
+    description = read_description(folder)
+    held_back = set(description.training.get("held_back_cases", ()))
+    cases = find_cases(dataset)
+    if missing := sorted(held_back - {case.id for case in cases}):
+        raise InputError(
+            f"{dataset} has no case {missing[0]}, which '{description.id}' held back: give the data it was trained on"
+        )
+    subjects = {case.subject for case in cases if case.id in held_back}
+    usable = [case for case in cases if case.subject not in subjects]
+    order = np.random.default_rng(0).permutation(len(usable))[: REHEARSAL_CROPS + SENTINEL_CROPS]
+    prepared = [prepare_case(usable[index], description.plan, description.labels) for index in sorted(order)]
+    description = add_replay(folder, prepared, description)
+    write_description(folder, description)
+    write_text(folder / CARD_FILE, card_of(description))
+    return description

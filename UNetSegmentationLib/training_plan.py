@@ -1,0 +1,78 @@
+"""The plan of a training and what follows from it: fingerprint, raw channels, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .augmentation import AugmentationConfig
+from .dataset import Case, fingerprint_of, name_channels
+from .device_planning import budget_of, plan_for
+from .devices import choose_device
+from .fingerprint import Fingerprint
+from .labels import Label, names_a_side
+from .planning import Normalization, Plan, read_plan
+from .presets import PRESETS
+from .training_folder import TrainingJob
+
+
+def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
+    """Return the augmentation of a plan; nothing is mirrored where a label names a side."""
+    mirror_axes = () if names_a_side(label.name for label in labels) else plan.mirror_axes
+    spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
+    config = AugmentationConfig(spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0)
+    if any(scheme.scheme == "none" for scheme in plan.normalization):
+        # Values with a meaning of their own, such as HU, must keep it: only sharpness and noise may change.
+        return replace(
+            config,
+            gamma_probability=0.0,
+            brightness_probability=0.0,
+            contrast_probability=0.0,
+            remap_probability=0.0,
+            bias_field_probability=0.0,
+        )
+    return config
+
+
+def plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:
+    """Return the plan for the cases that a job learns from: the job's file, or one that is made for them."""
+    if job.plan is not None:
+        return read_plan(job.plan)
+    return plan_job(job, fingerprint_for(job, cases, labels), labels)
+
+
+def fingerprint_for(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Fingerprint:
+    """Return the fingerprint of the cases that a job learns from."""
+    orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
+    names = name_channels(job.dataset, cases, job.channels)
+    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
+    return replace(fingerprint, label_names=tuple(label.name for label in labels))
+
+
+def plan_job(
+    job: TrainingJob,
+    fingerprint: Fingerprint,
+    labels: Sequence[Label],
+    *,
+    resolution: str = "full",
+    dimensions: int | None = None,
+) -> Plan:
+    """Return the plan for a job's network on its device; see device_planning.plan_for."""
+    return plan_for(
+        job.network,
+        fingerprint,
+        job.preset,
+        budget=budget_of(choose_device(job.device)),
+        num_classes=len(labels) + 1,
+        network_options=job.network_options,
+        resolution=resolution,
+        dimensions=dimensions,
+    )
+
+
+def leave_raw(plan: Plan, channels: Sequence[int]) -> Plan:
+    """Return the plan with some channels left as they are stored."""
+    schemes = [
+        Normalization(scheme="none") if index in channels else scheme for index, scheme in enumerate(plan.normalization)
+    ]
+    return replace(plan, normalization=tuple(schemes))
