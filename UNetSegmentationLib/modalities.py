@@ -41,9 +41,9 @@ def why_unsuited(preset: str, *, lowest: float, is_flat: bool, modality: str = "
 
 def doubt_of_values(preset: str, *, lowest: float) -> str:
     """Return a warning where the values of an image are not those of a preset's modality; empty where they may be."""
-    title, is_ct = PRESETS[preset].title, "CT" in PRESETS[preset].modalities
-    if not is_ct and lowest < CT_BELOW:
+    title, modalities = PRESETS[preset].title, PRESETS[preset].modalities
+    if "CT" not in modalities and lowest < CT_BELOW:
         return f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: do not rely on it"
-    if is_ct and lowest >= 0:
+    if modalities == ("CT",) and lowest >= 0:
         return f"the image has no negative values, but the model is for {title} in Hounsfield units: do not rely on it"
     return ""

@@ -19,7 +19,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/")
     parser.add_argument("-o", "--output", metavar="PLAN.json", required=True, type=Path, help="file to write")
     parser.add_argument("--variant", metavar="V", default="unet", help="network that is to be trained (unet)")
-    parser.add_argument("--preset", metavar="P", default="mri", help="modality: mri (the default), ct or xray")
+    parser.add_argument("--preset", metavar="P", default="mri", help="modality, as for train (mri)")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
     add_channels_argument(parser)
     parser.add_argument(

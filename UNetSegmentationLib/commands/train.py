@@ -77,7 +77,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         type=_option,
         help="of the loss, likewise: class_weights=[1,2]",
     )
-    parser.add_argument("--preset", metavar="P", choices=sorted(PRESETS), help="modality: mri, ct or xray (mri)")
+    parser.add_argument("--preset", metavar="P", choices=sorted(PRESETS), help=f"modality: {', '.join(PRESETS)} (mri)")
     add_channels_argument(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
