@@ -1,16 +1,17 @@
 """Messages between the panel and the worker: one JSON object a line, voxels in memory-mapped files.
 
-Requests carry `id` and `op`: "segment" (SegmentRequest), "cancel" (`target`: id of the job), "shutdown".
+Requests carry `id` and `op`: "segment" (SegmentRequest), "import" (ImportRequest), "cancel" (`target`: id of the job),
+"shutdown".
 The worker answers with `id` and `event`:
 
 - "ready" (id 0, once): `protocol`, `version`, `pid`, `torch`, `devices` [{id, title, memory_mb}].
 - "progress": `fraction` 0 to 1, `stage` in words; at least twice a second while a job runs.
 - "warning": `message`.
-- "result": SegmentResult.
+- "result": SegmentResult or ImportResult.
 - "cancelled".
 - "error": `kind` "input" (the user's), "memory" or "fault" (ours), `message` in one sentence, `details` (traceback).
 
-Each segment request ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer of their
+Each request for work ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer of their
 own. What is no request is answered by an error of kind "input", with id 0 where it has none.
 """
 
@@ -161,6 +162,56 @@ class SegmentResult:
             duration_s=dict(values["duration_s"]),
             warnings=tuple(values["warnings"]),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """Bring a model into a folder of models.
+
+    Attributes:
+        path: Folder or zip archive of the model.
+        models: Folder of models.
+        incoming: Folder to work in, beside the models; made and removed by the worker, and after its death by whoever
+            asked.
+    """
+
+    path: str
+    models: str
+    incoming: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImportRequest:
+        """Return the request of a JSON object."""
+        for name in cls.__dataclass_fields__:
+            if not isinstance(values.get(name), str) or not values[name]:
+                raise InputError(f"{name} of the import request is {values.get(name)!r}: give a path")
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult:
+    """Where an imported model lies.
+
+    Attributes:
+        folder: Its model folder.
+        warnings: Sentences for the user.
+    """
+
+    folder: str
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImportResult:
+        """Return the result of a JSON object."""
+        return cls(folder=str(values["folder"]), warnings=tuple(map(str, values["warnings"])))
 
 
 def encode(message: dict[str, Any]) -> bytes:

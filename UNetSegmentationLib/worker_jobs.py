@@ -16,8 +16,9 @@ from .files import atomic_path
 from .geometry import Array, Volume
 from .labels import Label
 from .model_folder import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE
+from .model_import import add_model
 from .prediction import Predictor, Progress
-from .protocol import ArrayFile, SegmentFound, SegmentRequest, SegmentResult
+from .protocol import ArrayFile, ImportRequest, ImportResult, SegmentFound, SegmentRequest, SegmentResult
 
 WARM_MODELS = 3
 
@@ -90,7 +91,29 @@ def segment(
     ).to_dict()
 
 
-OPERATIONS = {"segment": segment}
+def import_model(
+    values: dict[str, Any], _models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    """Serve an "import" request and return the fields of its result.
+
+    Args:
+        values: The request as it came.
+        on_progress: Called with the stage in words; how far it is cannot be told.
+        is_cancelled: Asked between the stages.
+
+    Raises:
+        InputError: The request cannot be understood, or the model cannot be imported.
+        CancelledError: `is_cancelled` said so.
+    """
+    request = ImportRequest.from_dict(values)
+    model, warnings = add_model(
+        Path(request.path),
+        models_folder=Path(request.models),
+        incoming=Path(request.incoming),
+        on_stage=lambda stage: on_progress(0.0, stage),
+        is_cancelled=is_cancelled,
+    )
+    return ImportResult(folder=str(model.folder), warnings=warnings).to_dict()
 
 
 def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound, ...]:

@@ -242,7 +242,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         (b"[1, 2]\n", 0, "is not a JSON object"),
         (b'{"op": "segment"}\n', 0, "the request's id is None"),
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
-        ({"id": 1}, 1, "unknown op None: choose one of segment, cancel, shutdown"),
+        ({"id": 1}, 1, "unknown op None: choose one of segment, import, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
         ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
@@ -258,6 +258,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 12, **good, "device": "abacus"}, 12, "there is no device 'abacus'"),
         ({"id": 13, **good, "postprocess": ["polish"]}, 13, "unknown post-processing step 'polish'"),
         ({"id": 14, **good, "postprocess": [3]}, 14, "give names of steps"),
+        ({"id": 16, "op": "import", "path": 3}, 16, "path of the import request is 3: give a path"),
         ({"id": 15, **good, "output": str(tmp_path / "volume.raw" / "labels.raw")}, 15, "cannot write"),
     ]
     for message, number, text in refusals:
