@@ -24,9 +24,11 @@ except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from UNetSegmentationPanel import samples
-from UNetSegmentationPanel.logic import Jobs, Outcome, SegmentSettings
+from UNetSegmentationPanel.job import Outcome
+from UNetSegmentationPanel.jobs import Jobs
 from UNetSegmentationPanel.panel import Panel
 from UNetSegmentationPanel.parameters import UNetSegmentationParameterNode
+from UNetSegmentationPanel.segment_job import SegmentSettings
 from UNetSegmentationPanel.worker_process import WorkerProcess
 
 # As in the form's selector.

@@ -15,7 +15,9 @@ LABELS = (
 CARD = "# Spheres\n\nTrained on **spheres**, for tests.\n"
 
 
-def describe(identifier: str, *, network: str = "unet", preset: str = "mri", dimensions: int = 3) -> ModelDescription:
+def describe(
+    identifier: str, *, network: str = "unet", preset: str = "mri", dimensions: int = 3, title: str | None = None
+) -> ModelDescription:
     """Return the description of a model that finds bright spheres."""
     plan = Plan(
         dimensions=dimensions,
@@ -28,7 +30,7 @@ def describe(identifier: str, *, network: str = "unet", preset: str = "mri", dim
     )
     return ModelDescription(
         id=identifier,
-        title=f"Spheres, {identifier}",
+        title=title or f"Spheres, {identifier}",
         network=network,
         network_config={},
         plan=plan,

@@ -2,10 +2,12 @@
 
 Behaviours, taken from the model's id: "plain"; "slow" runs until cancelled; "deaf" ignores cancel;
 "crash" dies halfway; "refuse" answers with an input error; "empty" finds nothing. Gaps (NaN) are warned of.
+An import copies a model folder; here the name of what is imported tells the behaviour.
 """
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -81,6 +83,33 @@ def _extent(mask: np.ndarray, axis: int) -> list[int]:
     return [int(present[0]), int(present[-1])]
 
 
+def import_model(request: dict) -> None:
+    source, incoming = Path(request["path"]), Path(request["incoming"])
+    behaviour = source.name
+    shutil.copytree(source, incoming / "model")
+    send(id=request["id"], event="progress", fraction=0.0, stage="Reading the model")
+    while behaviour in ("slow", "deaf"):
+        time.sleep(0.05)
+        if request["id"] in cancelled and behaviour != "deaf":
+            shutil.rmtree(incoming)
+            send(id=request["id"], event="cancelled")
+            return
+    if behaviour == "crash":
+        os._exit(3)
+    if behaviour == "refuse":
+        shutil.rmtree(incoming)
+        send(id=request["id"], event="error", kind="input", message="it is a <cascade>: give another one")
+        return
+    target = Path(request["models"]) / behaviour
+    (incoming / "model").rename(target)
+    incoming.rmdir()
+    warnings = ["fold_1 is <missing>"] if behaviour == "warned" else []
+    send(id=request["id"], event="result", folder=str(target), warnings=warnings)
+
+
+OPERATIONS = {"segment": segment, "import": import_model}
+
+
 def main() -> None:
     send(
         id=0,
@@ -95,8 +124,8 @@ def main() -> None:
         request = json.loads(line)
         if request["op"] == "cancel":
             cancelled.add(request["target"])
-        elif request["op"] == "segment":
-            threading.Thread(target=segment, args=(request,), daemon=True).start()
+        elif request["op"] in OPERATIONS:
+            threading.Thread(target=OPERATIONS[request["op"]], args=(request,), daemon=True).start()
         else:
             break
     os._exit(0)

@@ -2,17 +2,20 @@
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import qt
 import slicer
 from panel_driver import PanelDriver, spheres, spin
 
 START_S = 60.0
+NNUNET = Path(__file__).parents[1] / "Fixtures" / "nnunet" / "plain3d"
 
 
 @pytest.fixture
-def real_panel(module, clean_scene, uncaught_errors, tmp_path):  # noqa: ARG001
+def real_panel(module, clean_scene, uncaught_errors, users, tmp_path):  # noqa: ARG001
     """The opened panel with the library's worker and the bundled models."""
     driver = PanelDriver(tmp_path)
     driver.open()
@@ -57,3 +60,34 @@ def test_the_real_worker_obeys_cancel_within_a_second_and_stays_warm(real_panel)
     assert time.monotonic() - before < 1.2
     assert "Cancelled" in real_panel.says
     assert real_panel.jobs.worker.ready.get("pid") == pid
+
+
+def test_a_model_of_nnunet_is_imported_and_segments_what_nnunet_segments(real_panel, users, monkeypatch):
+    """The fixture brings an image and what nnU-Net's own predictor found in it."""
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_arguments: str(NNUNET)))
+    real_panel.ui.manageButton.menu().actions()[0].trigger()
+    assert spin(lambda: not real_panel.jobs.isImporting, START_S)
+    assert "Imported" in real_panel.ui.importLabel.text
+    model = next(users.iterdir())
+    assert sorted(path.name for path in model.iterdir()) == ["CARD.md", "model.json", "weights.safetensors"]
+    arrays = np.load(NNUNET / "images.npz")
+    volume = real_panel.addVolume(arrays["image"][0])
+    volume.SetSpacing(*arrays["spacing_mm"][::-1])
+    assert real_panel.ui.modelComboBox.currentData == model.name
+    real_panel.press()
+    assert spin(lambda: not real_panel.jobs.isRunning, START_S)
+    assert "Found" in real_panel.says
+    node = real_panel.parameters.outputSegmentation
+    segmentation = node.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        value = segmentation.GetNthSegment(index).GetLabelValue()
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetNthSegmentID(index), volume)
+        assert np.mean((found > 0) == (arrays["labels"] == value)) > 0.999
+
+
+def test_a_folder_that_holds_no_model_is_refused_by_the_worker_in_a_sentence(real_panel, users, tmp_path, monkeypatch):
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_arguments: str(tmp_path)))
+    real_panel.ui.manageButton.menu().actions()[0].trigger()
+    assert spin(lambda: not real_panel.jobs.isImporting, START_S)
+    assert "holds no model that can be imported" in real_panel.ui.importLabel.text
+    assert list(users.iterdir()) == []

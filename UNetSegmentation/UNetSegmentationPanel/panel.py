@@ -5,19 +5,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
-from UNetSegmentationLib.model_folder import CARD_FILE, InstalledModel
+from UNetSegmentationLib.model_folder import InstalledModel
 
 from . import choices, dependencies, modality, samples, scene_exchange, wording
-from .logic import Jobs, Outcome, Progress, SegmentSettings
-from .menus import fill, networkEntries
+from .job import Outcome, Progress
+from .jobs import Jobs
+from .menus import fill, networkEntries, showIcon
+from .models_section import ModelsSection
+from .result_section import ResultSection
+from .segment_job import SegmentSettings
 
-ICON_SIZE = 16
 STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
 
@@ -47,6 +49,10 @@ class Panel(VTKObservationMixin):
         self._isUpdating = False
         self._isWarm = False
         self._networkTitles = choices.declaredNetworks()
+        self._modelsSection = ModelsSection(
+            self.ui, jobs, whyNoImport=self._whyNoImport, onChanged=self._onModelsChanged
+        )
+        self._resultSection = ResultSection(self.ui)
         jobs.worker.onReady = lambda _message: self.refresh()
         self._connect()
 
@@ -59,11 +65,9 @@ class Panel(VTKObservationMixin):
         self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChosen)
-        self.ui.modelLabel.connect("linkActivated(QString)", self._onModelLink)
         self.ui.statusLabel.connect("linkActivated(QString)", self._onStatusLink)
         self.ui.applyButton.connect("clicked(bool)", self._onApply)
         self.ui.installButton.connect("clicked(bool)", self._onInstall)
-        self.ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
 
     def setParameters(self, parameters: Any) -> None:
         """Show another parameter node; None while the scene is closed."""
@@ -76,7 +80,7 @@ class Panel(VTKObservationMixin):
             self._outcome = None
         if parameters is None:
             self._watch.follow(None)
-            self.ui.segmentsTable.setSegmentationNode(None)
+            self._resultSection.forget()
             return
         self._isShown3D = parameters.show3D
         if former is None or former.parameterNode is not parameters.parameterNode:
@@ -98,6 +102,7 @@ class Panel(VTKObservationMixin):
         self._watch.follow(None)
         self._parameters = None
         self.jobs.worker.onReady = None
+        self._modelsSection.cleanup()
         self.jobs.cleanup()
 
     def forgetRemovedResult(self) -> None:
@@ -118,7 +123,7 @@ class Panel(VTKObservationMixin):
             self._refreshModel()
             self._refreshDevices()
             self._refreshSegment()
-            self._refreshResult()
+            self._resultSection.refresh(self._parameters.outputSegmentation, self._models)
         finally:
             self._isUpdating = False
         self._warmUp()
@@ -151,12 +156,7 @@ class Panel(VTKObservationMixin):
             found.model.description.id if found.model else "",
         )
         self.ui.modelComboBox.enabled = bool(models)
-        self.ui.modelLabel.text = wording.describe(found.model)
-        self.ui.modelLabel.visible = found.model is not None
-        if found.model is None:
-            self.ui.cardBrowser.visible = False
-        elif self.ui.cardBrowser.visible:
-            self._showCard()
+        self._modelsSection.refresh(found.model)
 
     def _refreshDevices(self) -> None:
         offered = [(str(device["id"]), str(device["title"])) for device in self.jobs.worker.ready.get("devices", [])]
@@ -195,26 +195,6 @@ class Panel(VTKObservationMixin):
             doubt = wording.doubt(self._watch.look, self._choices.preset) if self._watch.look is not None else ""
             self._say("SP_MessageBoxInformation" if doubt else "", doubt)
 
-    def _refreshResult(self) -> None:
-        segmentation = self._parameters.outputSegmentation
-        self.ui.resultSection.visible = segmentation is not None
-        self.ui.segmentsTable.setSegmentationNode(segmentation)
-        if segmentation is None:
-            return
-        display = segmentation.GetDisplayNode()
-        if display is not None:
-            blocked = self.ui.opacitySlider.blockSignals(True)
-            self.ui.opacitySlider.value = display.GetOpacity()
-            self.ui.opacitySlider.blockSignals(blocked)
-        made = scene_exchange.provenanceOf(segmentation)
-        self.ui.provenanceLabel.visible = bool(made)
-        modelId = str(made.get("model_id", "?"))
-        title = next((m.description.title for m in self._models if m.description.id == modelId), modelId)
-        self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
-            model=title, device=str(made.get("device", "?")).upper()
-        )
-        self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
-
     def _whyNot(self) -> str:
         """Return why Apply cannot be pressed, in a sentence that says what to do; empty when it can."""
         volume, found = self._parameters.inputVolume, self._choices
@@ -224,9 +204,27 @@ class Panel(VTKObservationMixin):
             hint = _("Load an image: drag it into the window.")
             link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
             return f"{hint} {link}".strip()
+        if self.jobs.isImporting:
+            return _("A model is being imported: wait for its end, or cancel it.")
         if found.model is None:
             return wording.whyNoModel(found)
         return scene_exchange.whyUnusable(volume) or wording.whyUnfit(found.model, volume)
+
+    def _whyNoImport(self) -> str:
+        """Return why no model can be imported now, in a sentence; empty when one can."""
+        if not self._dependencies.isReady:
+            return _("Install the missing components above first.")
+        if self.jobs.isRunning:
+            return _("Wait for the end of the run, or cancel it, before you import a model.")
+        return _("A model is being imported: wait for its end, or cancel it.") if self.jobs.isImporting else ""
+
+    def _onModelsChanged(self, model: InstalledModel | None) -> None:
+        """Look again which models there are, and choose one of them."""
+        self._models = self.jobs.listModels()
+        if model is not None and self._parameters is not None:
+            description = model.description
+            self._choose(preset=description.preset, network=description.network, model=description.id)
+        self.refresh()
 
     def _stage(self) -> str:
         if self._progress is None:
@@ -237,10 +235,7 @@ class Panel(VTKObservationMixin):
     def _say(self, icon: str, text: str) -> None:
         self.ui.statusLabel.text = text
         self.ui.statusLabel.visible = bool(text)
-        self.ui.statusIcon.visible = bool(icon)
-        if icon:
-            standard = self.ui.statusIcon.style().standardIcon(getattr(qt.QStyle, icon))
-            self.ui.statusIcon.setPixmap(standard.pixmap(ICON_SIZE, ICON_SIZE))
+        showIcon(self.ui.statusIcon, icon)
 
     def _sayReason(self, reason: str) -> None:
         if self._parameters.inputVolume is not None:
@@ -339,18 +334,10 @@ class Panel(VTKObservationMixin):
         for name, value in values.items():
             setattr(self._parameters, name, value)
 
-    def _onModelLink(self, _link: str) -> None:
-        self.ui.cardBrowser.visible = not self.ui.cardBrowser.visible
-        if self.ui.cardBrowser.visible:
-            self._showCard()
-
-    def _showCard(self) -> None:
-        path = self._choices.model.folder / CARD_FILE
-        text = path.read_text(encoding="utf-8") if path.is_file() else _("This model has no card.")
-        self.ui.cardBrowser.setMarkdown(text)
-
     def _onStatusLink(self, link: str) -> None:
-        if link == "sample":
+        if link == "import":
+            self._modelsSection.chooseFolder()
+        elif link == "sample":
             volume = samples.load()
             if volume is not None:
                 self._parameters.inputVolume = volume
@@ -366,17 +353,13 @@ class Panel(VTKObservationMixin):
             self.ui.installButton.enabled = True
             self.refresh()
 
-    def _onOpacity(self, value: float) -> None:
-        segmentation = self._parameters.outputSegmentation if self._parameters is not None else None
-        if segmentation is not None and segmentation.GetDisplayNode() is not None:
-            segmentation.GetDisplayNode().SetOpacity(value)
-
     def _onApply(self, _checked: bool) -> None:
         if self.jobs.isRunning:
             self.jobs.cancel()
             return
         parameters = self._parameters
         self._outcome = None
+        self._modelsSection.dismissReport()
         self.jobs.segment(
             SegmentSettings(
                 volumeId=parameters.inputVolume.GetID(),

@@ -11,7 +11,7 @@ from UNetSegmentationLib.model_folder import InstalledModel
 from UNetSegmentationLib.presets import PRESETS
 from UNetSegmentationLib.protocol import SegmentFound
 
-from .choices import Choices
+from .choices import Choices, declaredNetworks
 from .modality import Look
 
 
@@ -35,6 +35,17 @@ def describe(model: InstalledModel | None) -> str:
     return " ".join(parts)
 
 
+def describeImport(model: InstalledModel) -> str:
+    """Return what was imported, in a sentence."""
+    description = model.description
+    network = declaredNetworks().get(description.network, description.network)
+    if description.members > 1:
+        network = _("{network}, {count} folds").format(network=network, count=description.members)
+    sentence = _("Imported “{title}” ({network}): finds {names}.")
+    names = _joined([label.name for label in description.labels])
+    return sentence.format(title=description.title, network=network, names=names)
+
+
 def whyUnfit(model: InstalledModel, volume: Any) -> str:
     """Return why a model does not fit a volume, in one sentence; empty when it fits."""
     description = model.description
@@ -53,7 +64,7 @@ def whyNoModel(found: Choices) -> str:
     titles = {name: title for name, title, _hasModel in found.networks}
     other = next((title for _name, title, hasModel in found.networks if hasModel), "")
     if not other:
-        return _("No {preset} model is installed: train or add one.").format(preset=preset)
+        return _('No {preset} model is installed: train one or <a href="import">import one</a>.').format(preset=preset)
     return _("There is no {network} model for {preset} yet. Choose {other} as the network.").format(
         network=titles.get(found.network, found.network), preset=preset, other=other
     )

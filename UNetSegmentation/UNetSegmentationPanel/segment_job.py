@@ -1,8 +1,6 @@
-"""The jobs of the panel: from a volume in the scene to a segmentation in the scene."""
+"""A run: from a volume in the scene to a segmentation in the scene."""
 
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +9,13 @@ from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
-from slicer.util import VTKObservationMixin
 
 from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.model_folder import InstalledModel, list_models
 from UNetSegmentationLib.protocol import ArrayFile, SegmentRequest, SegmentResult
 
 from . import scene_exchange, surfaces, wording
-from .steps import WAIT, Steps, beside
+from .job import Outcome, Progress, newFolder, removeFolder
+from .steps import WAIT, Steps
 from .worker_process import WorkerProcess
 
 # Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
@@ -46,34 +43,6 @@ class SegmentSettings:
     device: str = "auto"
     mirror: bool = False
     show3D: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a job stands: fraction 0 to 1, the stage in words, seconds left or None when they cannot be told."""
-
-    fraction: float
-    stage: str
-    left_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a job ended.
-
-    Attributes:
-        kind: "done", "cancelled" or "failed".
-        message: One or two sentences for the panel.
-        details: Traceback or last words, for the log.
-        segmentationId: ID of the result.
-        warnings: What to know about the result, in sentences.
-    """
-
-    kind: str
-    message: str
-    details: str = ""
-    segmentationId: str | None = None
-    warnings: tuple[str, ...] = ()
 
 
 class SegmentJob:
@@ -111,7 +80,7 @@ class SegmentJob:
     def start(self) -> None:
         self._tell(0.0, _("Reading the volume"))
         try:
-            self._folder = _newFolder()
+            self._folder = newFolder()
         except OSError as error:
             self._failed(error)
             return
@@ -305,95 +274,4 @@ class SegmentJob:
     def _removeFolder(self) -> None:
         if self._folder is None:
             return
-        # Giving back the space of a large file takes the system a tenth of a second.
-        work = beside(lambda: shutil.rmtree(self._folder, ignore_errors=True), isNeeded=True)
-        removal = Steps(
-            work, onDone=lambda _nothing: _removals.discard(removal), onFailed=lambda _error: _removals.discard(removal)
-        )
-        _removals.add(removal)
-
-
-_removals: set[Steps] = set()
-
-
-class Jobs(VTKObservationMixin):
-    """The one job that may run, and the worker that all jobs share."""
-
-    def __init__(
-        self,
-        worker: WorkerProcess | None = None,
-        *,
-        listModels: Callable[[], list[InstalledModel]] = list_models,
-    ) -> None:
-        super().__init__()
-        self.worker = worker or WorkerProcess()
-        self.listModels = listModels
-        self._job: SegmentJob | None = None
-        self._surfaces: Steps | None = None
-
-    @property
-    def isRunning(self) -> bool:
-        return self._job is not None and self._job.isRunning
-
-    def segment(
-        self,
-        settings: SegmentSettings,
-        *,
-        onProgress: Callable[[Progress], None],
-        onFinished: Callable[[Outcome], None],
-    ) -> None:
-        """Start a job.
-
-        Raises:
-            RuntimeError: Another one is running.
-        """
-        if self.isRunning:
-            raise RuntimeError("a job is running: cancel it first")
-        self._stopSurfaces()
-        self.removeObservers()
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._onNodeRemoved)
-        self._job = SegmentJob(settings, worker=self.worker, onProgress=onProgress, onFinished=onFinished)
-        self._job.start()
-
-    def cancel(self) -> None:
-        """Give up the running job; its outcome follows within a second."""
-        if self.isRunning:
-            self._job.cancel()
-
-    def abandon(self, message: str) -> None:
-        """Give up whatever runs, now, with a message that says why."""
-        self._stopSurfaces()
-        if self.isRunning:
-            self._job.abandon(message)
-
-    def _onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        if self.isRunning and self._job.isBereft():
-            self._job.abandon(_("Cancelled: the volume was removed."))
-
-    def show3D(self, segmentationNode: Any, isVisible: bool) -> None:
-        """Show or hide surfaces, making those that are missing in the background."""
-        self._stopSurfaces()
-        surfaces.show3D(segmentationNode, isVisible)
-        if isVisible and not surfaces.hasSurfaces(segmentationNode):
-            self._surfaces = Steps(
-                surfaces.createSurfaces(segmentationNode.GetID()),
-                onDone=lambda _nothing: None,
-                onFailed=lambda error: logging.error("Surfaces could not be made: %s", error),
-            )
-
-    def cleanup(self) -> None:
-        """Stop everything and end the worker."""
-        self.removeObservers()
-        self.abandon(_("Cancelled: the panel was closed."))
-        self.worker.stop()
-
-    def _stopSurfaces(self) -> None:
-        steps, self._surfaces = self._surfaces, None
-        if steps is not None:
-            steps.stop()
-
-
-def _newFolder() -> Path:
-    """Return a new folder for a job's files; Slicer's own folder for such may have been tidied away meanwhile."""
-    Path(slicer.app.temporaryPath).mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
+        removeFolder(self._folder)

@@ -1,0 +1,54 @@
+"""The panel's result: its segments, how they are shown, and how they were made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from UNetSegmentationLib.model_folder import InstalledModel
+
+from . import scene_exchange
+
+
+class ResultSection:
+    """Widgets that show one segmentation; hidden while there is none.
+
+    Args:
+        ui: The widgets of the form.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self.ui = ui
+        self._segmentationId: str | None = None
+        ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
+
+    def refresh(self, segmentation: Any, models: Sequence[InstalledModel]) -> None:
+        """Show a segmentation, or none."""
+        self.ui.resultSection.visible = segmentation is not None
+        self.ui.segmentsTable.setSegmentationNode(segmentation)
+        self._segmentationId = segmentation.GetID() if segmentation is not None else None
+        if segmentation is None:
+            return
+        display = segmentation.GetDisplayNode()
+        if display is not None:
+            blocked = self.ui.opacitySlider.blockSignals(True)
+            self.ui.opacitySlider.value = display.GetOpacity()
+            self.ui.opacitySlider.blockSignals(blocked)
+        made = scene_exchange.provenanceOf(segmentation)
+        self.ui.provenanceLabel.visible = bool(made)
+        modelId = str(made.get("model_id", "?"))
+        title = next((model.description.title for model in models if model.description.id == modelId), modelId)
+        self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
+            model=title, device=str(made.get("device", "?")).upper()
+        )
+        self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
+
+    def forget(self) -> None:
+        """Let go of the segmentation: the scene is being closed."""
+        self._segmentationId = None
+        self.ui.segmentsTable.setSegmentationNode(None)
+
+    def _onOpacity(self, value: float) -> None:
+        segmentation = scene_exchange.nodeById(self._segmentationId)
+        if segmentation is not None and segmentation.GetDisplayNode() is not None:
+            segmentation.GetDisplayNode().SetOpacity(value)
