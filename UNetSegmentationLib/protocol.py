@@ -67,17 +67,37 @@ class ArrayFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelFile:
+    """A channel on a grid of its own.
+
+    Attributes:
+        volume: Voxels (1, D, H, W).
+        affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
+    """
+
+    volume: ArrayFile
+    affine_ras: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ChannelFile:
+        """Return the channel of a JSON object."""
+        return cls(volume=ArrayFile(**values["volume"]), affine_ras=_rows(values["affine_ras"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentRequest:
     """Segment one volume with one model.
 
     Attributes:
         model: Model folder.
-        volume: Voxels (C, D, H, W).
+        volume: Voxels (C, D, H, W); the result lies on their grid.
         affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
         output: Raw file that the worker creates for the labelmap (D, H, W).
         device: "auto", "cpu", "cuda" or "mps".
         tta: Average over mirrored copies.
         postprocess: Names of steps; None takes the model's own.
+        channels: The channels one by one, None where one is missing; empty: those of `volume`.
+        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
     """
 
     model: str
@@ -87,6 +107,8 @@ class SegmentRequest:
     device: str = "auto"
     tta: bool = False
     postprocess: tuple[str, ...] | None = None
+    channels: tuple[ChannelFile | None, ...] = ()
+    region_to_ras: tuple[tuple[float, ...], ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -101,10 +123,19 @@ class SegmentRequest:
         if missing:
             raise InputError(f"segment request lacks {', '.join(sorted(missing))}: send all of them")
         fields["volume"] = ArrayFile(**fields["volume"])
-        fields["affine_ras"] = tuple(tuple(float(number) for number in row) for row in fields["affine_ras"])
+        fields["affine_ras"] = _rows(fields["affine_ras"])
+        fields["channels"] = tuple(
+            None if channel is None else ChannelFile.from_dict(channel) for channel in fields.get("channels", ())
+        )
+        if fields.get("region_to_ras") is not None:
+            fields["region_to_ras"] = _rows(fields["region_to_ras"])
         if fields.get("postprocess") is not None:
             fields["postprocess"] = tuple(fields["postprocess"])
         return cls(**fields)
+
+
+def _rows(matrix: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(number) for number in row) for row in matrix)
 
 
 @dataclass(frozen=True, kw_only=True)
