@@ -15,8 +15,19 @@ LABELS = (
 CARD = "# Spheres\n\nTrained on **spheres**, for tests.\n"
 
 
+SINGLE = (Channel(name="image"),)
+PAIR = (Channel(name="T1"), Channel(name="FLAIR"))
+FUSED = tuple(Channel(name=name, is_optional=True) for name in ("T1", "T1 contrast", "FLAIR"))
+
+
 def describe(
-    identifier: str, *, network: str = "unet", preset: str = "mri", dimensions: int = 3, title: str | None = None
+    identifier: str,
+    *,
+    network: str = "unet",
+    preset: str = "mri",
+    dimensions: int = 3,
+    title: str | None = None,
+    channels: tuple[Channel, ...] = SINGLE,
 ) -> ModelDescription:
     """Return the description of a model that finds bright spheres."""
     plan = Plan(
@@ -25,7 +36,7 @@ def describe(
         patch_size=(16 if dimensions == 3 else 1, 16, 16),
         batch_size=1,
         orientation="RAS",
-        normalization=(Normalization(scheme="zscore"),),
+        normalization=(Normalization(scheme="zscore"),) * len(channels),
         mirror_axes=(),
     )
     return ModelDescription(
@@ -35,7 +46,7 @@ def describe(
         network_config={},
         plan=plan,
         preset=preset,
-        channels=(Channel(name="image"),),
+        channels=channels,
         labels=LABELS,
         figures={"cases": 12, "labels": {"Body": {"dice": 0.9}, "Core": {"dice": 0.8}}},
         licence="CC BY 4.0",
@@ -43,8 +54,9 @@ def describe(
 
 
 def write_models(folder: Path) -> None:
-    """Write one model for each behaviour, for MRI, two for CT and one for X-ray."""
+    """Write one model for each behaviour and two of several channels, for MRI, two for CT and one for X-ray."""
     descriptions = [describe(behaviour) for behaviour in BEHAVIOURS]
+    descriptions += [describe("pair", channels=PAIR), describe("fused", channels=FUSED)]
     descriptions += [describe("ct-other", preset="ct"), describe("ct-plain", preset="ct")]
     descriptions.append(describe("xray-plain", preset="xray", dimensions=2))
     for description in descriptions:

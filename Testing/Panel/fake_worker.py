@@ -37,8 +37,7 @@ def send(**message: object) -> None:
 
 def segment(request: dict) -> None:
     behaviour = json.loads((Path(request["model"]) / "model.json").read_text())["id"]
-    volume = request["volume"]
-    array = np.memmap(volume["path"], dtype=volume["dtype"], mode="r", shape=tuple(volume["shape"]))[0]
+    array = _voxels(request["volume"])
     steps = 10_000 if behaviour in ("slow", "deaf") else 4
     for step in range(steps):
         if request["id"] in cancelled and behaviour != "deaf":
@@ -58,6 +57,10 @@ def segment(request: dict) -> None:
     send(id=request["id"], event="result", **result(array, request, behaviour, gaps))
 
 
+def _voxels(volume: dict) -> np.ndarray:
+    return np.memmap(volume["path"], dtype=volume["dtype"], mode="r", shape=tuple(volume["shape"]))[0]
+
+
 def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
     labelmap = np.memmap(request["output"], dtype=np.uint8, mode="w+", shape=array.shape)
     if behaviour != "empty":
@@ -72,7 +75,12 @@ def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
     return {
         "labelmap": {"path": request["output"], "dtype": "uint8", "shape": list(array.shape)},
         "segments": segments,
-        "provenance": {"model_id": behaviour, "device": request["device"], "affine_ras": request["affine_ras"]},
+        "provenance": {
+            "model_id": behaviour,
+            "device": request["device"],
+            **{name: request[name] for name in ("affine_ras", "channels", "region_to_ras")},
+            "channel_means": [channel and float(_voxels(channel["volume"]).mean()) for channel in request["channels"]],
+        },
         "duration_s": {"total": 0.2},
         "warnings": [f"{gaps} voxels were taken as background"] if gaps else [],
     }

@@ -12,6 +12,8 @@ from panel_driver import spheres, spin
 
 OWN_CONTROLS = {
     "inputSelector",
+    "channelComboBox",
+    "regionSelector",
     "presetComboBox",
     "networkComboBox",
     "modelComboBox",

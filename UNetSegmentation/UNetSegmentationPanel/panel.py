@@ -1,6 +1,5 @@
 """Wires the widgets of the panel to the parameter node and the jobs; it computes nothing."""
 
-import html
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,16 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import choices, dependencies, modality, samples, scene_exchange, wording
+from . import channels, choices, dependencies, modality, readiness, samples, scene_exchange
+from .input_section import InputSection
 from .job import Outcome, Progress
 from .jobs import Jobs
-from .menus import fill, networkEntries, showIcon
+from .menus import fill, networkEntries
 from .models_section import ModelsSection
+from .parameters import regionNode, setChannelVolume, setRegionNode
 from .result_section import ResultSection
 from .segment_job import SegmentSettings
+from .status import Status
 
 STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
@@ -48,16 +50,20 @@ class Panel(VTKObservationMixin):
         self._progress: Progress | None = None
         self._isUpdating = False
         self._isWarm = False
+        self._reason = ""
         self._networkTitles = choices.declaredNetworks()
         self._modelsSection = ModelsSection(
             self.ui, jobs, whyNoImport=self._whyNoImport, onChanged=self._onModelsChanged
         )
+        self._status = Status(self.ui)
         self._resultSection = ResultSection(self.ui)
+        self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
         self._connect()
 
     def _connect(self) -> None:
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
+        self.ui.channelComboBox.connect("currentIndexChanged(int)", self._onChannelChosen)
         self.ui.outputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onOutputChosen)
         self.ui.mirrorCheckBox.connect("toggled(bool)", self._onMirrorChosen)
         self.ui.show3DCheckBox.connect("toggled(bool)", self._onShow3DChosen)
@@ -74,6 +80,8 @@ class Panel(VTKObservationMixin):
         former, self._parameters = self._parameters, parameters
         self.removeObservers()
         self._volumeId = None
+        if former is None or parameters is None or former.parameterNode is not parameters.parameterNode:
+            self._inputSection.forget()
         if former is not None and (parameters is None or former.parameterNode is not parameters.parameterNode):
             # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
             # a person comes back from another module.
@@ -103,6 +111,7 @@ class Panel(VTKObservationMixin):
         self._parameters = None
         self.jobs.worker.onReady = None
         self._modelsSection.cleanup()
+        self._inputSection.forget()
         self.jobs.cleanup()
 
     def forgetRemovedResult(self) -> None:
@@ -133,7 +142,6 @@ class Panel(VTKObservationMixin):
         self.ui.dependencyLabel.text = self._dependencies.message
 
     def _refreshParameters(self) -> None:
-        self.ui.inputSelector.setCurrentNode(self._parameters.inputVolume)
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
         self.ui.mirrorCheckBox.checked = self._parameters.mirror
         self.ui.show3DCheckBox.checked = self._parameters.show3D
@@ -168,13 +176,11 @@ class Panel(VTKObservationMixin):
         fill(self.ui.deviceComboBox, list(entries.items()), chosen)
 
     def _refreshSegment(self) -> None:
+        self._inputSection.suggest(self._parameters, self._choices.model)
         isRunning, reason = self.jobs.isRunning, self._whyNot()
-        for section in (
-            self.ui.inputSelector,
-            self.ui.presetComboBox,
-            self.ui.networkComboBox,
-            self.ui.advancedContents,
-        ):
+        self._reason = reason
+        self._inputSection.refresh(self._parameters, self._choices.model, isEnabled=not isRunning)
+        for section in (self.ui.presetComboBox, self.ui.networkComboBox, self.ui.advancedContents):
             section.enabled = not isRunning
         self.ui.modelComboBox.enabled = not isRunning and bool(self._choices.models)
         self.ui.applyButton.text = _("Cancel") if isRunning else _("Apply")
@@ -186,37 +192,25 @@ class Panel(VTKObservationMixin):
         )
         self.ui.progressBar.visible = isRunning
         if isRunning:
-            self._say("", self._stage())
+            self._status.sayProgress(self._progress)
+        elif reason and self._parameters.inputVolume is None:
+            self._status.sayNoVolume(reason, self._outcome)
         elif reason:
-            self._sayReason(reason)
+            self._status.sayHint(reason)
         elif self._outcome is not None:
-            self._sayOutcome(self._outcome)
+            self._status.sayOutcome(self._outcome)
         else:
-            doubt = wording.doubt(self._watch.look, self._choices.preset) if self._watch.look is not None else ""
-            self._say("SP_MessageBoxInformation" if doubt else "", doubt)
+            self._status.sayHint(readiness.doubt(self._parameters, self._choices, self._watch.look))
 
     def _whyNot(self) -> str:
-        """Return why Apply cannot be pressed, in a sentence that says what to do; empty when it can."""
-        volume, found = self._parameters.inputVolume, self._choices
-        if not self._dependencies.isReady:
-            return _("Install the missing components above first.")
-        if volume is None:
-            hint = _("Load an image: drag it into the window.")
-            link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
-            return f"{hint} {link}".strip()
-        if self.jobs.isImporting:
-            return _("A model is being imported: wait for its end, or cancel it.")
-        if found.model is None:
-            return wording.whyNoModel(found)
-        return scene_exchange.whyUnusable(volume) or wording.whyUnfit(found.model, volume)
+        return readiness.whyNoRun(
+            self._parameters, self._choices, dependencies=self._dependencies, isImporting=self.jobs.isImporting
+        )
 
     def _whyNoImport(self) -> str:
-        """Return why no model can be imported now, in a sentence; empty when one can."""
-        if not self._dependencies.isReady:
-            return _("Install the missing components above first.")
-        if self.jobs.isRunning:
-            return _("Wait for the end of the run, or cancel it, before you import a model.")
-        return _("A model is being imported: wait for its end, or cancel it.") if self.jobs.isImporting else ""
+        return readiness.whyNoImport(
+            dependencies=self._dependencies, isRunning=self.jobs.isRunning, isImporting=self.jobs.isImporting
+        )
 
     def _onModelsChanged(self, model: InstalledModel | None) -> None:
         """Look again which models there are, and choose one of them."""
@@ -225,32 +219,6 @@ class Panel(VTKObservationMixin):
             description = model.description
             self._choose(preset=description.preset, network=description.network, model=description.id)
         self.refresh()
-
-    def _stage(self) -> str:
-        if self._progress is None:
-            return ""
-        left = wording.timeLeft(self._progress.left_s)
-        return f"{self._progress.stage}, {left}" if left else self._progress.stage
-
-    def _say(self, icon: str, text: str) -> None:
-        self.ui.statusLabel.text = text
-        self.ui.statusLabel.visible = bool(text)
-        showIcon(self.ui.statusIcon, icon)
-
-    def _sayReason(self, reason: str) -> None:
-        if self._parameters.inputVolume is not None:
-            self._say("SP_MessageBoxInformation", reason)
-        elif self._outcome is not None and self._outcome.kind == "cancelled":
-            # The volume went away while it was segmented.
-            self._say("", f"{html.escape(self._outcome.message)}<br>{reason}")
-        else:
-            self._say("", reason)
-
-    def _sayOutcome(self, outcome: Outcome) -> None:
-        icons = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
-        icon = "SP_MessageBoxWarning" if outcome.warnings else icons[outcome.kind]
-        lines = [outcome.message, *(wording.sentence(warning) for warning in outcome.warnings)]
-        self._say(icon, "<br>".join(html.escape(line) for line in lines))
 
     def _warmUp(self) -> None:
         """Start the worker once a run is possible, so that it has loaded torch by the time Apply is pressed."""
@@ -302,6 +270,24 @@ class Panel(VTKObservationMixin):
 
     def _onInputChosen(self, node: Any) -> None:
         self._choose(inputVolume=node)
+
+    def _onChannelChosen(self, _index: int) -> None:
+        self._choose(inputChannel=self.ui.channelComboBox.currentData or "")
+
+    def _onReferenceChosen(self, channel: str, node: Any) -> None:
+        if self._isUpdating or self._parameters is None:
+            return
+        self._outcome = None
+        if channel:
+            setChannelVolume(self._parameters, channel, node)
+        else:
+            setRegionNode(self._parameters, node)
+        self.refresh()
+
+    def _onInputChanged(self) -> None:
+        # Dragging a handle tells of every pixel.
+        if self._parameters is not None and not self.jobs.isRunning and self._whyNot() != self._reason:
+            self.refresh()
 
     def _onOutputChosen(self, node: Any) -> None:
         self._choose(outputSegmentation=node)
@@ -357,13 +343,17 @@ class Panel(VTKObservationMixin):
         if self.jobs.isRunning:
             self.jobs.cancel()
             return
-        parameters = self._parameters
+        parameters, model = self._parameters, self._choices.model
+        volumes = channels.volumesByChannel(parameters, model.description).values()
+        region = regionNode(parameters)
         self._outcome = None
         self._modelsSection.dismissReport()
         self.jobs.segment(
             SegmentSettings(
                 volumeId=parameters.inputVolume.GetID(),
-                modelFolder=str(self._choices.model.folder),
+                modelFolder=str(model.folder),
+                channelIds=tuple(_idOf(volume) for volume in volumes) if len(volumes) > 1 else (),
+                regionToWorld=scene_exchange.regionToWorld(region) if region is not None else None,
                 outputId=_idOf(parameters.outputSegmentation),
                 device=parameters.device,
                 mirror=parameters.mirror,
@@ -377,7 +367,7 @@ class Panel(VTKObservationMixin):
     def _onProgress(self, progress: Progress) -> None:
         self._progress = progress
         self.ui.progressBar.value = round(100 * progress.fraction)
-        self._say("", self._stage())
+        self._status.sayProgress(progress)
 
     def _onFinished(self, outcome: Outcome) -> None:
         logging.info("UNetSegmentation: %s", " ".join([outcome.message, *outcome.warnings]))

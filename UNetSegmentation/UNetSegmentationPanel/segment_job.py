@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.protocol import ArrayFile, SegmentRequest, SegmentResult
+from UNetSegmentationLib.protocol import ArrayFile, ChannelFile, SegmentRequest, SegmentResult
 
 from . import scene_exchange, surfaces, wording
 from .job import Outcome, Progress, newFolder, removeFolder
@@ -29,7 +29,9 @@ class SegmentSettings:
     """What to segment and how.
 
     Attributes:
-        volumeId: ID of the volume node.
+        volumeId: ID of the volume node; the result lies on its grid.
+        channelIds: IDs of the volumes of the model's channels, None where one is missing; empty: the volume is all.
+        regionToWorld: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
         modelFolder: Folder of the model.
         outputId: ID of the chosen segmentation; None for a new one.
         device: "auto" or an id that the worker offered.
@@ -39,6 +41,8 @@ class SegmentSettings:
 
     volumeId: str
     modelFolder: str
+    channelIds: tuple[str | None, ...] = ()
+    regionToWorld: tuple[tuple[float, ...], ...] | None = None
     outputId: str | None = None
     device: str = "auto"
     mirror: bool = False
@@ -85,7 +89,7 @@ class SegmentJob:
             self._failed(error)
             return
         work = self._reporting(
-            scene_exchange.exportVolume(self.settings.volumeId, self._folder / "volume.raw"),
+            scene_exchange.exportVolumes(self._volumeIds(), self._folder),
             _("Reading the volume"),
             (0.0, READ_END),
         )
@@ -111,21 +115,32 @@ class SegmentJob:
         self._finish(Outcome(kind="cancelled", message=message))
 
     def isBereft(self) -> bool:
-        """Tell whether the volume is gone before its result is in the scene."""
-        return self._segmentationId is None and scene_exchange.nodeById(self.settings.volumeId) is None
+        """Tell whether a volume is gone before the result is in the scene."""
+        isGone = any(scene_exchange.nodeById(volumeId) is None for volumeId in self._volumeIds())
+        return self._segmentationId is None and isGone
 
-    def _exported(self, volume: ArrayFile) -> None:
-        node = scene_exchange.nodeById(self.settings.volumeId)
-        if node is None:
+    def _volumeIds(self) -> list[str]:
+        """Return the IDs of all volumes that are there, each once."""
+        return list(dict.fromkeys([self.settings.volumeId, *(one for one in self.settings.channelIds if one)]))
+
+    def _exported(self, files: dict[str, ArrayFile]) -> None:
+        nodes = {volumeId: scene_exchange.nodeById(volumeId) for volumeId in files}
+        if None in nodes.values():
             self._failed(InputError(_("The volume was removed from the scene before its result was there.")))
             return
+        affines = {volumeId: scene_exchange.worldAffine(node) for volumeId, node in nodes.items()}
         request = SegmentRequest(
             model=self.settings.modelFolder,
-            volume=volume,
-            affine_ras=scene_exchange.worldAffine(node),
+            volume=files[self.settings.volumeId],
+            affine_ras=affines[self.settings.volumeId],
             output=str(self._folder / "labelmap.raw"),
             device=self.settings.device,
             tta=self.settings.mirror,
+            channels=tuple(
+                None if one is None else ChannelFile(volume=files[one], affine_ras=affines[one])
+                for one in self.settings.channelIds
+            ),
+            region_to_ras=self.settings.regionToWorld,
         )
         self._tell(READ_END, _("Starting the worker") if not self._worker.ready else _("Segmenting"))
         self._requestId = self._worker.request("segment", request.to_dict(), self._onMessage)

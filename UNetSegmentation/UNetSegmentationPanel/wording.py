@@ -50,9 +50,6 @@ def whyUnfit(model: InstalledModel, volume: Any) -> str:
     """Return why a model does not fit a volume, in one sentence; empty when it fits."""
     description = model.description
     isFlat = volume.GetImageData().GetDimensions()[2] == 1
-    if len(description.channels) > 1:
-        names = ", ".join(channel.name for channel in description.channels)
-        return _("This model needs several volumes ({names}): choose a model for one.").format(names=names)
     if isFlat and description.plan.dimensions == 3:
         return _("The volume is a single slice and this model is three-dimensional: choose another model.")
     return ""
