@@ -47,7 +47,7 @@ def test_what_is_missing_is_named_until_it_is_chosen(panel):
     other = panel.addVolume(spheres() + 1, name="Other")
     panel.chooseModel("pair")
     assert panel.ui.channelComboBox.currentText == "T1"
-    assert panel.says == "The model needs FLAIR as well: choose their volumes above."
+    assert panel.says == "The model needs FLAIR as well: choose its volume above."
     assert not panel.ui.applyButton.enabled
     rows(panel)["FLAIR"].setCurrentNode(other)
     assert panel.says == ""

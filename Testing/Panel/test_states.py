@@ -231,6 +231,35 @@ def test_a_single_slice_does_not_go_to_a_model_of_volumes(panel):
     assert "single slice" in panel.says
 
 
+def test_a_volume_does_not_go_to_a_model_of_single_images(panel):
+    panel.addVolume(spheres(20))
+    panel.choose(panel.ui.presetComboBox, "xray")
+    assert panel.says == "The volume has 20 slices and this model takes a single image: choose another model."
+    assert not panel.ui.applyButton.enabled
+
+
+def test_voxels_of_another_size_than_in_training_are_told_before_the_run(panel):
+    volume = panel.addVolume(spheres(20))
+    assert panel.says == ""
+    volume.SetSpacing(1.0, 1.0, 4.0)
+    assert panel.says == (
+        "The voxels are 1 x 1 x 4 mm, the model was trained at 1 x 1 x 1 mm: check the result with care."
+    )
+    assert panel.ui.applyButton.enabled
+
+
+def test_the_time_left_follows_the_pace_of_the_stage(panel):  # noqa: ARG001
+    from UNetSegmentationPanel.time_left import Pace
+
+    # A slow start, then a tenth of the whole every 5 s.
+    moments = [(0.0, 0.0, "a"), (30.0, 0.02, "a"), (31.0, 0.1, "b"), (32.0, 0.12, "b"), (36.0, 0.2, "b")]
+    clock = iter([seconds for seconds, _fraction, _stage in moments])
+    pace = Pace(clock=lambda: next(clock))
+    told = [pace.left_s(fraction, stage) for _seconds, fraction, stage in moments]
+    assert told[:4] == [None] * 4
+    assert told[4] == pytest.approx(40.0)
+
+
 def withGaps():
     array = spheres(20, np.float32)
     array[3, 4, 5] = np.nan

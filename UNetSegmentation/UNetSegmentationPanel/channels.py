@@ -66,9 +66,12 @@ def whyUnusable(parameters: Any, description: ModelDescription) -> str:
         channel.name for channel in description.channels if volumes[channel.name] is None and not channel.is_optional
     ]
     if missing:
-        return _("The model needs {names} as well: choose their volumes above.").format(
-            names=html.escape(", ".join(missing))
+        message = (
+            _("The model needs {names} as well: choose its volume above.")
+            if len(missing) == 1
+            else _("The model needs {names} as well: choose their volumes above.")
         )
+        return message.format(names=html.escape(", ".join(missing)))
     seen: dict[str, str] = {}
     for name, node in volumes.items():
         if node is None:

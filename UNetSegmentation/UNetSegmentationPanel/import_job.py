@@ -60,7 +60,8 @@ class ImportJob:
         event = message["event"]
         if event == "progress":
             if self.isRunning:
-                self._onProgress(Progress(fraction=float(message["fraction"]), stage=str(message["stage"])))
+                stage = str(message["stage"]) if self._worker.ready else _("Starting the worker")
+                self._onProgress(Progress(fraction=float(message["fraction"]), stage=stage))
             return
         if event == "warning":
             return

@@ -117,6 +117,8 @@ class InputSection(VTKObservationMixin):
         if self._inputVolume is not None:
             scene_exchange.fitRegion(node, self._inputVolume)
         node.CreateDefaultDisplayNodes()
+        # The image inside is what a person wants to see while dragging the handles.
+        node.GetDisplayNode().SetFillVisibility(False)
 
 
 class _ChannelRow:

@@ -62,7 +62,7 @@ class Watch(VTKObservationMixin):
     """Follows one volume: a node may be chosen before its voxels are there, and those before what DICOM says.
 
     Args:
-        onChanged: Called when the voxels, the place or the DICOM modality of the volume changed.
+        onChanged: Called when the voxels, their size, the place or the DICOM modality of the volume changed.
 
     Attributes:
         look: What the volume shows; None while there is no volume or none that can be segmented.
@@ -72,6 +72,7 @@ class Watch(VTKObservationMixin):
         super().__init__()
         self._onChanged = onChanged
         self._volumeId: str | None = None
+        self._spacing: tuple[float, ...] = ()
         self.look: Look | None = None
 
     def follow(self, volumeNode: Any) -> None:
@@ -92,6 +93,7 @@ class Watch(VTKObservationMixin):
         volumeNode = scene_exchange.nodeById(self._volumeId)
         isUsable = volumeNode is not None and not scene_exchange.whyUnusable(volumeNode)
         self.look = lookAt(volumeNode) if isUsable else None
+        self._spacing = volumeNode.GetSpacing() if volumeNode is not None else ()
 
     def _onVoxelsModified(self, _caller: Any, _event: str) -> None:
         self._lookAgain()
@@ -99,6 +101,8 @@ class Watch(VTKObservationMixin):
 
     def _onAttributesModified(self, _caller: Any, _event: str) -> None:
         volumeNode = scene_exchange.nodeById(self._volumeId)
-        if volumeNode is not None and self.look is not None and codeOf(volumeNode) != self.look.code:
+        if volumeNode is None or self.look is None:
+            return
+        if codeOf(volumeNode) != self.look.code or volumeNode.GetSpacing() != self._spacing:
             self._lookAgain()
             self._onChanged()

@@ -200,7 +200,7 @@ class Panel(VTKObservationMixin):
         elif self._outcome is not None:
             self._status.sayOutcome(self._outcome)
         else:
-            self._status.sayHint(readiness.doubt(self._parameters, self._choices, self._watch.look))
+            self._status.sayHint("<br>".join(readiness.doubts(self._parameters, self._choices, self._watch.look)))
 
     def _whyNot(self) -> str:
         return readiness.whyNoRun(

@@ -4,6 +4,9 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from UNetSegmentationLib.geometry import spacing_of
+from UNetSegmentationLib.model_folder import doubt_of_spacing
+
 from . import channels, samples, scene_exchange, wording
 from .choices import Choices
 from .dependencies import DependencyState
@@ -41,16 +44,20 @@ def whyNoImport(*, dependencies: DependencyState, isRunning: bool, isImporting: 
     return _("A model is being imported: wait for its end, or cancel it.") if isImporting else ""
 
 
-def doubt(parameters: Any, found: Choices, look: Look | None) -> str:
-    """Return what speaks against the result of a run that is possible, in a sentence; empty when nothing does."""
+def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
+    """Return what speaks against the result of a run that is possible, in sentences."""
     if look is None or found.model is None:
-        return ""
+        return []
     description = found.model.description
     volumes = channels.volumesByChannel(parameters, description)
-    if len(volumes) > 1 and volumes[description.channels[0].name] is not parameters.inputVolume:
-        # The other channels may well be of other modalities.
-        return ""
-    return wording.doubt(look, found.preset)
+    # The other channels may well be of other modalities.
+    isFirst = volumes[description.channels[0].name] is parameters.inputVolume
+    spacing = spacing_of(scene_exchange.worldAffine(parameters.inputVolume))
+    possible = [
+        wording.doubt(look, found.preset) if isFirst else "",
+        wording.sentence(doubt_of_spacing(description, spacing)),
+    ]
+    return [doubt for doubt in possible if doubt]
 
 
 def _whyNoRegion(parameters: Any) -> str:

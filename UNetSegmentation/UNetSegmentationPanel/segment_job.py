@@ -16,12 +16,11 @@ from UNetSegmentationLib.protocol import ArrayFile, ChannelFile, SegmentRequest,
 from . import scene_exchange, surfaces, wording
 from .job import Outcome, Progress, newFolder, removeFolder
 from .steps import WAIT, Steps
+from .time_left import Pace
 from .worker_process import WorkerProcess
 
 # Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
 READ_END, WORKER_END, IMPORT_END = 0.05, 0.90, 0.95
-# Before that an estimate would jump about.
-ESTIMATE_AFTER_S, ESTIMATE_FROM = 2.0, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class SegmentJob:
         self._requestId: int | None = None
         self._steps: Steps | None = None
         self._started = time.monotonic()
-        self._workStarted: float | None = None
+        self._pace = Pace()
         self._result: SegmentResult | None = None
         self._segmentationId: str | None = None
         self._warnings: list[str] = []
@@ -166,13 +165,9 @@ class SegmentJob:
             self._finish(Outcome(kind="failed", message=sentence, details=str(message.get("details", ""))))
 
     def _onWorkerProgress(self, fraction: float, stage: str) -> None:
-        now = time.monotonic()
-        if self._workStarted is None and fraction > 0:
-            self._workStarted = now - 0.01
-        left_s = None
-        isSteady = self._workStarted is not None and now - self._workStarted > ESTIMATE_AFTER_S
-        if isSteady and fraction > ESTIMATE_FROM:
-            left_s = (now - self._workStarted) * (1 - fraction) / fraction
+        left_s = self._pace.left_s(fraction, stage)
+        if not self._worker.ready:
+            stage = _("Starting the worker")
         self._tell(READ_END + fraction * (WORKER_END - READ_END), stage, left_s)
 
     def _onResult(self, message: dict[str, Any]) -> None:

@@ -52,6 +52,10 @@ def whyUnfit(model: InstalledModel, volume: Any) -> str:
     isFlat = volume.GetImageData().GetDimensions()[2] == 1
     if isFlat and description.plan.dimensions == 3:
         return _("The volume is a single slice and this model is three-dimensional: choose another model.")
+    if PRESETS[description.preset].dimensions == (2,) and not isFlat:
+        slices = volume.GetImageData().GetDimensions()[2]
+        message = _("The volume has {slices} slices and this model takes a single image: choose another model.")
+        return message.format(slices=slices)
     return ""
 
 
@@ -79,8 +83,10 @@ def doubt(look: Look, presetName: str) -> str:
 
 
 def sentence(clause: str) -> str:
-    """Return a clause of the library, which has no capital and no full stop, as a sentence."""
+    """Return a clause of the library, which has no capital and no full stop, as a sentence; empty where it is."""
     text = clause.strip()
+    if not text:
+        return ""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
