@@ -260,6 +260,54 @@ def test_the_time_left_follows_the_pace_of_the_stage(panel):  # noqa: ARG001
     assert told[4] == pytest.approx(40.0)
 
 
+def window(volume):
+    display = volume.GetDisplayNode()
+    return None if display.GetAutoWindowLevel() else (display.GetWindow(), display.GetLevel())
+
+
+def test_ct_is_shown_in_the_window_of_soft_tissue_and_mri_as_the_viewer_likes(panel):
+    assert window(panel.addVolume()) is None
+    ct = panel.addVolume(spheres(20) - 1024, name="CT")
+    assert window(ct) is None
+    panel.parameters.inputVolume = ct
+    assert window(ct) == (400.0, 40.0)
+    panel.choose(panel.ui.presetComboBox, "mri")
+    assert window(ct) is None
+    panel.choose(panel.ui.presetComboBox, "ct")
+    assert window(ct) == (400.0, 40.0)
+
+
+def test_an_xray_image_is_stretched_between_percentiles(panel):
+    array = np.arange(1000, dtype=np.float32).reshape(1, 25, 40)
+    array[0, 0, 0], array[0, 0, 1] = 1e6, np.nan
+    wide, level = window(panel.addVolume(array))
+    assert (level - wide / 2, level + wide / 2) == pytest.approx((10, 990), abs=3)
+
+
+def test_a_window_that_a_person_set_is_left_alone(panel):
+    volume = panel.addVolume(spheres(20) - 1024)
+    assert window(volume) == (400.0, 40.0)
+    volume.GetDisplayNode().SetWindowLevel(1500.0, -600.0)
+    panel.choose(panel.ui.presetComboBox, "mri")
+    panel.choose(panel.ui.presetComboBox, "ct")
+    assert window(volume) == (1500.0, -600.0)
+
+
+def test_how_a_result_was_made_can_be_read_in_the_panel_and_on_the_node(panel):
+    panel.addVolume(name="<Head>")
+    panel.run("plain")
+    assert "Made with Spheres, plain on AUTO." in panel.ui.provenanceLabel.text
+    assert not panel.ui.provenanceBrowser.visible
+    panel.ui.provenanceLabel.linkActivated.emit("details")
+    text = panel.ui.provenanceBrowser.plainText
+    for part in ("Spheres, plain", "Model id\nplain", "<Head>", "0.2 s"):
+        assert part in text
+    description = panel.parameters.outputSegmentation.GetDescription()
+    assert "Model id: plain\nVolume: <Head>\n" in description
+    panel.ui.provenanceLabel.linkActivated.emit("details")
+    assert not panel.ui.provenanceBrowser.visible
+
+
 def withGaps():
     array = spheres(20, np.float32)
     array[3, 4, 5] = np.nan

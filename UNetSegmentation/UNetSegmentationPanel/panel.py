@@ -12,6 +12,7 @@ from vtk import vtkCommand
 from UNetSegmentationLib.model_folder import InstalledModel
 
 from . import channels, choices, dependencies, modality, readiness, samples, scene_exchange
+from .display_window import DisplayWindow
 from .input_section import InputSection
 from .job import Outcome, Progress
 from .jobs import Jobs
@@ -56,6 +57,7 @@ class Panel(VTKObservationMixin):
             self.ui, jobs, whyNoImport=self._whyNoImport, onChanged=self._onModelsChanged
         )
         self._status = Status(self.ui)
+        self._window = DisplayWindow()
         self._resultSection = ResultSection(self.ui)
         self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
@@ -82,6 +84,7 @@ class Panel(VTKObservationMixin):
         self._volumeId = None
         if former is None or parameters is None or former.parameterNode is not parameters.parameterNode:
             self._inputSection.forget()
+            self._window.forget()
         if former is not None and (parameters is None or former.parameterNode is not parameters.parameterNode):
             # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
             # a person comes back from another module.
@@ -165,6 +168,9 @@ class Panel(VTKObservationMixin):
         )
         self.ui.modelComboBox.enabled = bool(models)
         self._modelsSection.refresh(found.model)
+
+        if self._watch.look is not None:
+            self._window.follow(parameters.inputVolume, found.preset)
 
     def _refreshDevices(self) -> None:
         offered = [(str(device["id"]), str(device["title"])) for device in self.jobs.worker.ready.get("devices", [])]

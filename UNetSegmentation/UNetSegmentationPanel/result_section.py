@@ -1,5 +1,6 @@
 """The panel's result: its segments, how they are shown, and how they were made."""
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from slicer.i18n import tr as _
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import scene_exchange
+from . import provenance, scene_exchange
 
 
 class ResultSection:
@@ -20,10 +21,14 @@ class ResultSection:
     def __init__(self, ui: Any) -> None:
         self.ui = ui
         self._segmentationId: str | None = None
+        self._models: Sequence[InstalledModel] = ()
+        self._isDetailed = False
+        ui.provenanceLabel.connect("linkActivated(QString)", self._onDetails)
         ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
 
     def refresh(self, segmentation: Any, models: Sequence[InstalledModel]) -> None:
-        """Show a segmentation, or none."""
+        """Show a segmentation, or none; models give the titles of those it may have been made with."""
+        self._models = models
         self.ui.resultSection.visible = segmentation is not None
         self.ui.segmentsTable.setSegmentationNode(segmentation)
         self._segmentationId = segmentation.GetID() if segmentation is not None else None
@@ -38,15 +43,20 @@ class ResultSection:
         self.ui.provenanceLabel.visible = bool(made)
         modelId = str(made.get("model_id", "?"))
         title = next((model.description.title for model in models if model.description.id == modelId), modelId)
-        self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
-            model=title, device=str(made.get("device", "?")).upper()
-        )
-        self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
+        sentence = _("Made with {model} on {device}.").format(model=title, device=str(made.get("device", "?")).upper())
+        self.ui.provenanceLabel.text = f'{html.escape(sentence)} <a href="details">{_("Details")}</a>'
+        self.ui.provenanceBrowser.visible = self._isDetailed and bool(made)
+        if self._isDetailed:
+            self.ui.provenanceBrowser.setHtml(provenance.asTable(provenance.linesOf(made, title)))
 
     def forget(self) -> None:
         """Let go of the segmentation: the scene is being closed."""
         self._segmentationId = None
         self.ui.segmentsTable.setSegmentationNode(None)
+
+    def _onDetails(self, _link: str) -> None:
+        self._isDetailed = not self._isDetailed
+        self.refresh(scene_exchange.nodeById(self._segmentationId), self._models)
 
     def _onOpacity(self, value: float) -> None:
         segmentation = scene_exchange.nodeById(self._segmentationId)

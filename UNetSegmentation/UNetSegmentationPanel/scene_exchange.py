@@ -6,6 +6,7 @@ Long work comes as generators for steps.Steps: each step moves a few megabytes a
 import json
 import uuid
 from collections.abc import Generator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.geometry import Volume, crop_to_region
 from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
+
+from . import provenance
 
 SLAB_BYTES = 4 * 2**20
 SAMPLE_VOXELS = 500_000
@@ -145,6 +148,13 @@ def voxels(volumeNode: Any) -> np.ndarray:
     return array.reshape(shape if components == 1 else (*shape, components))
 
 
+def sampleOf(volumeNode: Any) -> np.ndarray:
+    """Return every n-th voxel along each axis: the exact extremes of 512³ voxels would hold up a menu."""
+    array = voxels(volumeNode)
+    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    return array[::step, ::step, ::step]
+
+
 def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]:
     """Write the voxels of a volume as (1, D, H, W) to a raw file, slab by slab; yields the fraction done.
 
@@ -184,7 +194,7 @@ def exportVolumes(volumeIds: Sequence[str], folder: Path) -> Generator[float, No
 
 
 def importSegmentation(
-    result: SegmentResult, *, volumeId: str, outputId: str | None
+    result: SegmentResult, *, volumeId: str, outputId: str | None, channelIds: Sequence[str | None] = ()
 ) -> Generator[float, None, tuple[str, bool]]:
     """Put a result into the scene as a segmentation, slab by slab; yields the fraction done.
 
@@ -206,6 +216,7 @@ def importSegmentation(
     toWorld = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(toWorld)
     image.SetImageToWorldMatrix(toWorld)
+    made = _provenance(result, volumeNode, [nodeById(channelId) for channelId in channelIds])
     # From here on in one step: a cancelled job must not leave half a result, nor half of the one before it.
     node, isNew = _target(volumeNode, nodeById(outputId))
     with slicer.util.NodeModify(node):
@@ -213,7 +224,8 @@ def importSegmentation(
         node.GetSegmentation().SetSourceRepresentationName(BINARY_LABELMAP)
         for segment in found:
             _addSegment(node, segment, image)
-        node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(_provenance(result, volumeNode), ensure_ascii=False))
+        node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(made, ensure_ascii=False))
+        node.SetDescription(provenance.asText(provenance.linesOf(made, "")))
     # Outside the block above: the display node may choose colours at its end.
     node.SetAttribute(UNTOUCHED_ATTRIBUTE, _fingerprint(node))
     return node.GetID(), isNew
@@ -323,11 +335,13 @@ def _addSegment(node: Any, found: SegmentFound, image: Any) -> None:
     segmentation.AddSegment(segment, segmentation.GenerateUniqueSegmentID(f"Segment_{label.value}"))
 
 
-def _provenance(result: SegmentResult, volumeNode: Any) -> dict[str, Any]:
+def _provenance(result: SegmentResult, volumeNode: Any, channelNodes: Sequence[Any]) -> dict[str, Any]:
     return {
         **result.provenance,
         "volume": volumeNode.GetName(),
+        "channel_volumes": [node.GetName() if node is not None else None for node in channelNodes],
         "duration_s": result.duration_s,
+        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "warnings": list(result.warnings),
     }
 

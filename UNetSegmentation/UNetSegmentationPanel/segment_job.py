@@ -179,7 +179,10 @@ class SegmentJob:
             return
         work = self._reporting(
             scene_exchange.importSegmentation(
-                self._result, volumeId=self.settings.volumeId, outputId=self.settings.outputId
+                self._result,
+                volumeId=self.settings.volumeId,
+                outputId=self.settings.outputId,
+                channelIds=self.settings.channelIds,
             ),
             _("Bringing the result into the scene"),
             (WORKER_END, IMPORT_END),
