@@ -9,22 +9,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from .checkpoint import load_network
 from .errors import CancelledError, InputError
 from .importers import import_model
 from .importers.archive import MAX_BYTES, MAX_RATIO
 from .model_folder import (
     CARD_FILE,
     DESCRIPTION_FILE,
+    PREVIOUS_FOLDER,
     WEIGHTS_FILE,
     InstalledModel,
     list_models,
     model_folders,
 )
+from .prediction import Predictor
 from .replay import REPLAY_FILE
 from .user_models import hold_incoming, place_model
 
-MODEL_FILES = (WEIGHTS_FILE, CARD_FILE, REPLAY_FILE, DESCRIPTION_FILE)
+MODEL_FILES = (
+    *(f"{PREVIOUS_FOLDER}/{name}" for name in (WEIGHTS_FILE, CARD_FILE, DESCRIPTION_FILE)),
+    *(WEIGHTS_FILE, CARD_FILE, REPLAY_FILE, DESCRIPTION_FILE),
+)
 
 
 def add_model(
@@ -74,6 +78,7 @@ def _bring(source: Path, folder: Path) -> tuple[str, ...]:
             folder.mkdir()
             for name in MODEL_FILES:
                 if (own / name).is_file():
+                    (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(own / name, folder / name)
         except OSError as error:
             raise InputError(f"the model in {own} cannot be copied ({error.strerror or error}): try again") from error
@@ -93,6 +98,8 @@ def _own_model(source: Path) -> Iterator[Path | None]:
 
 
 def _only_one(source: Path, folders: list[Path]) -> Path | None:
+    """Return the one folder of a model; the first stage of a cascade lies in the folder of the whole."""
+    folders = [folder for folder in folders if folder.name != PREVIOUS_FOLDER or folder.parent not in folders]
     if len(folders) > 1:
         names = ", ".join(sorted(folder.name for folder in folders))
         raise InputError(f"{source.name} holds {len(folders)} models ({names}): give one of them")
@@ -111,6 +118,7 @@ def _extract_own_model(archive: Path, folder: Path) -> bool:
             for name in MODEL_FILES:
                 entry = entries.get((PurePosixPath(parent.as_posix()) / name).as_posix())
                 if entry is not None:
+                    (folder / name).parent.mkdir(exist_ok=True)
                     _extract(opened, entry, folder / name)
             return True
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
@@ -130,7 +138,7 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> N
 def _check(folder: Path, source: Path) -> None:
     """Load a model as a run would; messages name what the user gave, not where we work."""
     try:
-        load_network(folder)
+        Predictor(folder, device="cpu")
     except InputError as error:
         raise InputError(str(error).replace(str(folder), str(source))) from error
 

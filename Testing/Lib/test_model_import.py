@@ -83,6 +83,19 @@ def test_results_of_nnunet_become_a_model_that_is_listed(users, tmp_path, is_zip
     assert stages == ["Reading the model", "Checking the model"]
 
 
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_cascade_of_ours_is_copied_with_its_first_stage(users, tmp_path, is_zip):
+    original, _warnings = add(FIXTURES / "cascade", users)
+    assert (original.folder / "previous" / "model.json").is_file()
+    elsewhere = Path(shutil.move(original.folder, tmp_path / "elsewhere"))
+    expected = content(elsewhere)
+    model, _warnings = add(zipped(elsewhere, tmp_path / "a.zip", prefix="x/") if is_zip else elsewhere, users)
+    assert content(model.folder) == expected
+    shutil.rmtree(elsewhere / "previous")
+    with pytest.raises(InputError, match="lacks its first stage"):
+        add(elsewhere, users)
+
+
 @pytest.mark.parametrize("prefix", [None, "", "own/"])
 def test_a_model_of_ours_is_copied_as_it_is(users, foreign, tmp_path, prefix):
     (foreign / "CARD.md").write_text("Größe, id `own`.", encoding="utf-8")
