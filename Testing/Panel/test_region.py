@@ -61,6 +61,7 @@ def test_a_run_is_limited_to_the_chosen_region(panel):
 
     made = scene_exchange.provenanceOf(panel.parameters.outputSegmentation)
     np.testing.assert_allclose(made["region_to_ras"], scene_exchange.regionToWorld(region))
+    assert "Region: 20 x 20 x 20 mm round (20, 20, 20)" in panel.parameters.outputSegmentation.GetDescription()
     chooseRegion(panel, None)
     panel.run("plain")
     assert scene_exchange.provenanceOf(panel.parameters.outputSegmentation)["region_to_ras"] is None

@@ -1,6 +1,7 @@
 """How a result was made, for people: from the record on the segmentation node to lines of names and values."""
 
 import html
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
         (_("Network"), made.get("network")),
         (_("Volume"), made.get("volume")),
         (_("Channels"), ", ".join(name or _("missing") for name in made.get("channel_volumes", ()))),
-        (_("Region"), _("only a region") if made.get("region_to_ras") else ""),
+        (_("Region"), _boxOf(made.get("region_to_ras"))),
         (_("Mirrored copies"), _("averaged") if settings.get("tta") else ""),
         (_("Overlap of tiles"), f"{settings['overlap']:.0%}" if "overlap" in settings else ""),
         (_("Post-processing"), ", ".join(steps) if steps else _("none") if steps is not None else ""),
@@ -31,6 +32,14 @@ def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
         (_("Warnings"), " ".join(made.get("warnings", ()))),
     ]
     return [(name, str(value)) for name, value in lines if value]
+
+
+def _boxOf(region: Any) -> str:
+    if not region:
+        return ""
+    size = " x ".join(f"{2 * math.hypot(*(row[axis] for row in region[:3])):.0f}" for axis in range(3))
+    centre = ", ".join(f"{row[3]:.0f}" for row in region[:3])
+    return _("{size} mm round ({centre})").format(size=size, centre=centre)
 
 
 def asTable(lines: list[tuple[str, str]]) -> str:

@@ -10,6 +10,9 @@ from UNetSegmentationLib.model_folder import InstalledModel
 
 from . import provenance, scene_exchange
 
+# Few segments leave room for what comes below them.
+LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT, TABLE_ROW_HEIGHT = 110, 40, 30
+
 
 class ResultSection:
     """Widgets that show one segmentation; hidden while there is none.
@@ -34,6 +37,8 @@ class ResultSection:
         self._segmentationId = segmentation.GetID() if segmentation is not None else None
         if segmentation is None:
             return
+        count = segmentation.GetSegmentation().GetNumberOfSegments()
+        self.ui.segmentsTable.maximumHeight = max(LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT + count * TABLE_ROW_HEIGHT)
         display = segmentation.GetDisplayNode()
         if display is not None:
             blocked = self.ui.opacitySlider.blockSignals(True)
