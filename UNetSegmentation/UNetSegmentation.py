@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ except ModuleNotFoundError:
     # Installed, the library is on the path; in the source tree it lies beside the module's folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from UNetSegmentationPanel import samples
-from UNetSegmentationPanel.logic import Jobs, Outcome, SegmentSettings
+from UNetSegmentationPanel import samples, scene_exchange
+from UNetSegmentationPanel.job import Outcome
+from UNetSegmentationPanel.jobs import Jobs
 from UNetSegmentationPanel.panel import Panel
 from UNetSegmentationPanel.parameters import UNetSegmentationParameterNode
+from UNetSegmentationPanel.segment_job import SegmentSettings
 from UNetSegmentationPanel.worker_process import WorkerProcess
 
-# As in the form's selector.
-NOT_INPUT = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
 POLL_S = 0.005
 
 
@@ -123,8 +124,11 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
         # The first volume that comes along is what a person wants to segment; later ones are theirs to choose.
         isWaiting = self._parameterNode is not None and self._parameterNode.inputVolume is None
-        if isWaiting and self.parent.isEntered and self.logic.isInput(node):
+        if isWaiting and self.parent.isEntered and scene_exchange.isInput(node):
             self._parameterNode.inputVolume = node
+        elif self._parameterNode is not None and scene_exchange.isInput(node):
+            # It may be a channel of the model.
+            self.panel.refresh()
 
     def onNodeRemoved(self, _caller: Any, _event: str) -> None:
         self.panel.forgetRemovedResult()
@@ -160,27 +164,38 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
         """Return the volume on display, otherwise the first of the scene, otherwise None."""
         selection = slicer.app.applicationLogic().GetSelectionNode()
         active = slicer.mrmlScene.GetNodeByID(selection.GetActiveVolumeID() or "") if selection is not None else None
-        candidates = [active, *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
-        return next((node for node in candidates if self.isInput(node)), None)
+        candidates = [active, *scene_exchange.inputVolumes()]
+        return next((node for node in candidates if scene_exchange.isInput(node)), None)
 
-    def isInput(self, node: Any) -> bool:
-        """Tell whether a node is a volume that the panel offers."""
-        isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.GetHideFromEditors()
-        return isVolume and not any(node.IsA(name) for name in NOT_INPUT)
-
-    def segment(self, volumeNode: Any, modelFolder: Path | str, *, device: str = "auto") -> Outcome:
+    def segment(
+        self,
+        volumeNode: Any,
+        modelFolder: Path | str,
+        *,
+        device: str = "auto",
+        channels: Sequence[Any] = (),
+        region: Any = None,
+    ) -> Outcome:
         """Segment a volume and wait for it while the window stays alive; for scripts.
 
         Args:
-            volumeNode: Volume to segment.
+            volumeNode: Volume to segment; the result lies on its grid.
             modelFolder: Folder of the model.
             device: "auto", "cpu" or an id of the worker's devices.
+            channels: For a model of several channels the volume of each, or None where one is missing.
+            region: Markups ROI that limits the run.
 
         Returns:
             How it ended; `segmentationId` names the result.
         """
         outcomes: list[Outcome] = []
-        settings = SegmentSettings(volumeId=volumeNode.GetID(), modelFolder=str(modelFolder), device=device)
+        settings = SegmentSettings(
+            volumeId=volumeNode.GetID(),
+            modelFolder=str(modelFolder),
+            device=device,
+            channelIds=tuple(None if node is None else node.GetID() for node in channels),
+            regionToWorld=None if region is None else scene_exchange.regionToWorld(region),
+        )
         self.jobs.segment(settings, onProgress=lambda _progress: None, onFinished=outcomes.append)
         while not outcomes:
             slicer.app.processEvents()

@@ -192,16 +192,43 @@ def crop_to_box(
     """
     if min(radii_mm) <= 0:
         raise InputError(f"the region has radii {radii_mm} mm: give three lengths above 0")
-    signs = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1)
-    corners = np.array(centre_ras_mm)[:, None] + np.array(radii_mm)[:, None] * signs
-    index_kji = np.linalg.solve(volume.affine_ras, np.vstack([corners, np.ones(8)]))[2::-1]
+    return crop_to_region(volume, region_of_box(centre_ras_mm, radii_mm))
+
+
+def region_of_box(centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]) -> Array:
+    """Return the 4x4 that maps the cube from -1 to 1 onto a box along R, A and S."""
+    region = np.diag([*radii_mm, 1.0])
+    region[:3, 3] = centre_ras_mm
+    return region
+
+
+def crop_to_region(volume: Volume, region_to_ras: Array) -> tuple[Volume, tuple[slice, slice, slice]]:
+    """Return the part of a volume that encloses a region, and where it lies.
+
+    Args:
+        volume: What to crop, (C, D, H, W); the result is a view of it.
+        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region, which may be oblique.
+
+    Returns:
+        The cropped volume with its own affine, and the slices of (D, H, W) that it covers.
+
+    Raises:
+        InputError: The region has no size, or lies outside the volume.
+    """
+    region = np.array(region_to_ras, dtype=np.float64)
+    if region.shape != (4, 4) or not np.isfinite(region).all() or abs(np.linalg.det(region[:3, :3])) < 1e-9:
+        raise InputError("the region has no size: give a box with three lengths above 0")
+    cube = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1)
+    corners = region @ np.vstack([cube, np.ones(8)])
+    index_kji = np.linalg.solve(volume.affine_ras, corners)[2::-1]
     # Voxel i reaches from i - 0.5 to i + 0.5.
     first = np.maximum(np.floor(index_kji.min(axis=1) + 0.5), 0).astype(int)
     last = np.minimum(np.ceil(index_kji.max(axis=1) - 0.5), np.array(volume.shape) - 1).astype(int)
     if (first > last).any():
         low, high = _extent_ras_mm(volume)
+        centre = ", ".join(f"{value:g}" for value in region[:3, 3])
         raise InputError(
-            f"the region round {tuple(centre_ras_mm)} lies outside the image, which reaches from "
+            f"the region round ({centre}) lies outside the image, which reaches from "
             f"R {low[0]:.0f}, A {low[1]:.0f}, S {low[2]:.0f} to R {high[0]:.0f}, A {high[1]:.0f}, S {high[2]:.0f} mm: "
             "give a centre inside"
         )
@@ -209,6 +236,24 @@ def crop_to_box(
     affine = volume.affine_ras.copy()
     affine[:3, 3] += volume.affine_ras[:3, :3] @ first[::-1]
     return Volume(volume.array[:, depth, height, width], affine), (depth, height, width)
+
+
+def clear_outside(labelmap: Array, affine_ras: Array, region_to_ras: Array) -> None:
+    """Set to 0 the voxels (D, H, W) whose centres lie outside a region, in place.
+
+    Args:
+        labelmap: What to change.
+        affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
+        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region.
+    """
+    to_cube = np.linalg.solve(np.asarray(region_to_ras, dtype=np.float64), np.asarray(affine_ras, dtype=np.float64))
+    depth, height, width = labelmap.shape
+    in_plane = [row[0] * np.arange(width) + row[1] * np.arange(height)[:, None] + row[3] for row in to_cube[:3]]
+    for index in range(depth):
+        is_outside = np.zeros((height, width), dtype=bool)
+        for row, start in zip(to_cube[:3], in_plane, strict=True):
+            is_outside |= np.abs(start + row[2] * index) > 1 + 1e-9
+        labelmap[index][is_outside] = 0
 
 
 def _extent_ras_mm(volume: Volume) -> tuple[Array, Array]:

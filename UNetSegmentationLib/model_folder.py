@@ -25,6 +25,8 @@ WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
 PREVIOUS_FOLDER = "previous"
 MODELS_VARIABLE = "UNETSEG_MODELS"
+# A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
+_SPACING_RATIO_WARNED = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,6 +346,26 @@ def check_image_fits(
             f"{name} has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
             "choose a model for 3D volumes"
         )
+
+
+def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, float, float]) -> str:
+    """Return a warning where voxels are far larger or smaller than in a model's training; empty where they are not.
+
+    Args:
+        description: The model.
+        spacing_mm: Of the image, (D, H, W).
+    """
+    plan = description.plan
+    if plan.longest_side:
+        return ""
+    # Where the plan gives no spacing between slices, the two finest of the volume are those in the slice.
+    trained = sorted(step for step in plan.spacing_mm if step)
+    ratios = [new / old for new, old in zip(sorted(spacing_mm), trained, strict=False)]
+    if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
+        return ""
+    spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
+    wanted = " x ".join(f"{value:.3g}" for value in plan.oriented_spacing_mm[::-1])
+    return f"the voxels are {spacing} mm, the model was trained at {wanted} mm: check the result with care"
 
 
 def sha256_of(path: Path) -> str:

@@ -22,7 +22,7 @@ from .finishing import refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
 from .modalities import doubt_of_values, lowest_value
-from .model_folder import check_image_fits, find_previous
+from .model_folder import check_image_fits, doubt_of_spacing, find_previous
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
 from .restoring import classes_on_image, probabilities_on_image
@@ -35,8 +35,6 @@ _PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
 # The first stage of a cascade sees coarser voxels, so that it takes less of the time.
 _FIRST_STAGE_SHARE = 0.3
 _FIRST_STAGE = "First stage"
-# A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
-_SPACING_RATIO_WARNED = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,21 +222,8 @@ class Predictor:
         names = [channel.name for channel in self.description.channels]
         array, warnings = _without_gaps(volume.array, names, may_be_missing=self.network.accepts_missing_channels)
         doubt = doubt_of_values(self.description.preset, lowest=lowest_value(array))
-        doubts = [doubt] if doubt else []
-        return Volume(array, volume.affine_ras), warnings + doubts + self._doubts_of_spacing(volume)
-
-    def _doubts_of_spacing(self, volume: Volume) -> list[str]:
-        plan = self.description.plan
-        if plan.longest_side:
-            return []
-        # Where the plan gives no spacing between slices, the two finest of the volume are those in the slice.
-        trained = sorted(step for step in plan.spacing_mm if step)
-        ratios = [new / old for new, old in zip(sorted(volume.spacing_mm), trained, strict=False)]
-        if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
-            return []
-        spacing = " x ".join(f"{value:.3g}" for value in volume.spacing_mm[::-1])
-        wanted = " x ".join(f"{value:.3g}" for value in plan.oriented_spacing_mm[::-1])
-        return [f"the voxels are {spacing} mm, the model was trained at {wanted} mm: check the result with care"]
+        doubts = [doubt, doubt_of_spacing(self.description, volume.spacing_mm)]
+        return Volume(array, volume.affine_ras), warnings + [doubt for doubt in doubts if doubt]
 
     def _label_values(self, classes: Array) -> Array:
         """Map class numbers 0..K-1 to the model's label values."""

@@ -1,16 +1,17 @@
 """Messages between the panel and the worker: one JSON object a line, voxels in memory-mapped files.
 
-Requests carry `id` and `op`: "segment" (SegmentRequest), "cancel" (`target`: id of the job), "shutdown".
+Requests carry `id` and `op`: "segment" (SegmentRequest), "import" (ImportRequest), "cancel" (`target`: id of the job),
+"shutdown".
 The worker answers with `id` and `event`:
 
 - "ready" (id 0, once): `protocol`, `version`, `pid`, `torch`, `devices` [{id, title, memory_mb}].
 - "progress": `fraction` 0 to 1, `stage` in words; at least twice a second while a job runs.
 - "warning": `message`.
-- "result": SegmentResult.
+- "result": SegmentResult or ImportResult.
 - "cancelled".
 - "error": `kind` "input" (the user's), "memory" or "fault" (ours), `message` in one sentence, `details` (traceback).
 
-Each segment request ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer of their
+Each request for work ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer of their
 own. What is no request is answered by an error of kind "input", with id 0 where it has none.
 """
 
@@ -66,17 +67,37 @@ class ArrayFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelFile:
+    """A channel on a grid of its own.
+
+    Attributes:
+        volume: Voxels (1, D, H, W).
+        affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
+    """
+
+    volume: ArrayFile
+    affine_ras: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ChannelFile:
+        """Return the channel of a JSON object."""
+        return cls(volume=ArrayFile(**values["volume"]), affine_ras=_rows(values["affine_ras"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentRequest:
     """Segment one volume with one model.
 
     Attributes:
         model: Model folder.
-        volume: Voxels (C, D, H, W).
+        volume: Voxels (C, D, H, W); the result lies on their grid.
         affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
         output: Raw file that the worker creates for the labelmap (D, H, W).
         device: "auto", "cpu", "cuda" or "mps".
         tta: Average over mirrored copies.
         postprocess: Names of steps; None takes the model's own.
+        channels: The channels one by one, None where one is missing; empty: those of `volume`.
+        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
     """
 
     model: str
@@ -86,6 +107,8 @@ class SegmentRequest:
     device: str = "auto"
     tta: bool = False
     postprocess: tuple[str, ...] | None = None
+    channels: tuple[ChannelFile | None, ...] = ()
+    region_to_ras: tuple[tuple[float, ...], ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -100,10 +123,19 @@ class SegmentRequest:
         if missing:
             raise InputError(f"segment request lacks {', '.join(sorted(missing))}: send all of them")
         fields["volume"] = ArrayFile(**fields["volume"])
-        fields["affine_ras"] = tuple(tuple(float(number) for number in row) for row in fields["affine_ras"])
+        fields["affine_ras"] = _rows(fields["affine_ras"])
+        fields["channels"] = tuple(
+            None if channel is None else ChannelFile.from_dict(channel) for channel in fields.get("channels", ())
+        )
+        if fields.get("region_to_ras") is not None:
+            fields["region_to_ras"] = _rows(fields["region_to_ras"])
         if fields.get("postprocess") is not None:
             fields["postprocess"] = tuple(fields["postprocess"])
         return cls(**fields)
+
+
+def _rows(matrix: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(number) for number in row) for row in matrix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +193,56 @@ class SegmentResult:
             duration_s=dict(values["duration_s"]),
             warnings=tuple(values["warnings"]),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """Bring a model into a folder of models.
+
+    Attributes:
+        path: Folder or zip archive of the model.
+        models: Folder of models.
+        incoming: Folder to work in, beside the models; made and removed by the worker, and after its death by whoever
+            asked.
+    """
+
+    path: str
+    models: str
+    incoming: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImportRequest:
+        """Return the request of a JSON object."""
+        for name in cls.__dataclass_fields__:
+            if not isinstance(values.get(name), str) or not values[name]:
+                raise InputError(f"{name} of the import request is {values.get(name)!r}: give a path")
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult:
+    """Where an imported model lies.
+
+    Attributes:
+        folder: Its model folder.
+        warnings: Sentences for the user.
+    """
+
+    folder: str
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImportResult:
+        """Return the result of a JSON object."""
+        return cls(folder=str(values["folder"]), warnings=tuple(map(str, values["warnings"])))
 
 
 def encode(message: dict[str, Any]) -> bytes:

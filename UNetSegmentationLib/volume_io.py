@@ -167,6 +167,42 @@ def resample_onto(volume: Volume, grid: Volume, *, is_labelmap: bool = False) ->
     return Volume(np.stack(channels), grid.affine_ras)
 
 
+def stack_channels(grid: Volume, channels: Sequence[Volume | None], *, names: Sequence[str]) -> Volume:
+    """Return channels as one volume on a grid; those on other grids are resampled linearly, missing ones become NaN.
+
+    Args:
+        grid: Gives sizes and affine.
+        channels: One volume of one channel each; None where it is missing.
+        names: Of the channels, for messages.
+
+    Raises:
+        InputError: All are missing, one has several channels, or one does not overlap with the grid.
+    """
+    if not any(channels):
+        raise InputError("no channel of the image is there: give at least one")
+    aligned = []
+    for name, channel in zip(names, channels, strict=True):
+        if channel is not None and channel.channels != 1:
+            raise InputError(f"{name} has {channel.channels} channels: give a volume of one")
+        if channel is None or same_grid(channel, grid):
+            aligned.append(channel)
+        elif not _overlap(channel, grid):
+            raise InputError(f"{name} lies elsewhere than the volume: give one of the same part of the patient")
+        else:
+            aligned.append(resample_onto(channel, grid))
+    empty = np.full((1, *grid.shape), np.nan, dtype=np.float32)
+    arrays = [empty if channel is None else channel.array for channel in aligned]
+    return Volume(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], grid.affine_ras)
+
+
+def _overlap(first: Volume, second: Volume) -> bool:
+    """Tell whether boxes round the two volumes, along the axes of the second, have a part in common."""
+    ends = np.array(np.meshgrid(*[(-0.5, extent - 0.5) for extent in first.shape[::-1]])).reshape(3, -1)
+    corners = np.linalg.solve(second.affine_ras, first.affine_ras @ np.vstack([ends, np.ones(8)]))[:3]
+    last = np.array(second.shape[::-1]) - 0.5
+    return bool((corners.max(axis=1) > -0.5).all() and (corners.min(axis=1) < last).all())
+
+
 def _read_file(path: Path) -> sitk.Image:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): copy or export it again")

@@ -34,8 +34,14 @@ def _segment(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[s
     return segment(values, models, **hooks)
 
 
+def _import_model(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
+    from .worker_jobs import import_model
+
+    return import_model(values, models, **hooks)
+
+
 # Functions that import what they need, so that the listener knows the names before torch is there.
-OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {"segment": _segment}
+OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {"segment": _segment, "import": _import_model}
 
 
 class Job:

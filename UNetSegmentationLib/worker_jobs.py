@@ -13,11 +13,13 @@ from scipy import ndimage
 
 from .errors import InputError
 from .files import atomic_path
-from .geometry import Array, Volume
+from .geometry import Array, Volume, clear_outside, crop_to_region, same_grid
 from .labels import Label
-from .model_folder import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE
+from .model_folder import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE, ModelDescription
+from .model_import import add_model
 from .prediction import Predictor, Progress
-from .protocol import ArrayFile, SegmentFound, SegmentRequest, SegmentResult
+from .protocol import ArrayFile, ImportRequest, ImportResult, SegmentFound, SegmentRequest, SegmentResult
+from .volume_io import stack_channels
 
 WARM_MODELS = 3
 
@@ -73,24 +75,69 @@ def segment(
         CancelledError: `is_cancelled` said so.
     """
     began = perf_counter()
-    request, volume = _read_request(values)
+    request, volume, channels = _read_request(values)
     on_progress(0.0, "Loading the model")
     predictor = models.get(request.model, request.device)
     loading_s = perf_counter() - began
+    volume, warnings = _with_channels(volume, channels, predictor.description)
+    region = None if request.region_to_ras is None else np.array(request.region_to_ras)
+    part, where = (volume, None) if region is None else crop_to_region(volume, region)
     found = predictor.segment(
-        volume, tta=request.tta, postprocess=request.postprocess, on_progress=on_progress, is_cancelled=is_cancelled
+        part, tta=request.tta, postprocess=request.postprocess, on_progress=on_progress, is_cancelled=is_cancelled
     )
+    labelmap = found.labelmap
+    if region is not None:
+        clear_outside(labelmap, part.affine_ras, region)
+        labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
+        labelmap[where] = found.labelmap
     duration_s = {"Loading the model": loading_s, **found.duration_s, "total": perf_counter() - began}
     return SegmentResult(
-        labelmap=_write_labelmap(request.output, found.labelmap),
-        segments=segments_of(found.labelmap, found.labels),
-        provenance=found.provenance,
+        labelmap=_write_labelmap(request.output, labelmap),
+        segments=segments_of(labelmap, found.labels),
+        provenance={**found.provenance, "region_to_ras": request.region_to_ras},
         duration_s=duration_s,
-        warnings=found.warnings,
+        warnings=(*warnings, *found.warnings),
     ).to_dict()
 
 
-OPERATIONS = {"segment": segment}
+def _with_channels(
+    volume: Volume, channels: Sequence[Volume | None], description: ModelDescription
+) -> tuple[Volume, list[str]]:
+    """Return all channels on the grid of the volume, and which of them had to be resampled."""
+    if not channels:
+        return volume, []
+    names = [channel.name for channel in description.channels]
+    if len(channels) != len(names):
+        raise InputError(f"there are {len(channels)} channels, the model takes {', '.join(names)}: give one for each")
+    given = zip(names, channels, strict=True)
+    moved = [name for name, channel in given if channel is not None and not same_grid(channel, volume)]
+    warnings = [f"{', '.join(moved)}: on another grid than the volume, and resampled onto it"] if moved else []
+    return stack_channels(volume, channels, names=names), warnings
+
+
+def import_model(
+    values: dict[str, Any], _models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    """Serve an "import" request and return the fields of its result.
+
+    Args:
+        values: The request as it came.
+        on_progress: Called with the stage in words; how far it is cannot be told.
+        is_cancelled: Asked between the stages.
+
+    Raises:
+        InputError: The request cannot be understood, or the model cannot be imported.
+        CancelledError: `is_cancelled` said so.
+    """
+    request = ImportRequest.from_dict(values)
+    model, warnings = add_model(
+        Path(request.path),
+        models_folder=Path(request.models),
+        incoming=Path(request.incoming),
+        on_stage=lambda stage: on_progress(0.0, stage),
+        is_cancelled=is_cancelled,
+    )
+    return ImportResult(folder=str(model.folder), warnings=warnings).to_dict()
 
 
 def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound, ...]:
@@ -111,8 +158,8 @@ def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound,
     )
 
 
-def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume]:
-    """Return the request and its volume, whose voxels stay in their file."""
+def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[Volume | None]]:
+    """Return the request, its volume and its channels, whose voxels stay in their files."""
     try:
         request = SegmentRequest.from_dict(values)
         for name, kind in (("model", str), ("output", str), ("device", str), ("tta", bool)):
@@ -121,11 +168,16 @@ def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume]:
         if not all(isinstance(step, str) for step in request.postprocess or ()):
             raise InputError(f"postprocess of the segment request is {request.postprocess}: give names of steps")
         volume = Volume(np.asarray(request.volume.open()), np.array(request.affine_ras, dtype=np.float64))
-    except (TypeError, ValueError, AttributeError) as error:
+        channels = [
+            None if channel is None else Volume(np.asarray(channel.volume.open()), np.array(channel.affine_ras))
+            for channel in request.channels
+        ]
+        np.array(request.region_to_ras or 0, dtype=np.float64)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the segment request cannot be understood: {error}") from error
-    return request, volume
+    return request, volume, channels
 
 
 def _write_labelmap(path: str, labelmap: Array) -> ArrayFile:

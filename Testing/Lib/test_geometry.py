@@ -11,7 +11,9 @@ from UNetSegmentationLib.geometry import (
     AxisOrder,
     Volume,
     canonical_order,
+    clear_outside,
     crop_to_box,
+    crop_to_region,
     index_of_point,
     resampled_shape,
     same_grid,
@@ -168,3 +170,24 @@ def test_a_crop_outside_the_volume_says_how_far_it_reaches():
         crop_to_box(volume, (50.0, 0.0, 0.0), (5.0, 5.0, 5.0))
     with pytest.raises(InputError, match=r"radii .* above 0"):
         crop_to_box(volume, (0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
+
+
+@given(volumes, ANGLES, st.tuples(*[st.floats(0.01, 20.0)] * 3), st.data())
+def test_exactly_the_voxels_with_their_centre_in_an_oblique_region_remain(volume, angles, radii, data):
+    before = positions(volume)
+    region = affine_of(radii, angles)
+    region[:3, 3] = before[data.draw(st.sampled_from(sorted(before)))]
+    distance = {value: np.abs(np.linalg.solve(region, (*point, 1.0))[:3]).max() for value, point in before.items()}
+    crop, _where = crop_to_region(volume, region)
+    marked = crop.array[0] + 1
+    clear_outside(marked, crop.affine_ras, region)
+    remaining = set((marked[marked > 0] - 1).tolist())
+    assert {value for value, ratio in distance.items() if ratio < 1 - 1e-4} <= remaining
+    assert remaining <= {value for value, ratio in distance.items() if ratio < 1 + 1e-4}
+
+
+@pytest.mark.parametrize("region", [np.diag((1.0, 1.0, 0.0, 1.0)), np.eye(3), np.full((4, 4), np.inf)])
+def test_a_region_without_size_is_refused(region):
+    volume = Volume(numbered((4, 4, 4)), np.eye(4))
+    with pytest.raises(InputError, match="the region has no size: give a box with three lengths above 0"):
+        crop_to_region(volume, region)

@@ -19,6 +19,7 @@ from UNetSegmentationLib.volume_io import (
     read_labelmap,
     read_volume,
     resample_onto,
+    stack_channels,
     stem_of,
     write_labelmap,
     write_volume,
@@ -388,3 +389,35 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, suffix, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="cut off|damaged"):
         read_volume(path)
+
+
+def test_channels_on_one_grid_are_stacked_as_they_are_and_a_missing_one_is_nan():
+    first, second = (Volume(np.full((1, 2, 3, 4), value, np.int16), np.eye(4)) for value in (5, 7))
+    both = stack_channels(first, [first, second], names=("a", "b"))
+    assert both.array.dtype == np.int16
+    np.testing.assert_array_equal(both.array[:, 0, 0, 0], (5, 7))
+    with_gap = stack_channels(first, [None, first], names=("a", "b"))
+    assert np.isnan(with_gap.array[0]).all()
+    np.testing.assert_array_equal(with_gap.array[1], first.array[0])
+
+
+def test_a_channel_on_another_grid_is_brought_to_the_same_place():
+    """A slope along x reads the same at every place, whatever grid it is stored on."""
+    grid = Volume(np.zeros((1, 4, 4, 4), np.float32), np.diag((2.0, 2.0, 2.0, 1.0)))
+    slope = np.broadcast_to(np.arange(-4, 30, dtype=np.float32), (1, 20, 20, 34))
+    affine = np.diag((0.5, 0.5, 0.5, 1.0))
+    affine[:3, 3] = (-2.0, -1.0, -1.0)
+    stacked = stack_channels(grid, [grid, Volume(np.array(slope), affine)], names=("a", "b"))
+    np.testing.assert_allclose(stacked.array[1], np.broadcast_to((0.0, 4.0, 8.0, 12.0), (4, 4, 4)), atol=1e-4)
+
+
+def test_channels_that_cannot_be_stacked_are_refused_by_name():
+    grid = Volume(np.zeros((1, 4, 4, 4)), np.eye(4))
+    away = np.eye(4)
+    away[0, 3] = 50.0
+    with pytest.raises(InputError, match="b lies elsewhere than the volume: give one of the same part"):
+        stack_channels(grid, [grid, Volume(grid.array, away)], names=("a", "b"))
+    with pytest.raises(InputError, match="a has 2 channels: give a volume of one"):
+        stack_channels(grid, [Volume(np.zeros((2, 4, 4, 4)), np.eye(4)), grid], names=("a", "b"))
+    with pytest.raises(InputError, match="no channel of the image is there: give at least one"):
+        stack_channels(grid, [None, None], names=("a", "b"))

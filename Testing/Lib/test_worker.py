@@ -15,17 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.geometry import Volume, crop_to_region
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.protocol import PROTOCOL_VERSION, ArrayFile, LineDecoder, SegmentRequest, SegmentResult, encode
 from UNetSegmentationLib.worker_jobs import WarmModels, segments_of
+from UNetSegmentationLib.worker_jobs import segment as serve_segment
 
 ROOT = Path(__file__).parents[2]
 FINAL = ("result", "cancelled", "error")
 AFFINE = ((-1.2, 0.0, 0.0, 30.0), (0.0, 0.0, 1.1, -20.0), (0.0, 0.9, 0.0, 5.0), (0.0, 0.0, 0.0, 1.0))
 PATIENCE_S = 60.0
+HOOKS: dict[str, Any] = {"on_progress": lambda _fraction, _stage: None, "is_cancelled": lambda: False}
 
 
 class Process:
@@ -141,6 +144,48 @@ def test_a_result_is_what_the_predictor_finds(worker, tmp_path, tiny_model):
         assert result.provenance["model_id"] == f"m{number}"
 
 
+def test_channels_on_grids_of_their_own_are_segmented_as_the_predictor_does_on_one_grid(tmp_path, tiny_model):
+    models, array = WarmModels(), random_volume((2, 17, 22, 19))
+    request = request_for(tmp_path, tiny_model("two", channels=2), array[:1])
+    # The same voxels with their last axis turned round lie on a grid of their own.
+    turned = np.array(AFFINE) @ np.array(((-1, 0, 0, 18), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)))
+    np.ascontiguousarray(array[1:, :, :, ::-1]).tofile(tmp_path / "second.raw")
+    second = {"path": str(tmp_path / "second.raw"), "dtype": "int16", "shape": [1, 17, 22, 19]}
+    channels = [
+        {"volume": request["volume"], "affine_ras": AFFINE},
+        {"volume": second, "affine_ras": turned.tolist()},
+    ]
+    result = SegmentResult.from_dict(serve_segment({**request, "channels": channels}, models, **HOOKS))
+    expected = models.get(request["model"], "cpu").segment(Volume(array, np.array(AFFINE)))
+    # Whether a voxel on the very border counts as inside is a matter of rounding.
+    assert np.mean(result.labelmap.open() == expected.labelmap) > 0.99
+    assert result.warnings[0] == "sequence 2: on another grid than the volume, and resampled onto it"
+
+
+def test_only_a_region_is_segmented_and_lies_in_the_whole_as_it_was_found(tmp_path, tiny_model):
+    models, array = WarmModels(), random_volume((1, 17, 22, 19))
+    request = request_for(tmp_path, tiny_model(), array)
+    volume = Volume(array, np.array(AFFINE))
+    # An oblique box round the middle of the volume.
+    turn = Rotation.from_euler("xyz", (20, 30, 40), degrees=True).as_matrix()
+    region = np.eye(4)
+    region[:3, :3] = turn * (5.0, 6.0, 7.0)
+    region[:3, 3] = (np.array(AFFINE) @ (9.0, 11.0, 8.0, 1.0))[:3]
+    result = SegmentResult.from_dict(serve_segment({**request, "region_to_ras": region.tolist()}, models, **HOOKS))
+    labelmap = np.array(result.labelmap.open())
+    part, where = crop_to_region(volume, region)
+    found = models.get(request["model"], "cpu").segment(part).labelmap
+    index_xyz = np.argwhere(np.ones(volume.shape, bool))[:, ::-1]
+    points = np.hstack([index_xyz, np.ones((len(index_xyz), 1))]) @ (np.linalg.solve(region, np.array(AFFINE))).T
+    is_inside = (np.abs(points[:, :3]) <= 1).all(axis=1).reshape(volume.shape)
+    expected = np.zeros_like(labelmap)
+    expected[where] = found
+    assert (found[~is_inside[where]] > 0).any()
+    assert np.array_equal(labelmap, np.where(is_inside, expected, 0))
+    assert sum(entry.voxels for entry in result.segments) == np.count_nonzero(labelmap)
+    np.testing.assert_allclose(result.provenance["region_to_ras"], region)
+
+
 def test_a_model_whose_files_change_is_loaded_again(tiny_model):
     models = WarmModels(limit=2)
     one = tiny_model("one")
@@ -242,7 +287,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         (b"[1, 2]\n", 0, "is not a JSON object"),
         (b'{"op": "segment"}\n', 0, "the request's id is None"),
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
-        ({"id": 1}, 1, "unknown op None: choose one of segment, cancel, shutdown"),
+        ({"id": 1}, 1, "unknown op None: choose one of segment, import, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
         ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
@@ -258,6 +303,11 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 12, **good, "device": "abacus"}, 12, "there is no device 'abacus'"),
         ({"id": 13, **good, "postprocess": ["polish"]}, 13, "unknown post-processing step 'polish'"),
         ({"id": 14, **good, "postprocess": [3]}, 14, "give names of steps"),
+        ({"id": 17, **good, "channels": [{"affine_ras": AFFINE}]}, 17, "cannot be understood: 'volume'"),
+        ({"id": 18, **good, "channels": [None, None]}, 18, "there are 2 channels, the model takes sequence 1: give"),
+        ({"id": 19, **good, "region_to_ras": [[1, 0], [0]]}, 19, "cannot be understood"),
+        ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region has no size"),
+        ({"id": 16, "op": "import", "path": 3}, 16, "path of the import request is 3: give a path"),
         ({"id": 15, **good, "output": str(tmp_path / "volume.raw" / "labels.raw")}, 15, "cannot write"),
     ]
     for message, number, text in refusals:

@@ -25,14 +25,21 @@ def module(slicer_app):  # noqa: ARG001
 
 
 @pytest.fixture
-def models(tmp_path, monkeypatch):
-    """A folder of models, one for each behaviour of the fake worker, and no others."""
+def users(tmp_path, monkeypatch):
+    """The folder of the user's own models, which is not there yet, for the panel and its worker."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "UNetSegmentation" / "models"
+
+
+@pytest.fixture
+def models(tmp_path, users, monkeypatch):
+    """A folder of models, one for each behaviour of the fake worker, and no others but the user's own."""
     from fake_models import write_models
 
     from UNetSegmentationLib import model_folder
 
     write_models(tmp_path / "models")
-    monkeypatch.setattr(model_folder, "model_folders", lambda: [tmp_path / "models"])
+    monkeypatch.setattr(model_folder, "model_folders", lambda: [users, tmp_path / "models"])
     return tmp_path / "models"
 
 

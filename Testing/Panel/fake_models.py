@@ -15,7 +15,20 @@ LABELS = (
 CARD = "# Spheres\n\nTrained on **spheres**, for tests.\n"
 
 
-def describe(identifier: str, *, network: str = "unet", preset: str = "mri", dimensions: int = 3) -> ModelDescription:
+SINGLE = (Channel(name="image"),)
+PAIR = (Channel(name="T1"), Channel(name="FLAIR"))
+FUSED = tuple(Channel(name=name, is_optional=True) for name in ("T1", "T1 contrast", "FLAIR"))
+
+
+def describe(
+    identifier: str,
+    *,
+    network: str = "unet",
+    preset: str = "mri",
+    dimensions: int = 3,
+    title: str | None = None,
+    channels: tuple[Channel, ...] = SINGLE,
+) -> ModelDescription:
     """Return the description of a model that finds bright spheres."""
     plan = Plan(
         dimensions=dimensions,
@@ -23,17 +36,17 @@ def describe(identifier: str, *, network: str = "unet", preset: str = "mri", dim
         patch_size=(16 if dimensions == 3 else 1, 16, 16),
         batch_size=1,
         orientation="RAS",
-        normalization=(Normalization(scheme="zscore"),),
+        normalization=(Normalization(scheme="zscore"),) * len(channels),
         mirror_axes=(),
     )
     return ModelDescription(
         id=identifier,
-        title=f"Spheres, {identifier}",
+        title=title or f"Spheres, {identifier}",
         network=network,
         network_config={},
         plan=plan,
         preset=preset,
-        channels=(Channel(name="image"),),
+        channels=channels,
         labels=LABELS,
         figures={"cases": 12, "labels": {"Body": {"dice": 0.9}, "Core": {"dice": 0.8}}},
         licence="CC BY 4.0",
@@ -41,8 +54,9 @@ def describe(identifier: str, *, network: str = "unet", preset: str = "mri", dim
 
 
 def write_models(folder: Path) -> None:
-    """Write one model for each behaviour, for MRI, two for CT and one for X-ray."""
+    """Write one model for each behaviour and two of several channels, for MRI, two for CT and one for X-ray."""
     descriptions = [describe(behaviour) for behaviour in BEHAVIOURS]
+    descriptions += [describe("pair", channels=PAIR), describe("fused", channels=FUSED)]
     descriptions += [describe("ct-other", preset="ct"), describe("ct-plain", preset="ct")]
     descriptions.append(describe("xray-plain", preset="xray", dimensions=2))
     for description in descriptions:

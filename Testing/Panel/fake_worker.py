@@ -2,10 +2,12 @@
 
 Behaviours, taken from the model's id: "plain"; "slow" runs until cancelled; "deaf" ignores cancel;
 "crash" dies halfway; "refuse" answers with an input error; "empty" finds nothing. Gaps (NaN) are warned of.
+An import copies a model folder; here the name of what is imported tells the behaviour.
 """
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -35,8 +37,7 @@ def send(**message: object) -> None:
 
 def segment(request: dict) -> None:
     behaviour = json.loads((Path(request["model"]) / "model.json").read_text())["id"]
-    volume = request["volume"]
-    array = np.memmap(volume["path"], dtype=volume["dtype"], mode="r", shape=tuple(volume["shape"]))[0]
+    array = _voxels(request["volume"])
     steps = 10_000 if behaviour in ("slow", "deaf") else 4
     for step in range(steps):
         if request["id"] in cancelled and behaviour != "deaf":
@@ -56,6 +57,10 @@ def segment(request: dict) -> None:
     send(id=request["id"], event="result", **result(array, request, behaviour, gaps))
 
 
+def _voxels(volume: dict) -> np.ndarray:
+    return np.memmap(volume["path"], dtype=volume["dtype"], mode="r", shape=tuple(volume["shape"]))[0]
+
+
 def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
     labelmap = np.memmap(request["output"], dtype=np.uint8, mode="w+", shape=array.shape)
     if behaviour != "empty":
@@ -70,7 +75,12 @@ def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
     return {
         "labelmap": {"path": request["output"], "dtype": "uint8", "shape": list(array.shape)},
         "segments": segments,
-        "provenance": {"model_id": behaviour, "device": request["device"], "affine_ras": request["affine_ras"]},
+        "provenance": {
+            "model_id": behaviour,
+            "device": request["device"],
+            **{name: request[name] for name in ("affine_ras", "channels", "region_to_ras")},
+            "channel_means": [channel and float(_voxels(channel["volume"]).mean()) for channel in request["channels"]],
+        },
         "duration_s": {"total": 0.2},
         "warnings": [f"{gaps} voxels were taken as background"] if gaps else [],
     }
@@ -79,6 +89,33 @@ def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
 def _extent(mask: np.ndarray, axis: int) -> list[int]:
     present = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
     return [int(present[0]), int(present[-1])]
+
+
+def import_model(request: dict) -> None:
+    source, incoming = Path(request["path"]), Path(request["incoming"])
+    behaviour = source.name
+    shutil.copytree(source, incoming / "model")
+    send(id=request["id"], event="progress", fraction=0.0, stage="Reading the model")
+    while behaviour in ("slow", "deaf"):
+        time.sleep(0.05)
+        if request["id"] in cancelled and behaviour != "deaf":
+            shutil.rmtree(incoming)
+            send(id=request["id"], event="cancelled")
+            return
+    if behaviour == "crash":
+        os._exit(3)
+    if behaviour == "refuse":
+        shutil.rmtree(incoming)
+        send(id=request["id"], event="error", kind="input", message="it is a <cascade>: give another one")
+        return
+    target = Path(request["models"]) / behaviour
+    (incoming / "model").rename(target)
+    incoming.rmdir()
+    warnings = ["fold_1 is <missing>"] if behaviour == "warned" else []
+    send(id=request["id"], event="result", folder=str(target), warnings=warnings)
+
+
+OPERATIONS = {"segment": segment, "import": import_model}
 
 
 def main() -> None:
@@ -95,8 +132,8 @@ def main() -> None:
         request = json.loads(line)
         if request["op"] == "cancel":
             cancelled.add(request["target"])
-        elif request["op"] == "segment":
-            threading.Thread(target=segment, args=(request,), daemon=True).start()
+        elif request["op"] in OPERATIONS:
+            threading.Thread(target=OPERATIONS[request["op"]], args=(request,), daemon=True).start()
         else:
             break
     os._exit(0)

@@ -63,6 +63,8 @@ class PanelDriver:
         self.jobs.worker.command = FAKE_WORKER
         # Opened anew, the panel sees the models of this test.
         self.widget.enter()
+        # What the test before imported.
+        self.ui.importButton.click()
 
     @property
     def ui(self) -> Any:

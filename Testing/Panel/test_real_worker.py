@@ -2,17 +2,21 @@
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import qt
 import slicer
+import vtk
 from panel_driver import PanelDriver, spheres, spin
 
 START_S = 60.0
+NNUNET = Path(__file__).parents[1] / "Fixtures" / "nnunet"
 
 
 @pytest.fixture
-def real_panel(module, clean_scene, uncaught_errors, tmp_path):  # noqa: ARG001
+def real_panel(module, clean_scene, uncaught_errors, users, tmp_path):  # noqa: ARG001
     """The opened panel with the library's worker and the bundled models."""
     driver = PanelDriver(tmp_path)
     driver.open()
@@ -57,3 +61,70 @@ def test_the_real_worker_obeys_cancel_within_a_second_and_stays_warm(real_panel)
     assert time.monotonic() - before < 1.2
     assert "Cancelled" in real_panel.says
     assert real_panel.jobs.worker.ready.get("pid") == pid
+
+
+def importModel(panel, monkeypatch, folder):
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_arguments: str(folder)))
+    panel.ui.manageButton.menu().actions()[0].trigger()
+    assert spin(lambda: not panel.jobs.isImporting, START_S)
+
+
+def share_of_agreement(node, volume, labels):
+    """Return the smallest share of voxels that a segment and the label of its value agree on."""
+    segmentation = node.GetSegmentation()
+    shares = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        value = segmentation.GetNthSegment(index).GetLabelValue()
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetNthSegmentID(index), volume)
+        shares.append(np.mean((found > 0) == (labels == value)))
+    return min(shares)
+
+
+@pytest.mark.parametrize("name", ["plain3d", "residual3d"], ids=["one channel", "two channels"])
+def test_a_model_of_nnunet_is_imported_and_segments_what_nnunet_segments(real_panel, users, monkeypatch, name):
+    """The fixture brings an image and what nnU-Net's own predictor found in it."""
+    importModel(real_panel, monkeypatch, NNUNET / name)
+    assert "Imported" in real_panel.ui.importLabel.text
+    model = next(users.iterdir())
+    assert sorted(path.name for path in model.iterdir()) == ["CARD.md", "model.json", "weights.safetensors"]
+    arrays = np.load(NNUNET / name / "images.npz")
+    for index, channel in enumerate(arrays["image"]):
+        volume = real_panel.addVolume(channel, name=f"case_{index:04d}")
+        volume.SetSpacing(*arrays["spacing_mm"][::-1])
+    assert real_panel.ui.modelComboBox.currentData == model.name
+    real_panel.press()
+    assert spin(lambda: not real_panel.jobs.isRunning, START_S)
+    assert "Found" in real_panel.says
+    result, volume = real_panel.parameters.outputSegmentation, real_panel.parameters.inputVolume
+    assert share_of_agreement(result, volume, arrays["labels"]) > 0.999
+
+
+def test_nothing_is_found_outside_an_oblique_region(real_panel):
+    real_panel.ui.statusLabel.linkActivated.emit("sample")
+    volume = real_panel.parameters.inputVolume
+    region = real_panel.ui.regionSelector.addNode()
+    size = np.array(region.GetSize())
+    turn = vtk.vtkTransform()
+    turn.Translate(*region.GetCenter())
+    turn.RotateWXYZ(25.0, 0.3, 0.5, 0.8)
+    region.SetAndObserveObjectToNodeMatrix(turn.GetMatrix())
+    region.SetSize(*(size * 0.6))
+    real_panel.press()
+    assert spin(lambda: not real_panel.jobs.isRunning, START_S)
+    assert "Found" in real_panel.says
+    result = real_panel.parameters.outputSegmentation
+    found = np.zeros(slicer.util.arrayFromVolume(volume).shape, bool)
+    for index in range(result.GetSegmentation().GetNumberOfSegments()):
+        segmentId = result.GetSegmentation().GetNthSegmentID(index)
+        found |= slicer.util.arrayFromSegmentBinaryLabelmap(result, segmentId, volume) > 0
+    toWorld = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(toWorld)
+    points = [toWorld.MultiplyPoint((*index[::-1], 1.0))[:3] for index in np.argwhere(found).tolist()]
+    assert len(points) > 100
+    assert all(region.IsPointInROIWorld(point) for point in points)
+
+
+def test_a_folder_that_holds_no_model_is_refused_by_the_worker_in_a_sentence(real_panel, users, tmp_path, monkeypatch):
+    importModel(real_panel, monkeypatch, tmp_path)
+    assert "holds no model that can be imported" in real_panel.ui.importLabel.text
+    assert list(users.iterdir()) == []

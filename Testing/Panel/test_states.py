@@ -12,6 +12,8 @@ from panel_driver import spheres, spin
 
 OWN_CONTROLS = {
     "inputSelector",
+    "channelComboBox",
+    "regionSelector",
     "presetComboBox",
     "networkComboBox",
     "modelComboBox",
@@ -22,6 +24,7 @@ OWN_CONTROLS = {
     "opacitySlider",
     "applyButton",
     "installButton",
+    "manageButton",
 }
 
 
@@ -131,7 +134,7 @@ def test_a_modality_without_any_model_says_what_to_do(panel, models):
         shutil.rmtree(folder)
     panel.widget.enter()
     panel.addVolume(spheres(20) - 1024)
-    assert panel.says == "No CT model is installed: train or add one."
+    assert re.sub("<[^>]+>", "", panel.says) == "No CT model is installed: train one or import one."
     assert not panel.ui.applyButton.enabled
 
 
@@ -226,6 +229,83 @@ def test_a_single_slice_does_not_go_to_a_model_of_volumes(panel):
     panel.addVolume(spheres(20)[:1])
     panel.choose(panel.ui.presetComboBox, "mri")
     assert "single slice" in panel.says
+
+
+def test_a_volume_does_not_go_to_a_model_of_single_images(panel):
+    panel.addVolume(spheres(20))
+    panel.choose(panel.ui.presetComboBox, "xray")
+    assert panel.says == "The volume has 20 slices and this model takes a single image: choose another model."
+    assert not panel.ui.applyButton.enabled
+
+
+def test_voxels_of_another_size_than_in_training_are_told_before_the_run(panel):
+    volume = panel.addVolume(spheres(20))
+    assert panel.says == ""
+    volume.SetSpacing(1.0, 1.0, 4.0)
+    assert panel.says == (
+        "The voxels are 1 x 1 x 4 mm, the model was trained at 1 x 1 x 1 mm: check the result with care."
+    )
+    assert panel.ui.applyButton.enabled
+
+
+def test_the_time_left_follows_the_pace_of_the_stage(panel):  # noqa: ARG001
+    from UNetSegmentationPanel.time_left import Pace
+
+    # A slow start, then a tenth of the whole every 5 s.
+    moments = [(0.0, 0.0, "a"), (30.0, 0.02, "a"), (31.0, 0.1, "b"), (32.0, 0.12, "b"), (36.0, 0.2, "b")]
+    clock = iter([seconds for seconds, _fraction, _stage in moments])
+    pace = Pace(clock=lambda: next(clock))
+    told = [pace.left_s(fraction, stage) for _seconds, fraction, stage in moments]
+    assert told[:4] == [None] * 4
+    assert told[4] == pytest.approx(40.0)
+
+
+def window(volume):
+    display = volume.GetDisplayNode()
+    return None if display.GetAutoWindowLevel() else (display.GetWindow(), display.GetLevel())
+
+
+def test_ct_is_shown_in_the_window_of_soft_tissue_and_mri_as_the_viewer_likes(panel):
+    assert window(panel.addVolume()) is None
+    ct = panel.addVolume(spheres(20) - 1024, name="CT")
+    assert window(ct) is None
+    panel.parameters.inputVolume = ct
+    assert window(ct) == (400.0, 40.0)
+    panel.choose(panel.ui.presetComboBox, "mri")
+    assert window(ct) is None
+    panel.choose(panel.ui.presetComboBox, "ct")
+    assert window(ct) == (400.0, 40.0)
+
+
+def test_an_xray_image_is_stretched_between_percentiles(panel):
+    array = np.arange(1000, dtype=np.float32).reshape(1, 25, 40)
+    array[0, 0, 0], array[0, 0, 1] = 1e6, np.nan
+    wide, level = window(panel.addVolume(array))
+    assert (level - wide / 2, level + wide / 2) == pytest.approx((10, 990), abs=3)
+
+
+def test_a_window_that_a_person_set_is_left_alone(panel):
+    volume = panel.addVolume(spheres(20) - 1024)
+    assert window(volume) == (400.0, 40.0)
+    volume.GetDisplayNode().SetWindowLevel(1500.0, -600.0)
+    panel.choose(panel.ui.presetComboBox, "mri")
+    panel.choose(panel.ui.presetComboBox, "ct")
+    assert window(volume) == (1500.0, -600.0)
+
+
+def test_how_a_result_was_made_can_be_read_in_the_panel_and_on_the_node(panel):
+    panel.addVolume(name="<Head>")
+    panel.run("plain")
+    assert "Made with Spheres, plain on AUTO." in panel.ui.provenanceLabel.text
+    assert not panel.ui.provenanceBrowser.visible
+    panel.ui.provenanceLabel.linkActivated.emit("details")
+    text = panel.ui.provenanceBrowser.plainText
+    for part in ("Spheres, plain", "Model id\nplain", "<Head>", "0.2 s"):
+        assert part in text
+    description = panel.parameters.outputSegmentation.GetDescription()
+    assert "Model id: plain\nVolume: <Head>\n" in description
+    panel.ui.provenanceLabel.linkActivated.emit("details")
+    assert not panel.ui.provenanceBrowser.visible
 
 
 def withGaps():

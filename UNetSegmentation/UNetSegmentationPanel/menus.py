@@ -1,10 +1,13 @@
-"""Menus of names and titles."""
+"""Menus of names and titles, and icons of messages."""
 
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from .choices import Choices
+
+ICON_SIZE = 16
 
 # What a menu gives as data and text of a line between its entries.
 SEPARATOR = (None, "")
@@ -34,3 +37,11 @@ def fill(combo: Any, entries: list[tuple[str | None, str]], current: str) -> Non
                 combo.addItem(title, name)
     combo.setCurrentIndex(next((index for index, (name, _title) in enumerate(entries) if name == current), -1))
     combo.blockSignals(blocked)
+
+
+def showIcon(label: Any, name: str) -> None:
+    """Show one of the style's standard icons in a label, or none."""
+    label.visible = bool(name)
+    if name:
+        standard = label.style().standardIcon(getattr(qt.QStyle, name))
+        label.setPixmap(standard.pixmap(ICON_SIZE, ICON_SIZE))

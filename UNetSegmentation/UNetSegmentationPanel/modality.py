@@ -12,8 +12,6 @@ from UNetSegmentationLib.modalities import CT_BELOW, lowest_value
 
 from . import choices, scene_exchange
 
-SAMPLE_VOXELS = 500_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -41,11 +39,8 @@ class Look:
 
 def lookAt(volumeNode: Any) -> Look:
     """Look at a volume that has voxels."""
-    array = scene_exchange.voxels(volumeNode)
-    # The exact minimum of 512³ voxels would take longer than a person should wait for a menu.
-    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    sample = array[::step, ::step, ::step]
-    return Look(code=codeOf(volumeNode), isFlat=array.shape[0] == 1, lowest=lowest_value(sample))
+    isFlat = volumeNode.GetImageData().GetDimensions()[2] == 1
+    return Look(code=codeOf(volumeNode), isFlat=isFlat, lowest=lowest_value(scene_exchange.sampleOf(volumeNode)))
 
 
 def codeOf(volumeNode: Any) -> str:
@@ -62,7 +57,7 @@ class Watch(VTKObservationMixin):
     """Follows one volume: a node may be chosen before its voxels are there, and those before what DICOM says.
 
     Args:
-        onChanged: Called when the voxels, the place or the DICOM modality of the volume changed.
+        onChanged: Called when voxels, their size, place, DICOM modality or display of the volume changed.
 
     Attributes:
         look: What the volume shows; None while there is no volume or none that can be segmented.
@@ -72,6 +67,7 @@ class Watch(VTKObservationMixin):
         super().__init__()
         self._onChanged = onChanged
         self._volumeId: str | None = None
+        self._known: tuple[Any, ...] = ()
         self.look: Look | None = None
 
     def follow(self, volumeNode: Any) -> None:
@@ -92,6 +88,7 @@ class Watch(VTKObservationMixin):
         volumeNode = scene_exchange.nodeById(self._volumeId)
         isUsable = volumeNode is not None and not scene_exchange.whyUnusable(volumeNode)
         self.look = lookAt(volumeNode) if isUsable else None
+        self._known = _attributesOf(volumeNode)
 
     def _onVoxelsModified(self, _caller: Any, _event: str) -> None:
         self._lookAgain()
@@ -99,6 +96,15 @@ class Watch(VTKObservationMixin):
 
     def _onAttributesModified(self, _caller: Any, _event: str) -> None:
         volumeNode = scene_exchange.nodeById(self._volumeId)
-        if volumeNode is not None and self.look is not None and codeOf(volumeNode) != self.look.code:
+        if volumeNode is None or self.look is None:
+            return
+        if _attributesOf(volumeNode) != self._known:
             self._lookAgain()
             self._onChanged()
+
+
+def _attributesOf(volumeNode: Any) -> tuple[Any, ...]:
+    """Return what may become known of a volume after its voxels."""
+    if volumeNode is None:
+        return ()
+    return codeOf(volumeNode), volumeNode.GetSpacing(), volumeNode.GetDisplayNodeID()

@@ -1,23 +1,28 @@
 """Wires the widgets of the panel to the parameter node and the jobs; it computes nothing."""
 
-import html
 import logging
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
-from UNetSegmentationLib.model_folder import CARD_FILE, InstalledModel
+from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import choices, dependencies, modality, samples, scene_exchange, wording
-from .logic import Jobs, Outcome, Progress, SegmentSettings
+from . import channels, choices, dependencies, modality, readiness, samples, scene_exchange
+from .display_window import DisplayWindow
+from .input_section import InputSection
+from .job import Outcome, Progress
+from .jobs import Jobs
 from .menus import fill, networkEntries
+from .models_section import ModelsSection
+from .parameters import regionNode, setChannelVolume, setRegionNode
+from .result_section import ResultSection
+from .segment_job import SegmentSettings
+from .status import Status
 
-ICON_SIZE = 16
 STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
 
@@ -46,12 +51,21 @@ class Panel(VTKObservationMixin):
         self._progress: Progress | None = None
         self._isUpdating = False
         self._isWarm = False
+        self._reason = ""
         self._networkTitles = choices.declaredNetworks()
+        self._modelsSection = ModelsSection(
+            self.ui, jobs, whyNoImport=self._whyNoImport, onChanged=self._onModelsChanged
+        )
+        self._status = Status(self.ui)
+        self._window = DisplayWindow()
+        self._resultSection = ResultSection(self.ui)
+        self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
         self._connect()
 
     def _connect(self) -> None:
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
+        self.ui.channelComboBox.connect("currentIndexChanged(int)", self._onChannelChosen)
         self.ui.outputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onOutputChosen)
         self.ui.mirrorCheckBox.connect("toggled(bool)", self._onMirrorChosen)
         self.ui.show3DCheckBox.connect("toggled(bool)", self._onShow3DChosen)
@@ -59,24 +73,25 @@ class Panel(VTKObservationMixin):
         self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChosen)
-        self.ui.modelLabel.connect("linkActivated(QString)", self._onModelLink)
         self.ui.statusLabel.connect("linkActivated(QString)", self._onStatusLink)
         self.ui.applyButton.connect("clicked(bool)", self._onApply)
         self.ui.installButton.connect("clicked(bool)", self._onInstall)
-        self.ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
 
     def setParameters(self, parameters: Any) -> None:
         """Show another parameter node; None while the scene is closed."""
         former, self._parameters = self._parameters, parameters
         self.removeObservers()
         self._volumeId = None
+        if former is None or parameters is None or former.parameterNode is not parameters.parameterNode:
+            self._inputSection.forget()
+            self._window.forget()
         if former is not None and (parameters is None or former.parameterNode is not parameters.parameterNode):
             # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
             # a person comes back from another module.
             self._outcome = None
         if parameters is None:
             self._watch.follow(None)
-            self.ui.segmentsTable.setSegmentationNode(None)
+            self._resultSection.forget()
             return
         self._isShown3D = parameters.show3D
         if former is None or former.parameterNode is not parameters.parameterNode:
@@ -98,6 +113,8 @@ class Panel(VTKObservationMixin):
         self._watch.follow(None)
         self._parameters = None
         self.jobs.worker.onReady = None
+        self._modelsSection.cleanup()
+        self._inputSection.forget()
         self.jobs.cleanup()
 
     def forgetRemovedResult(self) -> None:
@@ -118,7 +135,7 @@ class Panel(VTKObservationMixin):
             self._refreshModel()
             self._refreshDevices()
             self._refreshSegment()
-            self._refreshResult()
+            self._resultSection.refresh(self._parameters.outputSegmentation, self._models)
         finally:
             self._isUpdating = False
         self._warmUp()
@@ -128,7 +145,6 @@ class Panel(VTKObservationMixin):
         self.ui.dependencyLabel.text = self._dependencies.message
 
     def _refreshParameters(self) -> None:
-        self.ui.inputSelector.setCurrentNode(self._parameters.inputVolume)
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
         self.ui.mirrorCheckBox.checked = self._parameters.mirror
         self.ui.show3DCheckBox.checked = self._parameters.show3D
@@ -151,12 +167,10 @@ class Panel(VTKObservationMixin):
             found.model.description.id if found.model else "",
         )
         self.ui.modelComboBox.enabled = bool(models)
-        self.ui.modelLabel.text = wording.describe(found.model)
-        self.ui.modelLabel.visible = found.model is not None
-        if found.model is None:
-            self.ui.cardBrowser.visible = False
-        elif self.ui.cardBrowser.visible:
-            self._showCard()
+        self._modelsSection.refresh(found.model)
+
+        if self._watch.look is not None:
+            self._window.follow(parameters.inputVolume, found.preset)
 
     def _refreshDevices(self) -> None:
         offered = [(str(device["id"]), str(device["title"])) for device in self.jobs.worker.ready.get("devices", [])]
@@ -168,13 +182,11 @@ class Panel(VTKObservationMixin):
         fill(self.ui.deviceComboBox, list(entries.items()), chosen)
 
     def _refreshSegment(self) -> None:
+        self._inputSection.suggest(self._parameters, self._choices.model)
         isRunning, reason = self.jobs.isRunning, self._whyNot()
-        for section in (
-            self.ui.inputSelector,
-            self.ui.presetComboBox,
-            self.ui.networkComboBox,
-            self.ui.advancedContents,
-        ):
+        self._reason = reason
+        self._inputSection.refresh(self._parameters, self._choices.model, isEnabled=not isRunning)
+        for section in (self.ui.presetComboBox, self.ui.networkComboBox, self.ui.advancedContents):
             section.enabled = not isRunning
         self.ui.modelComboBox.enabled = not isRunning and bool(self._choices.models)
         self.ui.applyButton.text = _("Cancel") if isRunning else _("Apply")
@@ -186,76 +198,33 @@ class Panel(VTKObservationMixin):
         )
         self.ui.progressBar.visible = isRunning
         if isRunning:
-            self._say("", self._stage())
+            self._status.sayProgress(self._progress)
+        elif reason and self._parameters.inputVolume is None:
+            self._status.sayNoVolume(reason, self._outcome)
         elif reason:
-            self._sayReason(reason)
+            self._status.sayHint(reason)
         elif self._outcome is not None:
-            self._sayOutcome(self._outcome)
+            self._status.sayOutcome(self._outcome)
         else:
-            doubt = wording.doubt(self._watch.look, self._choices.preset) if self._watch.look is not None else ""
-            self._say("SP_MessageBoxInformation" if doubt else "", doubt)
-
-    def _refreshResult(self) -> None:
-        segmentation = self._parameters.outputSegmentation
-        self.ui.resultSection.visible = segmentation is not None
-        self.ui.segmentsTable.setSegmentationNode(segmentation)
-        if segmentation is None:
-            return
-        display = segmentation.GetDisplayNode()
-        if display is not None:
-            blocked = self.ui.opacitySlider.blockSignals(True)
-            self.ui.opacitySlider.value = display.GetOpacity()
-            self.ui.opacitySlider.blockSignals(blocked)
-        made = scene_exchange.provenanceOf(segmentation)
-        self.ui.provenanceLabel.visible = bool(made)
-        modelId = str(made.get("model_id", "?"))
-        title = next((m.description.title for m in self._models if m.description.id == modelId), modelId)
-        self.ui.provenanceLabel.text = _("Made with {model} on {device}.").format(
-            model=title, device=str(made.get("device", "?")).upper()
-        )
-        self.ui.provenanceLabel.toolTip = "\n".join(f"{name}: {value}" for name, value in made.items())
+            self._status.sayHint("<br>".join(readiness.doubts(self._parameters, self._choices, self._watch.look)))
 
     def _whyNot(self) -> str:
-        """Return why Apply cannot be pressed, in a sentence that says what to do; empty when it can."""
-        volume, found = self._parameters.inputVolume, self._choices
-        if not self._dependencies.isReady:
-            return _("Install the missing components above first.")
-        if volume is None:
-            hint = _("Load an image: drag it into the window.")
-            link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
-            return f"{hint} {link}".strip()
-        if found.model is None:
-            return wording.whyNoModel(found)
-        return scene_exchange.whyUnusable(volume) or wording.whyUnfit(found.model, volume)
+        return readiness.whyNoRun(
+            self._parameters, self._choices, dependencies=self._dependencies, isImporting=self.jobs.isImporting
+        )
 
-    def _stage(self) -> str:
-        if self._progress is None:
-            return ""
-        left = wording.timeLeft(self._progress.left_s)
-        return f"{self._progress.stage}, {left}" if left else self._progress.stage
+    def _whyNoImport(self) -> str:
+        return readiness.whyNoImport(
+            dependencies=self._dependencies, isRunning=self.jobs.isRunning, isImporting=self.jobs.isImporting
+        )
 
-    def _say(self, icon: str, text: str) -> None:
-        self.ui.statusLabel.text = text
-        self.ui.statusLabel.visible = bool(text)
-        self.ui.statusIcon.visible = bool(icon)
-        if icon:
-            standard = self.ui.statusIcon.style().standardIcon(getattr(qt.QStyle, icon))
-            self.ui.statusIcon.setPixmap(standard.pixmap(ICON_SIZE, ICON_SIZE))
-
-    def _sayReason(self, reason: str) -> None:
-        if self._parameters.inputVolume is not None:
-            self._say("SP_MessageBoxInformation", reason)
-        elif self._outcome is not None and self._outcome.kind == "cancelled":
-            # The volume went away while it was segmented.
-            self._say("", f"{html.escape(self._outcome.message)}<br>{reason}")
-        else:
-            self._say("", reason)
-
-    def _sayOutcome(self, outcome: Outcome) -> None:
-        icons = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
-        icon = "SP_MessageBoxWarning" if outcome.warnings else icons[outcome.kind]
-        lines = [outcome.message, *(wording.sentence(warning) for warning in outcome.warnings)]
-        self._say(icon, "<br>".join(html.escape(line) for line in lines))
+    def _onModelsChanged(self, model: InstalledModel | None) -> None:
+        """Look again which models there are, and choose one of them."""
+        self._models = self.jobs.listModels()
+        if model is not None and self._parameters is not None:
+            description = model.description
+            self._choose(preset=description.preset, network=description.network, model=description.id)
+        self.refresh()
 
     def _warmUp(self) -> None:
         """Start the worker once a run is possible, so that it has loaded torch by the time Apply is pressed."""
@@ -308,6 +277,24 @@ class Panel(VTKObservationMixin):
     def _onInputChosen(self, node: Any) -> None:
         self._choose(inputVolume=node)
 
+    def _onChannelChosen(self, _index: int) -> None:
+        self._choose(inputChannel=self.ui.channelComboBox.currentData or "")
+
+    def _onReferenceChosen(self, channel: str, node: Any) -> None:
+        if self._isUpdating or self._parameters is None:
+            return
+        self._outcome = None
+        if channel:
+            setChannelVolume(self._parameters, channel, node)
+        else:
+            setRegionNode(self._parameters, node)
+        self.refresh()
+
+    def _onInputChanged(self) -> None:
+        # Dragging a handle tells of every pixel.
+        if self._parameters is not None and not self.jobs.isRunning and self._whyNot() != self._reason:
+            self.refresh()
+
     def _onOutputChosen(self, node: Any) -> None:
         self._choose(outputSegmentation=node)
 
@@ -339,18 +326,10 @@ class Panel(VTKObservationMixin):
         for name, value in values.items():
             setattr(self._parameters, name, value)
 
-    def _onModelLink(self, _link: str) -> None:
-        self.ui.cardBrowser.visible = not self.ui.cardBrowser.visible
-        if self.ui.cardBrowser.visible:
-            self._showCard()
-
-    def _showCard(self) -> None:
-        path = self._choices.model.folder / CARD_FILE
-        text = path.read_text(encoding="utf-8") if path.is_file() else _("This model has no card.")
-        self.ui.cardBrowser.setMarkdown(text)
-
     def _onStatusLink(self, link: str) -> None:
-        if link == "sample":
+        if link == "import":
+            self._modelsSection.chooseFolder()
+        elif link == "sample":
             volume = samples.load()
             if volume is not None:
                 self._parameters.inputVolume = volume
@@ -366,21 +345,21 @@ class Panel(VTKObservationMixin):
             self.ui.installButton.enabled = True
             self.refresh()
 
-    def _onOpacity(self, value: float) -> None:
-        segmentation = self._parameters.outputSegmentation if self._parameters is not None else None
-        if segmentation is not None and segmentation.GetDisplayNode() is not None:
-            segmentation.GetDisplayNode().SetOpacity(value)
-
     def _onApply(self, _checked: bool) -> None:
         if self.jobs.isRunning:
             self.jobs.cancel()
             return
-        parameters = self._parameters
+        parameters, model = self._parameters, self._choices.model
+        volumes = channels.volumesByChannel(parameters, model.description).values()
+        region = regionNode(parameters)
         self._outcome = None
+        self._modelsSection.dismissReport()
         self.jobs.segment(
             SegmentSettings(
                 volumeId=parameters.inputVolume.GetID(),
-                modelFolder=str(self._choices.model.folder),
+                modelFolder=str(model.folder),
+                channelIds=tuple(_idOf(volume) for volume in volumes) if len(volumes) > 1 else (),
+                regionToWorld=scene_exchange.regionToWorld(region) if region is not None else None,
                 outputId=_idOf(parameters.outputSegmentation),
                 device=parameters.device,
                 mirror=parameters.mirror,
@@ -394,7 +373,7 @@ class Panel(VTKObservationMixin):
     def _onProgress(self, progress: Progress) -> None:
         self._progress = progress
         self.ui.progressBar.value = round(100 * progress.fraction)
-        self._say("", self._stage())
+        self._status.sayProgress(progress)
 
     def _onFinished(self, outcome: Outcome) -> None:
         logging.info("UNetSegmentation: %s", " ".join([outcome.message, *outcome.warnings]))

@@ -5,7 +5,8 @@ Long work comes as generators for steps.Steps: each step moves a few megabytes a
 
 import json
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,18 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.geometry import Volume, crop_to_region
 from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
+
+from . import provenance
 
 SLAB_BYTES = 4 * 2**20
 SAMPLE_VOXELS = 500_000
+
+# As in the form's selector.
+NOT_INPUT = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
+# Handles of a new region lie inside the volume, where they can be reached.
+NEW_REGION_SHARE = 0.7
 
 PROVENANCE_ATTRIBUTE = "UNetSegmentation.Provenance"
 UNTOUCHED_ATTRIBUTE = "UNetSegmentation.Untouched"
@@ -31,6 +40,17 @@ _SESSION = uuid.uuid4().hex
 def nodeById(nodeId: str | None) -> Any:
     """Return the node of the scene with an ID, or None when it is gone."""
     return slicer.mrmlScene.GetNodeByID(nodeId) if nodeId else None
+
+
+def isInput(node: Any) -> bool:
+    """Tell whether a node is a volume that the panel offers."""
+    isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.GetHideFromEditors()
+    return isVolume and not any(node.IsA(name) for name in NOT_INPUT)
+
+
+def inputVolumes() -> list[Any]:
+    """Return the volumes of the scene that the panel offers."""
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if isInput(node)]
 
 
 def whyUnusable(volumeNode: Any) -> str:
@@ -59,12 +79,64 @@ def worldAffine(volumeNode: Any) -> tuple[tuple[float, ...], ...]:
     """Return the 4x4 from voxel index (i, j, k) to world RAS millimetres, through linear parent transforms."""
     affine = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(affine)
-    parent = volumeNode.GetParentTransformNode()
+    return _inWorld(volumeNode, affine)
+
+
+def _inWorld(node: Any, matrix: Any) -> tuple[tuple[float, ...], ...]:
+    """Return a matrix to the coordinates of a node as one to the world, through linear parent transforms."""
+    parent = node.GetParentTransformNode()
     if parent is not None:
         toWorld = vtk.vtkMatrix4x4()
         parent.GetMatrixTransformToWorld(toWorld)
-        vtk.vtkMatrix4x4.Multiply4x4(toWorld, affine, affine)
-    return tuple(tuple(affine.GetElement(row, column) for column in range(4)) for row in range(4))
+        vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
+    return tuple(tuple(matrix.GetElement(row, column) for column in range(4)) for row in range(4))
+
+
+def regionToWorld(regionNode: Any) -> tuple[tuple[float, ...], ...]:
+    """Return the 4x4 that maps the cube from -1 to 1 onto a markups ROI in the world, oblique ones included."""
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(regionNode.GetObjectToNodeMatrix())
+    size = regionNode.GetSize()
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, matrix.GetElement(row, column) * size[column] / 2)
+    return _inWorld(regionNode, matrix)
+
+
+def whyRegionUnusable(regionNode: Any, volumeNode: Any) -> str:
+    """Return why a run cannot be limited to a region, in one sentence; empty when it can."""
+    parent = regionNode.GetParentTransformNode()
+    if parent is not None and not parent.IsTransformToWorldLinear():
+        return _("The region is under a non-linear transform: take it out (Transforms module).")
+    region = np.array(regionToWorld(regionNode))
+    if not np.isfinite(region).all() or abs(np.linalg.det(region[:3, :3])) < 1e-9:
+        return _("The region has no size yet: draw it, or choose another one.")
+    shape = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
+    try:
+        crop_to_region(Volume(np.broadcast_to(np.uint8(0), (1, *shape)), np.array(worldAffine(volumeNode))), region)
+    except InputError:
+        return _("The region lies outside the volume: move it there.")
+    return ""
+
+
+def fitRegion(regionNode: Any, volumeNode: Any) -> None:
+    """Place a region in the middle of a volume, along its axes."""
+    affine = np.array(worldAffine(volumeNode))
+    dimensions = np.array(volumeNode.GetImageData().GetDimensions())
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / spacing
+    if np.linalg.det(axes) < 0:
+        axes[:, 0] *= -1
+    centre = affine @ (*((dimensions - 1) / 2), 1.0)
+    matrix = vtk.vtkMatrix4x4()
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, axes[row, column])
+        matrix.SetElement(row, 3, centre[row])
+    regionNode.SetAndObserveObjectToNodeMatrix(matrix)
+    # A single slice keeps its whole thickness.
+    shares = np.where(dimensions == 1, 1.0, NEW_REGION_SHARE)
+    regionNode.SetSize(*(dimensions * spacing * shares))
 
 
 def voxels(volumeNode: Any) -> np.ndarray:
@@ -74,6 +146,13 @@ def voxels(volumeNode: Any) -> np.ndarray:
     shape = tuple(reversed(image.GetDimensions()))
     components = image.GetNumberOfScalarComponents()
     return array.reshape(shape if components == 1 else (*shape, components))
+
+
+def sampleOf(volumeNode: Any) -> np.ndarray:
+    """Return every n-th voxel along each axis: the exact extremes of 512³ voxels would hold up a menu."""
+    array = voxels(volumeNode)
+    step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    return array[::step, ::step, ::step]
 
 
 def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]:
@@ -100,8 +179,22 @@ def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]
     return ArrayFile(path=str(path), dtype=dtype.name, shape=(1, *array.shape[:3]))
 
 
+def exportVolumes(volumeIds: Sequence[str], folder: Path) -> Generator[float, None, dict[str, ArrayFile]]:
+    """Write volumes to files in a folder, see exportVolume; returns the files by ID."""
+    files = {}
+    for number, volumeId in enumerate(volumeIds):
+        work = exportVolume(volumeId, folder / f"volume{number}.raw")
+        while True:
+            try:
+                yield (number + next(work)) / len(volumeIds)
+            except StopIteration as end:
+                files[volumeId] = end.value
+                break
+    return files
+
+
 def importSegmentation(
-    result: SegmentResult, *, volumeId: str, outputId: str | None
+    result: SegmentResult, *, volumeId: str, outputId: str | None, channelIds: Sequence[str | None] = ()
 ) -> Generator[float, None, tuple[str, bool]]:
     """Put a result into the scene as a segmentation, slab by slab; yields the fraction done.
 
@@ -123,6 +216,7 @@ def importSegmentation(
     toWorld = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(toWorld)
     image.SetImageToWorldMatrix(toWorld)
+    made = _provenance(result, volumeNode, [nodeById(channelId) for channelId in channelIds])
     # From here on in one step: a cancelled job must not leave half a result, nor half of the one before it.
     node, isNew = _target(volumeNode, nodeById(outputId))
     with slicer.util.NodeModify(node):
@@ -130,7 +224,8 @@ def importSegmentation(
         node.GetSegmentation().SetSourceRepresentationName(BINARY_LABELMAP)
         for segment in found:
             _addSegment(node, segment, image)
-        node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(_provenance(result, volumeNode), ensure_ascii=False))
+        node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(made, ensure_ascii=False))
+        node.SetDescription(provenance.asText(provenance.linesOf(made, "")))
     # Outside the block above: the display node may choose colours at its end.
     node.SetAttribute(UNTOUCHED_ATTRIBUTE, _fingerprint(node))
     return node.GetID(), isNew
@@ -240,11 +335,13 @@ def _addSegment(node: Any, found: SegmentFound, image: Any) -> None:
     segmentation.AddSegment(segment, segmentation.GenerateUniqueSegmentID(f"Segment_{label.value}"))
 
 
-def _provenance(result: SegmentResult, volumeNode: Any) -> dict[str, Any]:
+def _provenance(result: SegmentResult, volumeNode: Any, channelNodes: Sequence[Any]) -> dict[str, Any]:
     return {
         **result.provenance,
         "volume": volumeNode.GetName(),
+        "channel_volumes": [node.GetName() if node is not None else None for node in channelNodes],
         "duration_s": result.duration_s,
+        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "warnings": list(result.warnings),
     }
 

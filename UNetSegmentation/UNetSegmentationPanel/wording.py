@@ -11,7 +11,7 @@ from UNetSegmentationLib.model_folder import InstalledModel
 from UNetSegmentationLib.presets import PRESETS
 from UNetSegmentationLib.protocol import SegmentFound
 
-from .choices import Choices
+from .choices import Choices, declaredNetworks
 from .modality import Look
 
 
@@ -35,15 +35,27 @@ def describe(model: InstalledModel | None) -> str:
     return " ".join(parts)
 
 
+def describeImport(model: InstalledModel) -> str:
+    """Return what was imported, in a sentence."""
+    description = model.description
+    network = declaredNetworks().get(description.network, description.network)
+    if description.members > 1:
+        network = _("{network}, {count} folds").format(network=network, count=description.members)
+    sentence = _("Imported “{title}” ({network}): finds {names}.")
+    names = _joined([label.name for label in description.labels])
+    return sentence.format(title=description.title, network=network, names=names)
+
+
 def whyUnfit(model: InstalledModel, volume: Any) -> str:
     """Return why a model does not fit a volume, in one sentence; empty when it fits."""
     description = model.description
     isFlat = volume.GetImageData().GetDimensions()[2] == 1
-    if len(description.channels) > 1:
-        names = ", ".join(channel.name for channel in description.channels)
-        return _("This model needs several volumes ({names}): choose a model for one.").format(names=names)
     if isFlat and description.plan.dimensions == 3:
         return _("The volume is a single slice and this model is three-dimensional: choose another model.")
+    if PRESETS[description.preset].dimensions == (2,) and not isFlat:
+        slices = volume.GetImageData().GetDimensions()[2]
+        message = _("The volume has {slices} slices and this model takes a single image: choose another model.")
+        return message.format(slices=slices)
     return ""
 
 
@@ -53,7 +65,7 @@ def whyNoModel(found: Choices) -> str:
     titles = {name: title for name, title, _hasModel in found.networks}
     other = next((title for _name, title, hasModel in found.networks if hasModel), "")
     if not other:
-        return _("No {preset} model is installed: train or add one.").format(preset=preset)
+        return _('No {preset} model is installed: train one or <a href="import">import one</a>.').format(preset=preset)
     return _("There is no {network} model for {preset} yet. Choose {other} as the network.").format(
         network=titles.get(found.network, found.network), preset=preset, other=other
     )
@@ -71,8 +83,10 @@ def doubt(look: Look, presetName: str) -> str:
 
 
 def sentence(clause: str) -> str:
-    """Return a clause of the library, which has no capital and no full stop, as a sentence."""
+    """Return a clause of the library, which has no capital and no full stop, as a sentence; empty where it is."""
     text = clause.strip()
+    if not text:
+        return ""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 

@@ -1,8 +1,6 @@
-"""The jobs of the panel: from a volume in the scene to a segmentation in the scene."""
+"""A run: from a volume in the scene to a segmentation in the scene."""
 
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,20 +9,18 @@ from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
-from slicer.util import VTKObservationMixin
 
 from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.model_folder import InstalledModel, list_models
-from UNetSegmentationLib.protocol import ArrayFile, SegmentRequest, SegmentResult
+from UNetSegmentationLib.protocol import ArrayFile, ChannelFile, SegmentRequest, SegmentResult
 
 from . import scene_exchange, surfaces, wording
-from .steps import WAIT, Steps, beside
+from .job import Outcome, Progress, newFolder, removeFolder
+from .steps import WAIT, Steps
+from .time_left import Pace
 from .worker_process import WorkerProcess
 
 # Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
 READ_END, WORKER_END, IMPORT_END = 0.05, 0.90, 0.95
-# Before that an estimate would jump about.
-ESTIMATE_AFTER_S, ESTIMATE_FROM = 2.0, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +28,9 @@ class SegmentSettings:
     """What to segment and how.
 
     Attributes:
-        volumeId: ID of the volume node.
+        volumeId: ID of the volume node; the result lies on its grid.
+        channelIds: IDs of the volumes of the model's channels, None where one is missing; empty: the volume is all.
+        regionToWorld: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
         modelFolder: Folder of the model.
         outputId: ID of the chosen segmentation; None for a new one.
         device: "auto" or an id that the worker offered.
@@ -42,38 +40,12 @@ class SegmentSettings:
 
     volumeId: str
     modelFolder: str
+    channelIds: tuple[str | None, ...] = ()
+    regionToWorld: tuple[tuple[float, ...], ...] | None = None
     outputId: str | None = None
     device: str = "auto"
     mirror: bool = False
     show3D: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a job stands: fraction 0 to 1, the stage in words, seconds left or None when they cannot be told."""
-
-    fraction: float
-    stage: str
-    left_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a job ended.
-
-    Attributes:
-        kind: "done", "cancelled" or "failed".
-        message: One or two sentences for the panel.
-        details: Traceback or last words, for the log.
-        segmentationId: ID of the result.
-        warnings: What to know about the result, in sentences.
-    """
-
-    kind: str
-    message: str
-    details: str = ""
-    segmentationId: str | None = None
-    warnings: tuple[str, ...] = ()
 
 
 class SegmentJob:
@@ -99,7 +71,7 @@ class SegmentJob:
         self._requestId: int | None = None
         self._steps: Steps | None = None
         self._started = time.monotonic()
-        self._workStarted: float | None = None
+        self._pace = Pace()
         self._result: SegmentResult | None = None
         self._segmentationId: str | None = None
         self._warnings: list[str] = []
@@ -111,12 +83,12 @@ class SegmentJob:
     def start(self) -> None:
         self._tell(0.0, _("Reading the volume"))
         try:
-            self._folder = _newFolder()
+            self._folder = newFolder()
         except OSError as error:
             self._failed(error)
             return
         work = self._reporting(
-            scene_exchange.exportVolume(self.settings.volumeId, self._folder / "volume.raw"),
+            scene_exchange.exportVolumes(self._volumeIds(), self._folder),
             _("Reading the volume"),
             (0.0, READ_END),
         )
@@ -142,21 +114,32 @@ class SegmentJob:
         self._finish(Outcome(kind="cancelled", message=message))
 
     def isBereft(self) -> bool:
-        """Tell whether the volume is gone before its result is in the scene."""
-        return self._segmentationId is None and scene_exchange.nodeById(self.settings.volumeId) is None
+        """Tell whether a volume is gone before the result is in the scene."""
+        isGone = any(scene_exchange.nodeById(volumeId) is None for volumeId in self._volumeIds())
+        return self._segmentationId is None and isGone
 
-    def _exported(self, volume: ArrayFile) -> None:
-        node = scene_exchange.nodeById(self.settings.volumeId)
-        if node is None:
+    def _volumeIds(self) -> list[str]:
+        """Return the IDs of all volumes that are there, each once."""
+        return list(dict.fromkeys([self.settings.volumeId, *(one for one in self.settings.channelIds if one)]))
+
+    def _exported(self, files: dict[str, ArrayFile]) -> None:
+        nodes = {volumeId: scene_exchange.nodeById(volumeId) for volumeId in files}
+        if None in nodes.values():
             self._failed(InputError(_("The volume was removed from the scene before its result was there.")))
             return
+        affines = {volumeId: scene_exchange.worldAffine(node) for volumeId, node in nodes.items()}
         request = SegmentRequest(
             model=self.settings.modelFolder,
-            volume=volume,
-            affine_ras=scene_exchange.worldAffine(node),
+            volume=files[self.settings.volumeId],
+            affine_ras=affines[self.settings.volumeId],
             output=str(self._folder / "labelmap.raw"),
             device=self.settings.device,
             tta=self.settings.mirror,
+            channels=tuple(
+                None if one is None else ChannelFile(volume=files[one], affine_ras=affines[one])
+                for one in self.settings.channelIds
+            ),
+            region_to_ras=self.settings.regionToWorld,
         )
         self._tell(READ_END, _("Starting the worker") if not self._worker.ready else _("Segmenting"))
         self._requestId = self._worker.request("segment", request.to_dict(), self._onMessage)
@@ -182,13 +165,9 @@ class SegmentJob:
             self._finish(Outcome(kind="failed", message=sentence, details=str(message.get("details", ""))))
 
     def _onWorkerProgress(self, fraction: float, stage: str) -> None:
-        now = time.monotonic()
-        if self._workStarted is None and fraction > 0:
-            self._workStarted = now - 0.01
-        left_s = None
-        isSteady = self._workStarted is not None and now - self._workStarted > ESTIMATE_AFTER_S
-        if isSteady and fraction > ESTIMATE_FROM:
-            left_s = (now - self._workStarted) * (1 - fraction) / fraction
+        left_s = self._pace.left_s(fraction, stage)
+        if not self._worker.ready:
+            stage = _("Starting the worker")
         self._tell(READ_END + fraction * (WORKER_END - READ_END), stage, left_s)
 
     def _onResult(self, message: dict[str, Any]) -> None:
@@ -200,7 +179,10 @@ class SegmentJob:
             return
         work = self._reporting(
             scene_exchange.importSegmentation(
-                self._result, volumeId=self.settings.volumeId, outputId=self.settings.outputId
+                self._result,
+                volumeId=self.settings.volumeId,
+                outputId=self.settings.outputId,
+                channelIds=self.settings.channelIds,
             ),
             _("Bringing the result into the scene"),
             (WORKER_END, IMPORT_END),
@@ -305,95 +287,4 @@ class SegmentJob:
     def _removeFolder(self) -> None:
         if self._folder is None:
             return
-        # Giving back the space of a large file takes the system a tenth of a second.
-        work = beside(lambda: shutil.rmtree(self._folder, ignore_errors=True), isNeeded=True)
-        removal = Steps(
-            work, onDone=lambda _nothing: _removals.discard(removal), onFailed=lambda _error: _removals.discard(removal)
-        )
-        _removals.add(removal)
-
-
-_removals: set[Steps] = set()
-
-
-class Jobs(VTKObservationMixin):
-    """The one job that may run, and the worker that all jobs share."""
-
-    def __init__(
-        self,
-        worker: WorkerProcess | None = None,
-        *,
-        listModels: Callable[[], list[InstalledModel]] = list_models,
-    ) -> None:
-        super().__init__()
-        self.worker = worker or WorkerProcess()
-        self.listModels = listModels
-        self._job: SegmentJob | None = None
-        self._surfaces: Steps | None = None
-
-    @property
-    def isRunning(self) -> bool:
-        return self._job is not None and self._job.isRunning
-
-    def segment(
-        self,
-        settings: SegmentSettings,
-        *,
-        onProgress: Callable[[Progress], None],
-        onFinished: Callable[[Outcome], None],
-    ) -> None:
-        """Start a job.
-
-        Raises:
-            RuntimeError: Another one is running.
-        """
-        if self.isRunning:
-            raise RuntimeError("a job is running: cancel it first")
-        self._stopSurfaces()
-        self.removeObservers()
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._onNodeRemoved)
-        self._job = SegmentJob(settings, worker=self.worker, onProgress=onProgress, onFinished=onFinished)
-        self._job.start()
-
-    def cancel(self) -> None:
-        """Give up the running job; its outcome follows within a second."""
-        if self.isRunning:
-            self._job.cancel()
-
-    def abandon(self, message: str) -> None:
-        """Give up whatever runs, now, with a message that says why."""
-        self._stopSurfaces()
-        if self.isRunning:
-            self._job.abandon(message)
-
-    def _onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        if self.isRunning and self._job.isBereft():
-            self._job.abandon(_("Cancelled: the volume was removed."))
-
-    def show3D(self, segmentationNode: Any, isVisible: bool) -> None:
-        """Show or hide surfaces, making those that are missing in the background."""
-        self._stopSurfaces()
-        surfaces.show3D(segmentationNode, isVisible)
-        if isVisible and not surfaces.hasSurfaces(segmentationNode):
-            self._surfaces = Steps(
-                surfaces.createSurfaces(segmentationNode.GetID()),
-                onDone=lambda _nothing: None,
-                onFailed=lambda error: logging.error("Surfaces could not be made: %s", error),
-            )
-
-    def cleanup(self) -> None:
-        """Stop everything and end the worker."""
-        self.removeObservers()
-        self.abandon(_("Cancelled: the panel was closed."))
-        self.worker.stop()
-
-    def _stopSurfaces(self) -> None:
-        steps, self._surfaces = self._surfaces, None
-        if steps is not None:
-            steps.stop()
-
-
-def _newFolder() -> Path:
-    """Return a new folder for a job's files; Slicer's own folder for such may have been tidied away meanwhile."""
-    Path(slicer.app.temporaryPath).mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
+        removeFolder(self._folder)

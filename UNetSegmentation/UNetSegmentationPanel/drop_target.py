@@ -1,0 +1,42 @@
+"""Makes a widget take what is dropped onto it from the desktop."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+
+
+class DropTarget(qt.QObject):
+    """Filters the events of a widget; whatever is not taken goes on to the main window, which loads it as data.
+
+    Args:
+        widget: Takes the drops; children that take none themselves pass theirs on to it.
+        isWanted: Tells whether a path would be taken.
+        onDropped: Called with the path.
+    """
+
+    def __init__(self, widget: Any, *, isWanted: Callable[[Path], bool], onDropped: Callable[[Path], None]) -> None:
+        super().__init__()
+        self._isWanted = isWanted
+        self._onDropped = onDropped
+        widget.setAcceptDrops(True)
+        widget.installEventFilter(self)
+
+    def eventFilter(self, _watched: Any, event: Any) -> bool:
+        kind = event.type()
+        if kind not in (qt.QEvent.DragEnter, qt.QEvent.DragMove, qt.QEvent.Drop):
+            return False
+        path = self._pathOf(event.mimeData())
+        if path is None:
+            return False
+        event.acceptProposedAction()
+        if kind == qt.QEvent.Drop:
+            # Whoever dropped it waits for the end of this call.
+            qt.QTimer.singleShot(0, lambda: self._onDropped(path))
+        return True
+
+    def _pathOf(self, data: Any) -> Path | None:
+        urls = data.urls() if data.hasUrls() else ()
+        path = Path(urls[0].toLocalFile()) if len(urls) == 1 and urls[0].isLocalFile() else None
+        return path if path is not None and self._isWanted(path) else None
