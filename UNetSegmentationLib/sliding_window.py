@@ -219,7 +219,9 @@ def probabilities_on_grid(
             slices = slices if is_activated else slices.sigmoid()
             slices = torch.cat([1 - slices.amax(dim=0, keepdim=True), slices])
         elif is_activated:
-            slices[0] = 1 - slices[1:].sum(dim=0)
+            # Towards what the network did not see all classes fade alike, and the labelmap goes by their ratio.
+            slices[0] += slices.sum(dim=0) == 0
+            slices /= slices.sum(dim=0)
         else:
             slices = slices.softmax(dim=0)
         probabilities[:, row : row + 1] = slices.cpu().numpy()

@@ -34,7 +34,7 @@ def document() -> str:
     timings = json.loads(TIMINGS.read_text(encoding="utf-8"))
     groups: dict[str, list[InstalledModel]] = {}
     for model in list_models([MODELS]):
-        groups.setdefault(model.description.title.split(",")[0], []).append(model)
+        groups.setdefault(model.description.title.rpartition(", ")[0] or model.description.title, []).append(model)
     parts = [INTRODUCTION]
     for title, models in groups.items():
         rows = [_row(model, timings["seconds"].get(model.description.id)) for model in models]

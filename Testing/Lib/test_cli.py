@@ -466,7 +466,21 @@ def write_balls(folder: Path, count: int = 4) -> Path:
 
 def test_training_makes_a_model_that_is_listed_segments_and_is_measured(tmp_path, capsys):
     dataset, model = write_balls(tmp_path / "data"), tmp_path / "models" / "balls"
-    words = ("train", dataset, "-o", model, "--steps", 30, "--fold", "1/4", "--data-licence", "CC0", "--title", "Balls")
+    words = (
+        "train",
+        dataset,
+        "-o",
+        model,
+        "--steps",
+        30,
+        "--fold",
+        "1/4",
+        "--data-licence",
+        "CC0",
+        "--title",
+        "Balls",
+        "--quiet",
+    )
     assert run(*words) == 0
     output = capsys.readouterr()
     assert "Model 'balls' lies in" in output.out

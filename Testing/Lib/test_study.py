@@ -123,7 +123,7 @@ def test_configurations_get_equal_shares_and_the_better_is_the_model(tmp_path, d
     events = TrainingRecord.read(tmp_path / "m" / "training.jsonl")
     kinds = ["start", "validation", "end", "configurations", "postprocess", "evaluation"]
     assert [event["event"] for event in events] == kinds
-    card = (tmp_path / "m" / "CARD.md").read_text()
+    card = (tmp_path / "m" / "CARD.md").read_text(encoding="utf-8")
     assert "These cases also chose the configuration, which flatters the figures above." in card
     assert f"| {best} | 0.9000 | 0.0000 |" in card
     with pytest.raises(InputError, match="holds a model: give another folder"):
@@ -161,7 +161,7 @@ def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, datas
     assert description.figures["labels"]["Label 1"]["dice"] == pytest.approx(np.mean(list(dice.values())), abs=1e-4)
     assert description.training["folds"] == [other.training["held_back_cases"] for _, other in members]
     assert (description.training["cases"], description.training["steps"]) == (3, 6)
-    card = (tmp_path / "m" / "CARD.md").read_text()
+    card = (tmp_path / "m" / "CARD.md").read_text(encoding="utf-8")
     mean, deviation = np.mean(list(dice.values())), np.std(list(dice.values()), ddof=1)
     assert f"| Label 1 | {mean:.3f} ± {deviation:.3f} |" in card
     assert "learnt from all parts but one" in card
@@ -233,7 +233,7 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
     write_data(dataset, (*SHAPES, SHAPES[0]))
     with pytest.raises(InputError, match="has changed since the trainings began"):
         list(run_study(study, is_resumed=True))
-    values = json.loads((tmp_path / "m" / STUDY_FILE).read_text())
+    values = json.loads((tmp_path / "m" / STUDY_FILE).read_text(encoding="utf-8"))
     del values["plans"]
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
     assert main(["train", "-o", str(tmp_path / "m"), "--resume"]) == 2
