@@ -169,7 +169,8 @@ class Panel(VTKObservationMixin):
         self.ui.modelComboBox.enabled = bool(models)
         self._modelsSection.refresh(found.model)
 
-        if self._watch.look is not None:
+        # A removed volume has left the parameters before the watch hears of it.
+        if self._watch.look is not None and parameters.inputVolume is not None:
             self._window.follow(parameters.inputVolume, found.preset)
 
     def _refreshDevices(self) -> None:
