@@ -1,10 +1,12 @@
 """docs/NETWORKS.md says what the code gives."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from UNetSegmentationLib.losses import LOSSES
+from UNetSegmentationLib.model_folder import read_description
 from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.networks.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.postprocess import STEPS
@@ -26,3 +28,14 @@ def test_every_entry_has_a_row():
     for entry in PAPER_CONFIGURATIONS.values():
         assert entry.title in rows
         assert f"{entry.weights:,}" in TEXT
+
+
+def test_every_recipe_is_that_of_a_model_that_ships():
+    recipes = json.loads((ROOT / "Testing" / "StarterModels" / "recipes.json").read_text(encoding="utf-8"))
+    for name, recipe in recipes["models"].items():
+        model = read_description(ROOT / "Resources" / "Models" / name)
+        assert (model.title, model.network) == (recipe["title"], recipe["variant"])
+        assert model.preset == recipes["data"][recipe["data"]]["preset"]
+        assert {key: json.loads(json.dumps(model.network_config[key])) for key in recipe["options"]} == recipe[
+            "options"
+        ]

@@ -32,13 +32,10 @@ def arguments_of(model_id: str, recipes: dict[str, Any], data: Path) -> list[str
         arguments += [f"--{name}", about[name]]
     if "channels" in about:
         arguments += ["--channels", *about["channels"]]
-    if "plan" in recipe:
-        arguments += ["--plan", str(RECIPES_FILE.with_name(recipe["plan"]))]
     for name, value in recipe.get("options", {}).items():
         arguments += ["--network-option", f"{name}={json.dumps(value)}"]
-    for name in ("steps", "minutes", "fold"):
-        if name in recipe:
-            arguments += [f"--{name}", str(recipe[name])]
+    for name in ("steps", "minutes"):
+        arguments += [f"--{name}", str(recipe[name])]
     return arguments
 
 
