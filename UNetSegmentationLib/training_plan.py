@@ -20,18 +20,10 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
     """Return the augmentation of a plan; nothing is mirrored where a label names a side."""
     mirror_axes = () if names_a_side(label.name for label in labels) else plan.mirror_axes
     spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
-    config = AugmentationConfig(spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0)
-    if any(scheme.scheme == "none" for scheme in plan.normalization):
-        # Values with a meaning of their own, such as HU, must keep it: only sharpness and noise may change.
-        return replace(
-            config,
-            gamma_probability=0.0,
-            brightness_probability=0.0,
-            contrast_probability=0.0,
-            remap_probability=0.0,
-            bias_field_probability=0.0,
-        )
-    return config
+    raw_channels = tuple(index for index, scheme in enumerate(plan.normalization) if scheme.scheme == "none")
+    return AugmentationConfig(
+        spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0, raw_channels=raw_channels
+    )
 
 
 def plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:

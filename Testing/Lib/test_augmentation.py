@@ -68,7 +68,7 @@ def test_a_seed_decides_the_result(size: tuple[int, int, int]) -> None:
 
 
 def test_parameters_survive_json_and_replay() -> None:
-    config = AugmentationConfig(**SPATIAL_ONLY, **{f"{name}_probability": 1.0 for name in STEPS})
+    config = AugmentationConfig(**SPATIAL_ONLY, raw_channels=(1,), **{f"{name}_probability": 1.0 for name in STEPS})
     image, labels = torch.randn(2, 10, 12, 10, generator=seeded()), blobs((10, 12, 10))
     spatial = draw_spatial(config, seeded(1), output_size=(8, 8, 8))
     intensity = draw_intensity(config, seeded(2), channels=2)
@@ -288,6 +288,13 @@ def test_steps_happen_as_often_as_asked(name: str) -> None:
     assert 0.22 < happened / 600 < 0.38
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_raw_channels_change_in_sharpness_and_noise_only(name: str, image: Tensor) -> None:
+    changed = apply_intensity(image, drawn(name, raw_channels=(1,)))
+    assert torch.equal(changed[1], image[1]) == (name not in ("blur", "low_resolution", "noise"))
+    assert torch.equal(changed[0], apply_intensity(image, drawn(name))[0])
+
+
 @pytest.mark.parametrize("name", ["gamma", "remap"])
 def test_tone_curves_keep_mean_and_deviation(name: str, image: Tensor) -> None:
     changed = apply_intensity(image, drawn(name))
@@ -391,6 +398,7 @@ def test_noise_has_its_deviation_and_no_structure() -> None:
         ({"elastic_points": 1}, "elastic_points is 1: give at least 2"),
         ({"remap_knots": 1}, "remap_knots is 1: give at least 2"),
         ({"anisotropy_limit": 0.5}, "anisotropy_limit is 0.5: give at least 1"),
+        ({"raw_channels": (-1,)}, "raw_channels is .*: give numbers from 0"),
         ({"outside_label": 3}, "outside_label is 3: give -1"),
         ({"elastic_range": (-1.0, 1.0)}, "elastic_range"),
         ({"bias_field_range": (-1.0, 1.0)}, "bias_field_range"),

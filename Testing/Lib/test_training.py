@@ -14,6 +14,7 @@ from UNetSegmentationLib.patches import PatchSource, crop_or_pad
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.training import train
 from UNetSegmentationLib.training_options import TrainingOptions
+from UNetSegmentationLib.training_plan import augmentation_for
 from UNetSegmentationLib.training_state import CHECKPOINT_FILE
 
 PLAN = Plan(
@@ -218,3 +219,10 @@ def test_a_window_beyond_the_border_is_filled_with_zeros():
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         TrainingOptions(**options)
+
+
+def test_channels_left_as_stored_keep_their_values_in_augmentation():
+    schemes = (Normalization(scheme="none"), Normalization(scheme="zscore"), Normalization(scheme="none"))
+    plan = replace(PLAN, normalization=schemes)
+    assert augmentation_for(plan, []).raw_channels == (0, 2)
+    assert augmentation_for(PLAN, []).raw_channels == ()

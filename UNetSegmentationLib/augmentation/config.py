@@ -63,6 +63,7 @@ class AugmentationConfig(Configuration):
     right_angle_probability: float = 0.0
     anisotropy_limit: float = 3.0
     outside_label: int = -1
+    raw_channels: tuple[int, ...] = ()
     gamma_probability: float = 0.3
     gamma_range: Range = (0.7, 1.5)
     gamma_invert_probability: float = 0.25
@@ -106,6 +107,7 @@ class AugmentationConfig(Configuration):
             (self.elastic_points >= 2, f"elastic_points is {self.elastic_points}: give at least 2"),
             (self.remap_knots >= 2, f"remap_knots is {self.remap_knots}: give at least 2"),
             (self.anisotropy_limit >= 1, f"anisotropy_limit is {self.anisotropy_limit}: give at least 1"),
+            (min(self.raw_channels, default=0) >= 0, f"raw_channels is {self.raw_channels}: give numbers from 0"),
             (self.outside_label in (-1, 0), f"outside_label is {self.outside_label}: give -1 (ignored) or 0"),
             (self.elastic_range[0] >= 0, f"elastic_range is {self.elastic_range}: give numbers from 0"),
             (self.bias_field_range[0] >= 0, f"bias_field_range is {self.bias_field_range}: give numbers from 0"),

@@ -46,21 +46,33 @@ STEPS: dict[str, tuple[Callable[..., Step], DrawStep]] = {
 }
 
 
+# Steps after which a value no longer means what it meant; channels such as HU are spared them.
+_CHANGING_MEANING = {"remap", "gamma", "contrast", "brightness", "bias_field"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class IntensityParams:
-    """Drawn steps by name, in the order of application."""
+    """What was drawn.
+
+    Attributes:
+        steps: By name, in the order of application.
+        raw_channels: Channels whose values keep their meaning.
+    """
 
     steps: tuple[tuple[str, Step], ...] = ()
+    raw_channels: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_dict` restores equal parameters."""
-        return {name: asdict(step) for name, step in self.steps}  # type: ignore[call-overload]
+        steps = {name: asdict(step) for name, step in self.steps}  # type: ignore[call-overload]
+        return {"steps": steps, "raw_channels": list(self.raw_channels)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the parameters of a JSON object."""
-        plain = {name: {key: _as_tuple(value) for key, value in step.items()} for name, step in values.items()}
-        return cls(steps=tuple((name, STEPS[name][0](**step)) for name, step in plain.items()))
+        plain = {name: {key: _as_tuple(value) for key, value in step.items()} for name, step in values["steps"].items()}
+        steps = tuple((name, STEPS[name][0](**step)) for name, step in plain.items())
+        return cls(steps=steps, raw_channels=tuple(values["raw_channels"]))
 
 
 def draw_intensity(config: AugmentationConfig, generator: torch.Generator, *, channels: int) -> IntensityParams:
@@ -71,13 +83,17 @@ def draw_intensity(config: AugmentationConfig, generator: torch.Generator, *, ch
         for name, (_, draw) in STEPS.items()
         if draws.happens(getattr(config, f"{name}_probability"))
     ]
-    return IntensityParams(steps=tuple(drawn))
+    return IntensityParams(steps=tuple(drawn), raw_channels=config.raw_channels)
 
 
 def apply_intensity(image: Tensor, params: IntensityParams) -> Tensor:
     """Return image (C, D, H, W) after every step; the input is left as it is."""
-    for _, step in params.steps:
-        image = step.apply(image)
+    raw = list(params.raw_channels)
+    for name, step in params.steps:
+        changed = step.apply(image)
+        if raw and name in _CHANGING_MEANING:
+            changed[raw] = image[raw]
+        image = changed
     return image
 
 
