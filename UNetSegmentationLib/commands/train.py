@@ -113,6 +113,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--validate-every", type=int, metavar="N", help="steps between figures on held-back cases (250; 0: at the end)"
     )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="R",
+        help="of AdamW at the start, from where it falls to 0 (0.005); transformers need less",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
     parser.add_argument(
@@ -324,7 +330,7 @@ FIELDS = (
     "pretraining_steps",
     "pretraining_images",
 )
-OPTIONS = ("minutes", "seed", "loss", "validate_every")
+OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
 
 
 class _Interrupt:
