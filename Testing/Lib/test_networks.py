@@ -317,7 +317,7 @@ def test_the_branches_of_the_stem_see_three_five_and_seven_voxels():
 def test_the_transformer_sees_the_whole_image_from_every_voxel():
     network = shake(build("primus_unet", 2))
     image = torch.randn(1, 2, 32, 32, requires_grad=True)
-    network.encoder(image)[0, :, 0, 0].sum().backward()
+    network.encoder(image)[-1][0, :, 0, 0].sum().backward()
     assert (F.max_pool2d(image.grad.abs().sum(dim=1), 4) > 0).all()
 
 
@@ -326,6 +326,6 @@ def test_the_transformer_knows_where_its_tokens_are():
     image = torch.zeros(1, 2, 16, 16)
     image[:, :, :4, :4] = 1.0
     with torch.no_grad():
-        features = network.encoder(image)[0].flatten(1)
+        features = network.encoder(image)[-1][0].flatten(1)
     # Without positions all empty tokens would be alike.
     assert (features[:, 1:] - features[:, 1:2]).abs().max() > 1e-3

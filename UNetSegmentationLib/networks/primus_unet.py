@@ -1,4 +1,4 @@
-"""Transformer encoder with rotary positions, after Primus (Wald et al. 2025, arXiv:2503.01835), small."""
+"""Transformer encoder with rotary positions after Primus (Wald et al. 2025, arXiv:2503.01835), small, with skips."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class PrimusConfig(NetworkConfig):
         blocks: Transformer blocks.
         heads: Attention heads.
         expansion: Width of the layer inside a block's feed-forward part, as a multiple of the embedding.
+        skips: Strided convolutions of the stages' widths cut the tokens, and the decoder sees their features as well,
+            as in TransUNet (Chen et al. 2021, arXiv:2102.04306). Without them it draws borders from tokens alone.
     """
 
     convs_per_stage: int = 1
@@ -33,6 +35,7 @@ class PrimusConfig(NetworkConfig):
     blocks: int = 6
     heads: int = 4
     expansion: int = 3
+    skips: bool = True
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
@@ -106,23 +109,41 @@ class TokenEncoder(nn.Module):
 
     def __init__(self, config: PrimusConfig) -> None:
         super().__init__()
-        token = config.total_stride
-        self.embed = convolution(config.dimensions)(config.in_channels, config.embedding, token, stride=token)
+        widths = config.features_per_stage
+        depth = len(widths)
+        inputs = (config.in_channels, *widths) if config.skips else (config.in_channels,)
+        self.stem = nn.ModuleList(
+            Stage(
+                inputs[level],
+                widths[level],
+                style=BlockStyle.of(config),
+                convs=config.convs_per_stage,
+                kernel=config.kernel_sizes[level],
+                stride=config.strides[level],
+            )
+            for level in range(depth - 1 if config.skips else 0)
+        )
+        self.skip_taps = nn.ModuleList(Tap("skip", level) for level in range(len(self.stem)))
+        token = config.strides[-1] if self.stem else config.total_stride
+        self.embed = convolution(config.dimensions)(inputs[len(self.stem)], config.embedding, token, stride=token)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.embedding)
-        self.tap = Tap("skip", len(config.features_per_stage) - 1)
+        self.tap = Tap("skip", depth - 1)
         self.pairs = config.embedding // config.heads // 2
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map image (B, C, ...) to features (B, E, ... / total stride)."""
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map image (B, C, ...) to the stem's features, finest first, and (B, E, ... / total stride)."""
+        features = []
+        for stage, tap in zip(self.stem, self.skip_taps, strict=True):
+            image = stage(image)
+            features.append(tap(image))
         embedded: Tensor = self.embed(image)
         grid = embedded.shape[2:]
         angles = rotary_angles(tuple(grid), self.pairs, device=image.device)
         tokens = embedded.flatten(2).transpose(1, 2)
         for block in self.blocks:
             tokens = block(tokens, angles)
-        features: Tensor = self.tap(self.norm(tokens).transpose(1, 2).unflatten(2, grid))
-        return features
+        return [*features, self.tap(self.norm(tokens).transpose(1, 2).unflatten(2, grid))]
 
 
 @NETWORKS.register("primus_unet", title="Transformer (Primus-like)")
@@ -149,7 +170,7 @@ class PrimusUNet(SegmentationNetwork):
             self.ups.append(UpSample(coarser, widths[level], style=style, stride=config.strides[level + 1]))
             self.stages.append(
                 Stage(
-                    widths[level],
+                    widths[level] * (2 if config.skips else 1),
                     widths[level],
                     style=style,
                     convs=config.convs_per_stage,
@@ -165,10 +186,11 @@ class PrimusUNet(SegmentationNetwork):
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, D, H, W) or (B, C, H, W) to logits (B, K, same size)."""
-        decoded = self.encoder(image)
+        *features, decoded = self.encoder(image)
         decoded_levels = [decoded]
         for level in reversed(range(len(self.stages))):
-            decoded = self.stages[level](self.ups[level](decoded))
+            up = self.ups[level](decoded)
+            decoded = self.stages[level](torch.cat([up, features[level]], dim=1) if features else up)
             decoded_levels.insert(0, decoded)
         if self.config.deep_supervision and self.training:
             return [head(level) for head, level in zip(self.heads, decoded_levels, strict=False)]
