@@ -23,6 +23,7 @@ def card_of(description: ModelDescription) -> str:
         f"{', '.join(channel.name for channel in description.channels)} images ({description.preset.upper()} preset). "
         f"Network `{description.network}`, id `{description.id}`.",
         "",
+        *_demonstration_of(description),
         "Not a medical device: a person must check every result.",
         "",
         "## Data",
@@ -56,6 +57,12 @@ def card_of(description: ModelDescription) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _demonstration_of(description: ModelDescription) -> list[str]:
+    if not description.is_demonstration:
+        return []
+    return ["**A demonstration: it shows how things work and is too weak for any other use.**", ""]
 
 
 def _split_of(training: dict[str, Any]) -> str:

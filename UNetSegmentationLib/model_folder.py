@@ -24,6 +24,8 @@ DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
 PREVIOUS_FOLDER = "previous"
+# Entry of the training record of a model that only shows how things work.
+DEMONSTRATION = "is_demonstration"
 MODELS_VARIABLE = "UNETSEG_MODELS"
 # A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
 _SPACING_RATIO_WARNED = 2.5
@@ -133,6 +135,11 @@ class ModelDescription:
         """Mean Dice over the labels on cases that it has not seen; None where it was not measured."""
         values = [entry["dice"] for entry in self.figures.get("labels", {}).values() if entry.get("dice") is not None]
         return sum(values) / len(values) if values else None
+
+    @property
+    def is_demonstration(self) -> bool:
+        """Whether it only shows how things work; such a model is not taken unless the user names it."""
+        return bool(self.training.get(DEMONSTRATION))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -56,6 +56,7 @@ class TrainingJob:
         has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
             whoever gets the model gets them too.
         chooses_postprocess: Try post-processing on the cases that were held back, and keep what helps.
+        is_demonstration: The model only shows how things work, and is not taken unless the user names it.
     """
 
     dataset: Path
@@ -79,6 +80,7 @@ class TrainingJob:
     pretraining_images: Path | None = None
     has_replay: bool = False
     chooses_postprocess: bool = True
+    is_demonstration: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))

@@ -24,6 +24,7 @@ from .modalities import MODALITIES_OF_NAMES
 from .model_card import card_of
 from .model_folder import (
     CARD_FILE,
+    DEMONSTRATION,
     WEIGHTS_FILE,
     Channel,
     ModelDescription,
@@ -257,7 +258,11 @@ def _describe(
         ),
         labels=labels,
         licence=job.data_licence,
-        training={"data": job.data_source, "data_licence": job.data_licence},
+        training={
+            "data": job.data_source,
+            "data_licence": job.data_licence,
+            **({DEMONSTRATION: True} if job.is_demonstration else {}),
+        },
     )
 
 

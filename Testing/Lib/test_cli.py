@@ -24,6 +24,7 @@ from UNetSegmentationLib.commands import COMMANDS
 from UNetSegmentationLib.commands.terminal import ProgressBar, explain
 from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
+from UNetSegmentationLib.model_card import card_of
 from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.training_folder import TrainingJob
@@ -262,6 +263,21 @@ def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tin
     assert "better, one, other" in error
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "third") == 2
     assert "there is no model 'third'" in one_line(capsys.readouterr().err)
+
+
+def test_a_demonstration_is_taken_only_by_its_name(tmp_path, tiny_model, capsys):
+    image = write_image(tmp_path / "a.nrrd")
+    demo = tiny_model("demo")
+    write_description(demo, replace(read_description(demo), training={"is_demonstration": True}))
+    assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
+    error = one_line(capsys.readouterr().err)
+    assert "no model is installed" in error
+    assert "for demonstration only, where named: demo" in error
+    tiny_model("flat", dimensions=2, patch_size=(1, 16, 16), preset="xray")
+    tiny_model("two", channels=2)
+    assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
+    assert "for demonstration only, where named: demo" in one_line(capsys.readouterr().err)
+    assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "demo") == 0
 
 
 def test_a_region_is_segmented_as_its_crop_and_the_rest_is_background(tmp_path, tiny_model, capsys):
@@ -513,13 +529,13 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(tmp_path
 
 def test_training_images_travel_only_where_that_is_asked_for_and_the_card_tells_what_is_known(tmp_path, capsys):
     dataset = write_balls(tmp_path / "data", count=3)
-    for name, words in (("plain", ()), ("rehearsed", ("--replay",))):
+    for name, words in (("plain", ()), ("rehearsed", ("--replay", "--demonstration"))):
         assert run("train", dataset, "-o", tmp_path / f"{name} é", "--steps", 2, "--fold", "0/2", *words) == 0
         is_there = (tmp_path / f"{name} é" / "replay.safetensors").exists()
         said = capsys.readouterr().out.splitlines()[-1]
         assert is_there == bool(words) == ("30 crops of the training images" in said)
         card = (tmp_path / f"{name} é" / "CARD.md").read_text()
-        assert ("replay" in card) == is_there
+        assert ("replay" in card) == ("**A demonstration:" in card) == is_there
         has_subjects = (dataset / "manifest.csv").exists()
         assert ("No subject is on both sides" in card) == has_subjects
         assert ("every case counted as a person of its own" in card) != has_subjects

@@ -34,7 +34,11 @@ def arguments_of(model_id: str, recipes: dict[str, Any], data: Path) -> list[str
         arguments += ["--channels", *about["channels"]]
     for name, value in recipe.get("options", {}).items():
         arguments += ["--network-option", f"{name}={json.dumps(value)}"]
-    for name in ("steps", "minutes", "learning-rate"):
+    if "plan" in recipe:
+        arguments += ["--plan", str(RECIPES_FILE.with_name(recipe["plan"]))]
+    if recipe.get("demonstration"):
+        arguments.append("--demonstration")
+    for name in ("steps", "minutes", "learning-rate", "fold"):
         if name in recipe:
             arguments += [f"--{name}", str(recipe[name])]
     return arguments

@@ -83,16 +83,21 @@ def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
 def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
     """Return the model of a name; without one, the installed model that suits the first readable image.
 
-    Where several find the same labels, it is the one with the highest Dice on unseen cases.
+    Where several find the same labels, it is the one with the highest Dice on unseen cases. Demonstrations are taken by
+    name only.
 
     Raises:
         InputError: There is none, or several that find different things, or no image can be read.
     """
     if name is not None:
         return find_model(name)
-    models = list_models()
+    installed = list_models()
+    models = [model for model in installed if not model.description.is_demonstration]
     if not models:
-        raise InputError("no model is installed: train one with 'unetseg train', or name a model folder with --model")
+        raise InputError(
+            "no model is installed: train one with 'unetseg train', or name a model folder with --model"
+            + _demonstrations_among(installed)
+        )
     if len(models) == 1:
         return models[0]
     image, fitting = _first_fit(models, images)
@@ -103,7 +108,15 @@ def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
     ids = ", ".join(model.description.id for model in suited or models)
     if suited:
         raise InputError(f"{len(suited)} models that find different things take {image}: name one with --model: {ids}")
-    raise InputError(f"no installed model takes {image} (there are {ids}): name a model folder with --model")
+    raise InputError(
+        f"no installed model takes {image} (there are {ids}): name a model folder with --model"
+        + _demonstrations_among(installed)
+    )
+
+
+def _demonstrations_among(models: Sequence[InstalledModel]) -> str:
+    ids = ", ".join(model.description.id for model in models if model.description.is_demonstration)
+    return f"; for demonstration only, where named: {ids}" if ids else ""
 
 
 def _found_by(model: InstalledModel) -> frozenset[str]:

@@ -130,6 +130,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "gets the model gets them too",
     )
     parser.add_argument(
+        "--demonstration",
+        dest="is_demonstration",
+        action="store_const",
+        const=True,
+        help="mark the model as a demonstration: its card says so, and it is not taken unless it is named",
+    )
+    parser.add_argument(
         "--init",
         metavar="WHAT",
         help="begin with other than drawn weights (but for the heads): 'pretrained' learns first to fill in hidden "
@@ -325,6 +332,7 @@ FIELDS = (
     "data_licence",
     "data_source",
     "has_replay",
+    "is_demonstration",
     "chooses_postprocess",
     "init",
     "pretraining_steps",
