@@ -216,7 +216,7 @@ def test_several_images_go_to_a_folder_and_a_bad_one_does_not_stop_the_rest(tmp_
     assert len(lines) == 3
     for line, name in zip(lines, ("gone", "b", "flat"), strict=True):
         assert str(tmp_path / f"{name}.nrrd") in line
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.seg.nrrd", "c.seg.nrrd"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.seg.nrrd", "c.seg.nrrd", "segmented.jsonl"]
     assert run(*words, "--json") == 2
     document = json.loads(capsys.readouterr().out)
     assert [len(document["results"]), len(document["errors"])] == [2, 3]

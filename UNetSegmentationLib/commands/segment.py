@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-
-import numpy as np
+from typing import Any, TextIO
 
 from ..errors import InputError
-from ..geometry import Volume, crop_to_box
-from ..model_folder import InstalledModel, ModelDescription, check_image_fits
+from ..model_folder import InstalledModel, ModelDescription
 from ..postprocess import STEPS
 from ..registry import Registry
-from ..volume_io import write_labelmap, write_volume
+from .cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_apart
 from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument, add_tables
-from .images import ImageFiles, check_is_no_input, check_modality, choose_model, choose_outputs, find_image, read_image
-from .terminal import Failures, ProgressBar, rounded, warn, write_json
-
-if TYPE_CHECKING:
-    from ..prediction import Predictor, Segmentation
+from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image
+from .terminal import Failures, ProgressBar, warn, write_json
 
 PROBABILITY_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
@@ -53,6 +47,16 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="steps (below) instead of the model's own, such as remove_small:min_volume_mm3=50; none where none is "
         "named",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"leave out the images that {RECORD_FILE} in the folder OUT says are done, by the same model and options",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let the workers of this Dask scheduler do it, such as tcp://host:8786; they must see the same paths",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
     add_quiet_argument(parser)
     add_device_argument(parser)
@@ -78,24 +82,57 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     targets = choose_outputs(images, arguments.output)
     _check_options(arguments, images)
 
-    from ..prediction import Predictor
-
-    predictor = Predictor(model.folder, device=arguments.device)
+    settings = Settings(
+        tta=arguments.tta,
+        overlap=arguments.overlap,
+        roi=arguments.roi,
+        postprocess=None if arguments.postprocess is None else tuple(arguments.postprocess),
+        probabilities=arguments.probabilities,
+        is_model_chosen=arguments.model is not None,
+    )
+    cases = [Case(image=image, target=target) for image, target in zip(images, targets, strict=True)]
+    record = Record(targets[0].parent, model, settings) if len(cases) > 1 or arguments.resume else None
+    done, left = record.parted(cases) if record and arguments.resume else ([], cases)
+    if done and not arguments.json:
+        out.write(f"{len(done)} of {len(cases)} images were done before\n")
     reports = []
-    for image, target in zip(images, targets, strict=True):
-        try:
-            report = _segment(predictor, image, target, arguments, model=model)
-        except Exception as error:
+    for outcome in _outcomes(left, settings, arguments, model=model, record=record):
+        if outcome.report is None:
+            assert outcome.error is not None
             if len(arguments.images) == 1 and not arguments.json:
-                raise
-            failures.note(str(image.files[0]), error)
+                raise outcome.error
+            failures.note(str(outcome.case.image.files[0]), outcome.error)
             continue
-        reports.append(report)
+        for warning in outcome.report["warnings"]:
+            warn(f"{outcome.case.image.files[0]}: {warning}")
+        reports.append(outcome.report)
         if not arguments.json:
-            _summarise(out, report)
+            _summarise(out, outcome.report)
     if arguments.json:
-        write_json(out, {"model": model.description.id, "results": reports, "errors": failures.errors})
+        before = {"done_before": [str(case.target) for case in done]} if arguments.resume else {}
+        write_json(out, {"model": model.description.id, "results": reports, **before, "errors": failures.errors})
     return failures.status
+
+
+def _outcomes(
+    cases: list[Case], settings: Settings, arguments: Namespace, *, model: InstalledModel, record: Record | None
+) -> Iterator[Outcome]:
+    """Segment the cases here or on Dask's workers."""
+    if not cases:
+        return
+    with ProgressBar(is_quiet=arguments.quiet) as bar:
+        if arguments.dask:
+            yield from segment_apart(
+                cases, settings, model=model, device=arguments.device, scheduler=arguments.dask, record=record,
+                on_progress=bar,
+            )  # fmt: skip
+            return
+        from ..prediction import Predictor
+
+        predictor = Predictor(model.folder, device=arguments.device)
+        for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
+            bar.clear()
+            yield outcome
 
 
 def _find_images(arguments: Namespace, failures: Failures, description: ModelDescription) -> list[ImageFiles]:
@@ -120,6 +157,8 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
         sort_steps(arguments.postprocess)
     if arguments.overlap is not None and not 0 <= arguments.overlap < 1:
         raise InputError(f"--overlap is {arguments.overlap}: give 0 to below 1")
+    if arguments.resume and (len(images) == 1 and not Path(arguments.output).is_dir()):
+        raise InputError(f"--resume goes on in a folder of results, {arguments.output} is none: leave it out")
     if arguments.probabilities is None:
         return
     if len(images) > 1:
@@ -128,67 +167,6 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
         allowed = ", ".join(PROBABILITY_SUFFIXES)
         raise InputError(f"cannot write probabilities to {arguments.probabilities}: end the name in {allowed}")
     check_is_no_input(Path(arguments.probabilities), images)
-
-
-def _segment(
-    predictor: Predictor, image: ImageFiles, target: Path, arguments: Namespace, *, model: InstalledModel
-) -> dict[str, Any]:
-    """Segment one image, write the result and return what there is to say of it."""
-    volume = read_image(image, predictor.description)
-    check_image_fits(predictor.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
-    doubt = check_modality(image, volume, model, is_chosen=arguments.model is not None)
-    with ProgressBar(is_quiet=arguments.quiet) as bar:
-        found = _predict(predictor, volume, arguments, bar)
-    warnings = (*([doubt] if doubt else []), *found.warnings)
-    for warning in warnings:
-        warn(f"{image.files[0]}: {warning}")
-    write_labelmap(target, found.labelmap, affine_ras=volume.affine_ras, labels=found.labels)
-    if found.probabilities is not None:
-        write_volume(arguments.probabilities, Volume(found.probabilities, volume.affine_ras))
-    return {
-        "images": image.names,
-        "output": str(target),
-        "labels": _sizes(found, volume),
-        "duration_s": rounded(found.duration_s),
-        "warnings": warnings,
-        "provenance": {**found.provenance, "roi": arguments.roi},
-    }
-
-
-def _predict(predictor: Predictor, volume: Volume, arguments: Namespace, bar: ProgressBar) -> Segmentation:
-    """Return the segmentation on the volume's grid; outside the region it is background."""
-    whole = (slice(None),) * 3
-    part, where = crop_to_box(volume, arguments.roi[:3], arguments.roi[3:]) if arguments.roi else (volume, whole)
-    found = predictor.segment(
-        part,
-        tta=arguments.tta,
-        overlap=arguments.overlap,
-        postprocess=None if arguments.postprocess is None else tuple(arguments.postprocess),
-        with_probabilities=arguments.probabilities is not None,
-        on_progress=bar,
-    )
-    labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
-    labelmap[where] = found.labelmap
-    probabilities = None
-    if found.probabilities is not None:
-        probabilities = np.zeros((len(found.probabilities), *volume.shape), dtype=found.probabilities.dtype)
-        probabilities[0] = 1
-        probabilities[(slice(None), *where)] = found.probabilities
-    return replace(found, labelmap=labelmap, probabilities=probabilities)
-
-
-def _sizes(found: Segmentation, volume: Volume) -> list[dict[str, Any]]:
-    voxel_ml = abs(float(np.linalg.det(volume.affine_ras[:3, :3]))) / 1000
-    voxels = {label.value: int(np.count_nonzero(found.labelmap == label.value)) for label in found.labels}
-    return [
-        {
-            "name": label.name,
-            "value": label.value,
-            "voxels": voxels[label.value],
-            "ml": round(voxels[label.value] * voxel_ml, 4),
-        }
-        for label in found.labels
-    ]
 
 
 def _summarise(out: TextIO, report: dict[str, Any]) -> None:

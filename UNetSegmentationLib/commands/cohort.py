@@ -1,0 +1,341 @@
+"""Many images one after another: reading, computing and writing overlap, and what is done is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Volume, crop_to_box
+from ..model_folder import InstalledModel, check_image_fits
+from ..volume_io import write_labelmap, write_volume
+from .images import ImageFiles, check_modality, read_image
+from .terminal import rounded
+
+if TYPE_CHECKING:
+    from ..prediction import Predictor, Segmentation
+    from ..worker_jobs import WarmModels
+
+RECORD_FILE = "segmented.jsonl"
+CONNECTION_S = 10
+_ONE_AT_A_TIME = Lock()
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How images are segmented.
+
+    Attributes:
+        tta: Average over mirrored copies.
+        overlap: Share of neighbouring tiles; None: the model's own.
+        roi: Only this box: its centre and half its lengths, RAS in mm.
+        postprocess: Steps in place of the model's own.
+        probabilities: File for the probabilities of a single image.
+        is_model_chosen: The user named the model.
+    """
+
+    tta: bool = False
+    overlap: float | None = None
+    roi: tuple[float, float, float, float, float, float] | None = None
+    postprocess: tuple[str, ...] | None = None
+    probabilities: str | None = None
+    is_model_chosen: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An image and the file that its result goes to."""
+
+    image: ImageFiles
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a case: what there is to say of it, or what went wrong."""
+
+    case: Case
+    report: dict[str, Any] | None = None
+    error: Exception | None = None
+
+
+class Record:
+    """What has been segmented into a folder, by which model and settings, so that a later call can leave it out.
+
+    Args:
+        folder: Where the results go.
+        model: What segments.
+        settings: How.
+    """
+
+    def __init__(self, folder: Path, model: InstalledModel, settings: Settings) -> None:
+        self._path = folder / RECORD_FILE
+        self._how = [model.description.weights_sha256, {**asdict(settings), "is_model_chosen": None}]
+
+    def add(self, case: Case) -> None:
+        """Remember that a case is done.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        line = json.dumps({"images": case.image.names, "output": case.target.name, "key": self._key_of(case)})
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {self._path}: {error.strerror}; free some space, then --resume") from error
+
+    def parted(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+        """Return the cases that are done, whose images and results are as they were, and the others."""
+        keys = self._keys()
+        done = [case for case in cases if case.target.is_file() and keys.get(case.target.name) == self._key_of(case)]
+        return done, [case for case in cases if case not in done]
+
+    def _key_of(self, case: Case) -> str:
+        stamps = [[str(path.absolute()), *_stamp(path)] for path in case.image.files]
+        return hashlib.sha256(json.dumps([*self._how, case.image.names, stamps]).encode()).hexdigest()
+
+    def _keys(self) -> dict[str, str]:
+        """Return the key by the name of the result; lines that a crash cut off are passed over."""
+        keys: dict[str, str] = {}
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return keys
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                keys[str(entry["output"])] = str(entry["key"])
+            except (ValueError, TypeError, KeyError):
+                continue
+        return keys
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def segment_all(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    settings: Settings,
+    *,
+    model: InstalledModel,
+    record: Record | None = None,
+    on_progress: Progress = lambda _share, _stage: None,
+) -> Iterator[Outcome]:
+    """Segment cases in their order; while one is computed, the next is read and the last one is written.
+
+    A case that fails does not stop the others. Where the caller stops, what is being written is finished.
+
+    Args:
+        predictor: The model in memory.
+        cases: What to segment.
+        settings: How.
+        model: The model's description and folder.
+        record: Gets every case once its result is written.
+        on_progress: Called with the finished share of all, and which case is at what stage.
+    """
+    reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
+    read = [reader.submit(_read, case.image, settings, model) for case in cases[:1]]
+    writing: Future[Outcome] | None = None
+    try:
+        for index, case in enumerate(cases):
+            read += [reader.submit(_read, later.image, settings, model) for later in cases[index + 1 : index + 2]]
+            try:
+                volume, doubt = read.pop(0).result()
+                found = _predict(predictor, volume, settings, _within(on_progress, index, len(cases)))
+            except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
+                following_write = writer.submit(Outcome, case=case, error=error)
+            else:
+                following_write = writer.submit(_written, case, settings, volume, found, doubt, record)
+            # Two results at most wait to be written, however slow the disk.
+            if writing is not None:
+                yield writing.result()
+            writing = following_write
+        if writing is not None:
+            yield writing.result()
+    finally:
+        reader.shutdown(cancel_futures=True)
+        writer.shutdown()
+
+
+def _within(on_progress: Progress, index: int, count: int) -> Progress:
+    """Return what a case reports to, where it is one of several."""
+    if count == 1:
+        return on_progress
+    return lambda share, stage: on_progress((index + share) / count, f"{index + 1} of {count}: {stage}")
+
+
+def segment_apart(
+    cases: Sequence[Case],
+    settings: Settings,
+    *,
+    model: InstalledModel,
+    device: str,
+    scheduler: str,
+    record: Record | None = None,
+    on_progress: Progress = lambda _share, _stage: None,
+) -> Iterator[Outcome]:
+    """Segment cases on the workers of a Dask scheduler, in the order in which they are done.
+
+    Images, results and the model are read and written by the workers, which must see the same paths.
+
+    Args:
+        cases: What to segment.
+        settings: How.
+        model: The model's description and folder.
+        device: Of each worker.
+        scheduler: Its address, such as "tcp://host:8786".
+        record: Gets every case once its result is written.
+        on_progress: Called with the share of the cases that are done.
+
+    Raises:
+        InputError: Dask's `distributed` is not installed, or nothing answers at the address.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise InputError("--dask needs the package 'distributed': install it with pip install distributed") from error
+    try:
+        client = Client(scheduler, timeout=CONNECTION_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {scheduler} within {CONNECTION_S} s: start one with 'dask scheduler', or "
+            "give its address"
+        ) from error
+    model = replace(model, folder=model.folder.absolute())
+    with client:
+        tasks = {
+            client.submit(segment_case, _absolute(case), settings, model, device, pure=False): case for case in cases
+        }
+        try:
+            for done, task in enumerate(as_completed(tasks, loop=client.loop), start=1):
+                on_progress(done / len(cases), f"{done} of {len(cases)} images")
+                yield _outcome_of(task, tasks[task], record)
+        finally:
+            client.cancel(list(tasks), reason="the caller stopped")
+
+
+def _outcome_of(task: Any, case: Case, record: Record | None) -> Outcome:
+    error = task.exception()
+    if error is None:
+        try:
+            if record is not None:
+                record.add(case)
+        except InputError as failure:
+            error = failure
+    return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=task.result())
+
+
+def segment_case(case: Case, settings: Settings, model: InstalledModel, device: str) -> dict[str, Any]:
+    """Segment one case in this process, whose models stay in memory, and return what there is to say of it.
+
+    Raises:
+        InputError: The image does not fit the model, or a file cannot be read or written.
+    """
+    # Workers with several threads: torch uses all cores for one case, and memory is for one.
+    with _ONE_AT_A_TIME:
+        predictor = _warm_models().get(str(model.folder), device)
+        volume, doubt = _read(case.image, settings, model)
+        found = _predict(predictor, volume, settings, lambda _share, _stage: None)
+        return _write(case, settings, volume, found, doubt)
+
+
+@cache
+def _warm_models() -> WarmModels:
+    from ..worker_jobs import WarmModels
+
+    return WarmModels()
+
+
+def _absolute(case: Case) -> Case:
+    paths = tuple(None if path is None else path.absolute() for path in case.image.paths)
+    return Case(image=replace(case.image, paths=paths), target=case.target.absolute())
+
+
+def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple[Volume, str]:
+    """Return an image and what makes its modality doubtful."""
+    volume = read_image(image, model.description)
+    check_image_fits(model.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
+    return volume, check_modality(image, volume, model, is_chosen=settings.is_model_chosen)
+
+
+def _predict(predictor: Predictor, volume: Volume, settings: Settings, on_progress: Progress) -> Segmentation:
+    """Return the segmentation on the volume's grid; outside the region it is background."""
+    whole = (slice(None),) * 3
+    part, where = crop_to_box(volume, settings.roi[:3], settings.roi[3:]) if settings.roi else (volume, whole)
+    found = predictor.segment(
+        part,
+        tta=settings.tta,
+        overlap=settings.overlap,
+        postprocess=settings.postprocess,
+        with_probabilities=settings.probabilities is not None,
+        on_progress=on_progress,
+    )
+    labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
+    labelmap[where] = found.labelmap
+    probabilities = None
+    if found.probabilities is not None:
+        probabilities = np.zeros((len(found.probabilities), *volume.shape), dtype=found.probabilities.dtype)
+        probabilities[0] = 1
+        probabilities[(slice(None), *where)] = found.probabilities
+    return replace(found, labelmap=labelmap, probabilities=probabilities)
+
+
+def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, doubt: str) -> dict[str, Any]:
+    """Write the result and return what there is to say of it."""
+    write_labelmap(case.target, found.labelmap, affine_ras=volume.affine_ras, labels=found.labels)
+    if found.probabilities is not None and settings.probabilities is not None:
+        write_volume(settings.probabilities, Volume(found.probabilities, volume.affine_ras))
+    return {
+        "images": case.image.names,
+        "output": str(case.target),
+        "labels": _sizes(found, volume),
+        "duration_s": rounded(found.duration_s),
+        "warnings": (*([doubt] if doubt else []), *found.warnings),
+        "provenance": {**found.provenance, "roi": settings.roi},
+    }
+
+
+def _written(
+    case: Case,
+    settings: Settings,
+    volume: Volume,
+    found: Segmentation,
+    doubt: str,
+    record: Record | None,
+) -> Outcome:
+    """Write and remember the result of a case and return what became of it."""
+    try:
+        report = _write(case, settings, volume, found, doubt)
+        if record is not None:
+            record.add(case)
+    except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
+        return Outcome(case=case, error=error)
+    return Outcome(case=case, report=report)
+
+
+def _sizes(found: Segmentation, volume: Volume) -> list[dict[str, Any]]:
+    voxel_ml = abs(float(np.linalg.det(volume.affine_ras[:3, :3]))) / 1000
+    voxels = {label.value: int(np.count_nonzero(found.labelmap == label.value)) for label in found.labels}
+    return [
+        {
+            "name": label.name,
+            "value": label.value,
+            "voxels": voxels[label.value],
+            "ml": round(voxels[label.value] * voxel_ml, 4),
+        }
+        for label in found.labels
+    ]
