@@ -24,7 +24,6 @@ from UNetSegmentationLib.commands import COMMANDS
 from UNetSegmentationLib.commands.terminal import ProgressBar, explain
 from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
-from UNetSegmentationLib.model_card import card_of
 from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.training_folder import TrainingJob
