@@ -18,7 +18,7 @@ from .cascade import add_found_labels
 from .checkpoint import load_network
 from .devices import choose_device
 from .errors import CancelledError, InputError
-from .finishing import refine_logits, sort_steps
+from .finishing import FinishingSteps, refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
 from .modalities import doubt_of_values, lowest_value
@@ -26,7 +26,7 @@ from .model_folder import check_image_fits, doubt_of_spacing, find_previous
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
 from .restoring import classes_on_image, probabilities_on_image
-from .sliding_window import OVERLAP, predict_logits
+from .sliding_window import OVERLAP, logit_slabs, predict_logits
 
 Progress = Callable[[float, str], None]
 
@@ -116,37 +116,39 @@ class Predictor:
             clean, warnings = self.check(volume)
             clock.stop_if_cancelled()
             prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
+        options: dict[str, Any] = {
+            "patch_size": plan.patch_size,
+            "dimensions": plan.dimensions,
+            "padding": prepared.padding,
+            "overlap": overlap,
+            "mirror_axes": plan.mirror_axes if tta else (),
+            "conventions": plan.conventions,
+            "tiling": plan.tiling,
+            "is_cancelled": is_cancelled,
+        }
+        # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
+        is_whole = with_probabilities or bool(steps.on_probabilities) or prepared.grid is not None
+        logits, classes = None, None
         with clock.stage("Segmenting", _PREDICTING) as report:
-            logits = predict_logits(
-                self.network,
-                prepared.image.to(self.device),
-                patch_size=plan.patch_size,
-                dimensions=plan.dimensions,
-                padding=prepared.padding,
-                overlap=overlap,
-                mirror_axes=plan.mirror_axes if tta else (),
-                conventions=plan.conventions,
-                tiling=plan.tiling,
-                on_progress=report,
-                is_cancelled=is_cancelled,
-            )
+            image = prepared.image.to(self.device)
+            if is_whole:
+                logits = predict_logits(self.network, image, on_progress=report, **options)
+            else:
+                slabs = logit_slabs(self.network, image, on_progress=report, **options)
+                classes = classes_on_image(slabs, prepared, plan, output=output, is_cancelled=is_cancelled)
         with clock.stage("Finishing", _FINISHING):
-            image = prepared.image[: volume.channels]
-            present = ~image.flatten(1).isnan().any(dim=1)
-            logits = refine_logits(
-                logits,
-                image[present],
-                spacing_mm=prepared.spacing_mm,
-                names=steps.on_probabilities,
-                output=output,
-            )
-            clock.stop_if_cancelled()
-            classes = classes_on_image(logits, prepared, plan, output=output, is_cancelled=is_cancelled)
+            if logits is not None:
+                logits = self._refined(logits, prepared, steps, channels=volume.channels)
+                clock.stop_if_cancelled()
+                classes = classes_on_image([logits], prepared, plan, output=output, is_cancelled=is_cancelled)
+            assert classes is not None
             labelmap = prepared.restore(self._label_values(classes))
             for step in steps.on_labelmap:
                 clock.stop_if_cancelled()
                 labelmap = apply_steps(labelmap, volume.spacing_mm, (step,))
-            probabilities = self._probabilities(logits, prepared) if with_probabilities else None
+            probabilities = None
+            if with_probabilities and logits is not None:
+                probabilities = self._probabilities(logits, prepared)
         clock.finish()
         if not labelmap.any():
             warnings.append(
@@ -224,6 +226,20 @@ class Predictor:
         doubt = doubt_of_values(self.description.preset, lowest=lowest_value(array))
         doubts = [doubt, doubt_of_spacing(self.description, volume.spacing_mm)]
         return Volume(array, volume.affine_ras), warnings + [doubt for doubt in doubts if doubt]
+
+    def _refined(
+        self, logits: torch.Tensor, prepared: PreparedVolume, steps: FinishingSteps, *, channels: int
+    ) -> torch.Tensor:
+        """Return the logits after the steps on probabilities, which see the channels that are there."""
+        image = prepared.image[:channels]
+        present = ~image.flatten(1).isnan().any(dim=1)
+        return refine_logits(
+            logits,
+            image[present],
+            spacing_mm=prepared.spacing_mm,
+            names=steps.on_probabilities,
+            output=self.description.output,
+        )
 
     def _label_values(self, classes: Array) -> Array:
         """Map class numbers 0..K-1 to the model's label values."""

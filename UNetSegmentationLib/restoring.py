@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -11,21 +11,21 @@ from .geometry import Array
 from .monai_conventions import SteppedGrid, nearest_at
 from .planning import Plan
 from .preprocessing import PreparedVolume
-from .sliding_window import labelmap_on_grid, probabilities_on_grid
+from .source_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
 
 
 def classes_on_image(
-    logits: Tensor,
+    slabs: Iterable[Tensor],
     prepared: PreparedVolume,
     plan: Plan,
     *,
     output: str,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Array:
-    """Return the class of every voxel (*prepared.shape) of an image whose axes are turned, from logits (K, d, h, w).
+    """Return the class of every voxel (*prepared.shape) of an image whose axes are turned.
 
     Args:
-        logits: Of what the network saw.
+        slabs: Logits (K, rows, h, w) of what the network saw, slab by slab; by MONAI's conventions all in one.
         prepared: Where that lies in the image.
         plan: By which it was prepared.
         output: One of model_folder.OUTPUTS.
@@ -36,7 +36,15 @@ def classes_on_image(
     """
     grid = prepared.grid
     if grid is None or plan.recipe is None:
-        return labelmap_on_grid(prepared.on_planes(logits), prepared.shape, output=output, is_cancelled=is_cancelled)
+        return labelmap_of_slabs(
+            slabs,
+            prepared.image.shape[1],
+            prepared.shape,
+            output=output,
+            across=prepared.across,
+            is_cancelled=is_cancelled,
+        )
+    (logits,) = slabs
     if plan.recipe.restored == "classes":
         depth, height, width = logits.shape[1:]
         classes = labelmap_on_grid(logits, (depth, height, width), output=output, is_cancelled=is_cancelled)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from math import ceil
+from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import monai_conventions
 from .errors import CancelledError, InputError
-from .geometry import Array
-from .monai_conventions import Positions, linear_along
 from .monai_recipe import Tiling
 
 OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
 GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
 # float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. nnU-Net keeps it.
 SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
+_SMALLEST_HALF_WEIGHT = 2**-10
 
 
 def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -61,7 +60,7 @@ def gaussian_weights(patch_size: tuple[int, int, int], *, conventions: str = "ow
     return weights.clamp(min=SMALLEST_WEIGHTS[conventions]).float()
 
 
-def predict_logits(  # noqa: PLR0913
+def logit_slabs(  # noqa: PLR0913
     network: nn.Module,
     image: Tensor,
     *,
@@ -72,10 +71,13 @@ def predict_logits(  # noqa: PLR0913
     mirror_axes: tuple[int, ...] = (),
     conventions: str = "own",
     tiling: Tiling | None = None,
+    dtype: torch.dtype = torch.float32,
     on_progress: Callable[[float], None] | None = None,
     is_cancelled: Callable[[], bool] | None = None,
-) -> Tensor:
-    """Map a prepared image (C, D, H, W) to logits (K, D, H, W) on its grid, on the device of `image`.
+) -> Iterator[Tensor]:
+    """Map a prepared image (C, D, H, W) to slabs of logits (K, rows, H, W) that together make all D slices, in order.
+
+    Only the slices that open tiles still reach are in memory. A slab may be written over once the next is asked for.
 
     Args:
         network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where dimensions is 2.
@@ -87,165 +89,154 @@ def predict_logits(  # noqa: PLR0913
         mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
         conventions: How tiles are weighted, one of planning.CONVENTIONS.
         tiling: How the image is divided by MONAI's conventions.
+        dtype: Of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
         on_progress: Called with the finished share, 0 to 1, after each tile.
         is_cancelled: Asked before each tile and each layer.
 
     Raises:
         CancelledError: `is_cancelled` said so.
+        InputError: The image holds no voxels.
     """
     patch_size = patch_size if tiling is None else tiling.patch_for(_sizes(image), patch_size)
     padded, inner = _pad_to(image, patch_size, padding, mode="constant" if tiling is None else tiling.padding)
-    tiles, weights = _tiles(_sizes(padded), patch_size, overlap, conventions=conventions, tiling=tiling)
-    weights = weights.to(image.device)
-    total: Tensor | None = None
-    weight_sum = torch.zeros(padded.shape[1:], device=image.device)
-    with torch.inference_mode(), _cancellable(network, is_cancelled):
-        for done, start in enumerate(tiles):
-            window = tuple(slice(first, first + size) for first, size in zip(start, patch_size, strict=True))
-            logits = _tile_logits(network, padded[(slice(None), *window)], dimensions, mirror_axes)
-            if total is None:
-                total = torch.zeros((len(logits), *padded.shape[1:]), device=image.device)
-            total[(slice(None), *window)].addcmul_(logits.float(), weights)
-            weight_sum[window] += weights
-            if on_progress:
-                on_progress((done + 1) / len(tiles))
-        if total is None:
-            raise InputError("the image holds no voxels: give another")
-        return total.div_(weight_sum)[(slice(None), *inner)]
-
-
-def _tiles(
-    size: tuple[int, int, int],
-    patch_size: tuple[int, int, int],
-    overlap: float,
-    *,
-    conventions: str,
-    tiling: Tiling | None,
-) -> tuple[list[tuple[int, ...]], Tensor]:
-    """Return the first voxel (D, H, W) of each tile, and the blending weights of all."""
+    size = _sizes(padded)
     starts_of = tile_starts if tiling is None else monai_conventions.tile_starts
-    starts = [starts_of(extent, patch, overlap) for extent, patch in zip(size, patch_size, strict=True)]
-    if tiling is None:
-        return list(product(*starts)), gaussian_weights(patch_size, conventions=conventions)
-    return list(product(*starts)), monai_conventions.tile_weights(
-        patch_size, kind=tiling.weights, sigma_ratio=tiling.sigma_ratio
-    )
+    rows, heights, widths = (starts_of(extent, patch, overlap) for extent, patch in zip(size, patch_size, strict=True))
+    columns = list(product(heights, widths))
+    if not rows or not columns:
+        raise InputError("the image holds no voxels: give another")
+    blending = _Blending(_weights(patch_size, conventions=conventions, tiling=tiling).to(image.device), size, dtype)
+    with _Tiles(network, dimensions, mirror_axes, is_cancelled) as tiles:
+        for row, (first, following) in enumerate(pairwise([*rows, size[0]])):
+            for column, corner in enumerate(columns):
+                place = (slice(corner[0], corner[0] + patch_size[1]), slice(corner[1], corner[1] + patch_size[2]))
+                tile = padded[:, first : first + patch_size[0], place[0], place[1]]
+                blending.add(tiles.logits(tile), place)
+                if on_progress:
+                    on_progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
+            shown = slice(max(0, inner[0].start - first), min(following, inner[0].stop) - first)
+            if shown.start < shown.stop:
+                yield blending.mean(following - first)[(slice(None), shown, *inner[1:])]
+            blending.drop(following - first)
 
 
-def labelmap_on_grid(
-    logits: Tensor,
-    shape: tuple[int, int, int],
-    *,
-    output: str = "labels",
-    positions: Positions | None = None,
-    slices_at_once: int = 16,
-    is_cancelled: Callable[[], bool] | None = None,
-) -> Array:
-    """Return the class of every voxel, from logits (K, d, h, w), on a grid of sizes `shape` over the same extent.
-
-    Logits are interpolated linearly, a few slices and one class at a time, so that the full-resolution logits of all
-    classes never exist together.
+def predict_logits(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
+    """Map a prepared image (C, D, H, W) to logits (K, D, H, W) on its grid, on the device of `image`.
 
     Args:
-        logits: Of the network.
-        shape: Sizes (D, H, W).
-        output: One of model_folder.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0 makes a
-            voxel class n + 1, the later over the earlier, and 0 where none is.
-        positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
-        slices_at_once: How many slices are interpolated together.
-        is_cancelled: Asked before each class.
-
-    Raises:
-        CancelledError: `is_cancelled` said so.
+        network: In evaluation mode.
+        image: Any size.
+        options: See logit_slabs, which needs less memory.
     """
-    choose = _last_positive if output == "regions" else _highest
-    labelmap = np.empty(shape, dtype=np.uint8 if len(logits) + (output == "regions") <= 256 else np.uint16)
-    for first in range(0, shape[0], slices_at_once):
-        rows = range(first, min(first + slices_at_once, shape[0]))
-        channels = (_interpolated_slices(channel, shape, rows, positions) for channel in logits)
-        labelmap[rows.start : rows.stop] = choose(_watched(channels, is_cancelled)).cpu().numpy()
-    return labelmap
+    logits: Tensor | None = None
+    done = 0
+    for slab in logit_slabs(network, image, **options):
+        if logits is None:
+            logits = torch.empty((len(slab), *image.shape[1:]), device=image.device)
+        logits[:, done : done + slab.shape[1]] = slab
+        done += slab.shape[1]
+    assert logits is not None
+    return logits
 
 
-def _watched(channels: Iterator[Tensor], is_cancelled: Callable[[], bool] | None) -> Iterator[Tensor]:
-    for channel in channels:
-        if is_cancelled and is_cancelled():
+class _Blending:
+    """Weighted sums of the tiles that reach the slices from the first unfinished one on.
+
+    Args:
+        weights: Of a tile (D, H, W).
+        size: Of the padded image (D, H, W).
+        dtype: Of the sums.
+    """
+
+    def __init__(self, weights: Tensor, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+        # What float16 cannot hold would be lost against the sum of weights.
+        self._weights = weights if dtype == torch.float32 else weights.clamp(min=_SMALLEST_HALF_WEIGHT).to(dtype)
+        self._shape = (len(weights), *size[1:])
+        self._dtype = dtype
+        self._weight_sum = torch.zeros(self._shape, device=weights.device)
+        self._total: Tensor | None = None
+
+    def add(self, logits: Tensor, place: tuple[slice, slice]) -> None:
+        """Add a tile (K, d, h, w) at its place (H, W)."""
+        if self._total is None:
+            self._total = torch.zeros((len(logits), *self._shape), dtype=self._dtype, device=self._weights.device)
+        # Class by class: a product of all would take the memory of the tile's logits once more.
+        for total, channel in zip(self._total[:, :, place[0], place[1]], logits, strict=True):
+            total.addcmul_(channel.to(self._dtype), self._weights)
+        self._weight_sum[:, place[0], place[1]] += self._weights
+
+    def mean(self, rows: int) -> Tensor:
+        """Return the blended logits (K, rows, H, W) of the first slices; it is called once for each."""
+        assert self._total is not None
+        return self._total[:, :rows].div_(self._weight_sum[:rows])
+
+    def drop(self, rows: int) -> None:
+        """Go on to the slices after the first ones."""
+        assert self._total is not None
+        for sums in (self._weight_sum, *self._total):
+            kept = len(sums) - rows
+            # Slice by slice, since source and target overlap; cheaper than a copy of all.
+            for row in range(kept):
+                sums[row] = sums[row + rows]
+            sums[kept:] = 0
+
+
+class _Tiles:
+    """Forwards tiles, those of one and the same value only once.
+
+    Args:
+        network: In evaluation mode.
+        dimensions: 2 or 3.
+        mirror_axes: Average over mirrored copies along these.
+        is_cancelled: Asked before each layer, while entered.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        dimensions: int,
+        mirror_axes: tuple[int, ...],
+        is_cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._network = network
+        self._dimensions = dimensions
+        self._mirror_axes = mirror_axes
+        self._hooks = _cancellable(network, is_cancelled)
+        self._is_cancelled = is_cancelled
+        self._of_constant: tuple[Tensor, Tensor] | None = None
+
+    def __enter__(self) -> Self:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.__exit__()
+
+    def logits(self, tile: Tensor) -> Tensor:
+        """Return the logits (K, d, h, w) of a tile (C, d, h, w).
+
+        Air that was clipped, and padding, are the same everywhere: so are their logits, which are kept.
+        """
+        if self._is_cancelled is not None and self._is_cancelled():
             raise CancelledError("cancelled")
-        yield channel
+        corner = tile[:, :1, :1, :1]
+        is_constant = bool(((tile == corner) | (tile.isnan() & corner.isnan())).all())
+        if is_constant and self._of_constant is not None:
+            value, logits = self._of_constant
+            if torch.equal(value.nan_to_num(nan=torch.inf), corner.nan_to_num(nan=torch.inf)):
+                return logits
+        with torch.inference_mode():
+            logits = _tile_logits(self._network, tile, self._dimensions, self._mirror_axes)
+        if is_constant:
+            self._of_constant = corner.clone(), logits
+        return logits
 
 
-def _highest(channels: Iterator[Tensor]) -> Tensor:
-    best = next(channels)
-    label = torch.zeros_like(best, dtype=torch.int16)
-    for index, candidate in enumerate(channels, start=1):
-        label[candidate > best] = index
-        best = torch.maximum(best, candidate)
-    return label
-
-
-def _last_positive(channels: Iterator[Tensor]) -> Tensor:
-    label: Tensor | None = None
-    for index, candidate in enumerate(channels, start=1):
-        label = torch.zeros_like(candidate, dtype=torch.int16) if label is None else label
-        label[candidate > 0] = index
-    assert label is not None
-    return label
-
-
-def probabilities_on_grid(
-    logits: Tensor,
-    shape: tuple[int, int, int],
-    *,
-    output: str = "labels",
-    positions: Positions | None = None,
-    is_activated: bool = False,
-) -> Array:
-    """Return probabilities, float16, background first, on a grid of sizes `shape` over the same extent.
-
-    Args:
-        logits: (K, d, h, w).
-        shape: Sizes (D, H, W).
-        output: One of model_folder.OUTPUTS; regions have independent probabilities, and the background what the most
-            probable of them leaves.
-        positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
-        is_activated: The logits are probabilities already, 0 where there is nothing but background.
-    """
-    probabilities = np.empty((len(logits) + (output == "regions"), *shape), dtype=np.float16)
-    for row in range(shape[0]):
-        slices = torch.stack(
-            [_interpolated_slices(channel, shape, range(row, row + 1), positions) for channel in logits]
-        )
-        if output == "regions":
-            slices = slices if is_activated else slices.sigmoid()
-            slices = torch.cat([1 - slices.amax(dim=0, keepdim=True), slices])
-        elif is_activated:
-            # Towards what the network did not see all classes fade alike, and the labelmap goes by their ratio.
-            slices[0] += slices.sum(dim=0) == 0
-            slices /= slices.sum(dim=0)
-        else:
-            slices = slices.softmax(dim=0)
-        probabilities[:, row : row + 1] = slices.cpu().numpy()
-    return probabilities
-
-
-def _interpolated_slices(
-    channel: Tensor, shape: tuple[int, int, int], rows: range, positions: Positions | None
-) -> Tensor:
-    """Return slices `rows` of (d, h, w) brought to (D, H, W), linearly, with aligned extents or at positions."""
-    if positions is not None:
-        slices = linear_along(channel, 0, positions[0][rows.start : rows.stop])
-        return linear_along(linear_along(slices, 1, positions[1]), 2, positions[2])
-    if tuple(channel.shape) == shape:
-        return channel[rows.start : rows.stop]
-    depth = channel.shape[0]
-    position = (torch.tensor(rows, device=channel.device) + 0.5) * (depth / shape[0]) - 0.5
-    position = position.clamp(0, depth - 1)
-    lower = position.floor().long()
-    upper = (lower + 1).clamp(max=depth - 1)
-    slices = torch.lerp(channel[lower], channel[upper], (position - lower)[:, None, None].to(channel.dtype))
-    if channel.shape[1:] == shape[1:]:
-        return slices
-    return F.interpolate(slices[:, None], size=shape[1:], mode="bilinear", align_corners=False)[:, 0]
+def _weights(patch_size: tuple[int, int, int], *, conventions: str, tiling: Tiling | None) -> Tensor:
+    """Return the blending weights (D, H, W) of a tile."""
+    if tiling is None:
+        return gaussian_weights(patch_size, conventions=conventions)
+    return monai_conventions.tile_weights(patch_size, kind=tiling.weights, sigma_ratio=tiling.sigma_ratio)
 
 
 def _sizes(image: Tensor) -> tuple[int, int, int]:

@@ -68,6 +68,7 @@ LAYERS = (
     },
     {
         "sliding_window",
+        "source_grid",
         "prediction",
         "restoring",
         "prompts",

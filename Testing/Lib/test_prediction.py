@@ -239,7 +239,7 @@ def test_the_first_of_several_gpus_has_two_names(monkeypatch):
 
 
 def test_nothing_found_is_said(model, monkeypatch):
-    monkeypatch.setattr(restoring, "labelmap_on_grid", lambda _, shape, **__: np.zeros(shape, np.uint8))
+    monkeypatch.setattr(restoring, "labelmap_of_slabs", lambda _, __, shape, **___: np.zeros(shape, np.uint8))
     result = Predictor(model, device="cpu").segment(volume_of())
     assert any("nothing was found: the model looks for A, B" in warning for warning in result.warnings)
 

@@ -1,5 +1,7 @@
 """Tiles cover everything once, blend to one, and bring logits back without a shift."""
 
+from itertools import pairwise, product
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.nnunet_conventions import take_nearest_planes
 from UNetSegmentationLib.sliding_window import (
     gaussian_weights,
-    labelmap_on_grid,
+    logit_slabs,
     predict_logits,
-    probabilities_on_grid,
     tile_starts,
 )
+from UNetSegmentationLib.source_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
 
 SIZES = st.tuples(*[st.integers(1, 14)] * 3)
 PATCHES = st.tuples(*[st.integers(1, 8)] * 3)
@@ -111,7 +114,7 @@ def test_probabilities_add_up_to_one():
 
 
 def test_progress_rises_to_one_and_cancelling_stops_at_the_next_layer():
-    image, shares = torch.zeros(1, 8, 8, 8), []
+    image, shares = torch.rand(1, 8, 8, 8), []
     predict_logits(Identity(), image, patch_size=(4, 4, 4), dimensions=3, on_progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -126,3 +129,78 @@ def test_progress_rises_to_one_and_cancelling_stops_at_the_next_layer():
 def test_overlap_out_of_range_is_refused():
     with pytest.raises(InputError, match="0 to below 1"):
         tile_starts(10, 5, 1.0)
+
+
+class Counting(nn.Module):
+    """Two classes from the image, and how often it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image):
+        self.calls += 1
+        return torch.cat([image.mean() - image, image * image.std(correction=0)], dim=1)
+
+
+@given(SIZES, PATCHES, st.floats(0, 0.8), st.sampled_from(["own", "nnunet"]))
+@settings(deadline=None, max_examples=60)
+def test_slabs_are_the_blended_tiles_in_order(size, patch, overlap, conventions):
+    image = torch.randn(1, *size, generator=torch.Generator().manual_seed(1))
+    options = {"patch_size": patch, "dimensions": 3, "overlap": overlap, "conventions": conventions}
+    slabs = [slab.clone() for slab in logit_slabs(Counting(), image, **options)]
+    extents = [max(extent, tile) for extent, tile in zip(size, patch, strict=True)]
+    starts = [tile_starts(extent, tile, overlap) for extent, tile in zip(extents, patch, strict=True)]
+    missing = [extent - inner for extent, inner in zip(extents, size, strict=True)]
+    padded = F.pad(image, [side for gap in reversed(missing) for side in (gap // 2, gap - gap // 2)])
+    weights = gaussian_weights(patch, conventions=conventions)
+    total, weight_sum = torch.zeros(2, *extents), torch.zeros(extents)
+    for corner in product(*starts):
+        place = tuple(slice(at, at + tile) for at, tile in zip(corner, patch, strict=True))
+        total[(slice(None), *place)] += Counting()(padded[(slice(None), *place)][None])[0] * weights
+        weight_sum[place] += weights
+    inner = tuple(slice(gap // 2, gap // 2 + extent) for gap, extent in zip(missing, size, strict=True))
+    expected = (total / weight_sum)[(slice(None), *inner)]
+    torch.testing.assert_close(torch.cat(slabs, dim=1), expected, atol=1e-5, rtol=1e-4)
+    assert all(slab.shape[1] <= patch[0] for slab in slabs)
+
+
+@given(SIZES, SIZES, st.lists(st.integers(1, 4), max_size=6), st.sampled_from([None, 0, 1, 2]), st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_labels_of_slabs_equal_those_of_all_logits(size, target, cuts, across, has_regions):
+    logits = torch.randn(3, *size, generator=torch.Generator().manual_seed(6))
+    output = "regions" if has_regions else "labels"
+    borders = sorted({0, size[0], *(cut for cut in np.cumsum(cuts).tolist() if cut < size[0])})
+    slabs = (logits[:, first:last] for first, last in pairwise(borders))
+    found = labelmap_of_slabs(slabs, size[0], target, output=output, across=across, slices_at_once=3)
+    planes = logits if across is None else take_nearest_planes(logits, across, target[across])
+    np.testing.assert_array_equal(found, labelmap_on_grid(planes, target, output=output))
+
+
+def test_sums_in_half_precision_find_the_same_where_one_class_clearly_wins():
+    image = torch.randn(1, 20, 17, 19, generator=torch.Generator().manual_seed(7))
+    options = {"patch_size": (8, 8, 8), "dimensions": 3}
+    for conventions in ("own", "nnunet"):
+        exact = predict_logits(Counting(), image, **options, conventions=conventions)
+        half = predict_logits(Counting(), image, **options, conventions=conventions, dtype=torch.float16)
+        is_clear = (exact[0] - exact[1]).abs() > 0.2
+        assert is_clear.float().mean() > 0.9
+        assert torch.equal((half[0] > half[1])[is_clear], (exact[0] > exact[1])[is_clear])
+
+
+def test_tiles_of_one_value_are_forwarded_once_and_give_the_same():
+    image = torch.zeros(2, 32, 16, 16)
+    image[:, 20:] = torch.randn(2, 12, 16, 16, generator=torch.Generator().manual_seed(8))
+    image[1] = torch.nan  # a channel that is missing
+
+    class First(Counting):
+        def forward(self, image):
+            return super().forward(image[:, :1])
+
+    network, all_tiles = First(), First()
+    options = {"patch_size": (8, 8, 8), "dimensions": 3, "overlap": 0.0}
+    logits = predict_logits(network, image, **options)
+    parts = [image[:, at : at + 8] for at in range(0, 32, 8)]
+    expected = torch.cat([predict_logits(all_tiles, part, **options) for part in parts], dim=1)
+    torch.testing.assert_close(logits, expected)
+    assert network.calls == 1 + 8
