@@ -16,7 +16,7 @@ from .geometry import Volume
 from .networks import SegmentationNetwork
 from .networks.blocks import Tap
 from .prediction import Predictor
-from .sliding_window import predict_logits
+from .sliding_window import predict_logits, tile_size
 
 _LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 
@@ -130,7 +130,7 @@ def view_features(
     maps = predict_logits(
         reader,
         prepared.image.to(predictor.device),
-        patch_size=plan.patch_size,
+        patch_size=tile_size(plan, prepared.image.shape[1:], predictor.network.alignment),
         dimensions=plan.dimensions,
         padding=prepared.padding,
         conventions=plan.conventions,

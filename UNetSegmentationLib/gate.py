@@ -17,7 +17,7 @@ from .metrics import dice
 from .model_folder import ModelDescription
 from .networks import SegmentationNetwork
 from .planning import Plan
-from .sliding_window import predict_logits
+from .sliding_window import predict_logits, tile_size
 
 # Measured at 1 to 4 corrected cases: what replay costs on the original images lies between 0.01 and 0.03 of Dice.
 LARGEST_SENTINEL_DROP = 0.03
@@ -190,7 +190,7 @@ def _classes(network: SegmentationNetwork, case: PreparedCase, plan: Plan, devic
     logits = predict_logits(
         network.eval(),
         case.image.to(device),
-        patch_size=plan.patch_size,
+        patch_size=tile_size(plan, case.image.shape[1:], network.alignment),
         dimensions=plan.dimensions,
         padding=case.padding,
         conventions=plan.conventions,

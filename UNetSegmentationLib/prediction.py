@@ -26,7 +26,7 @@ from .model_folder import check_image_fits, doubt_of_spacing, find_previous
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
 from .restoring import classes_on_image, probabilities_on_image
-from .sliding_window import OVERLAP, logit_slabs, predict_logits
+from .sliding_window import OVERLAP, logit_slabs, predict_logits, tile_size
 
 Progress = Callable[[float, str], None]
 
@@ -117,7 +117,7 @@ class Predictor:
             clock.stop_if_cancelled()
             prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
         options: dict[str, Any] = {
-            "patch_size": plan.patch_size,
+            "patch_size": tile_size(plan, prepared.image.shape[1:], self.network.alignment),
             "dimensions": plan.dimensions,
             "padding": prepared.padding,
             "overlap": overlap,

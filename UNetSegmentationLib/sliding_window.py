@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, pairwise, product
 from math import ceil
 from typing import Any, Self
@@ -14,10 +14,13 @@ from torch.nn import functional as F
 from . import monai_conventions
 from .errors import CancelledError, InputError
 from .monai_recipe import Tiling
+from .planning import Plan
 
 OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
 GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
 # float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. nnU-Net keeps it.
+# Voxels along an axis where the network's grid is coarsest; one alone is its own mean, and nothing is left of it.
+_FEWEST_AT_THE_BOTTOM = 2
 SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
 _SMALLEST_HALF_WEIGHT = 2**-10
 
@@ -41,6 +44,27 @@ def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
         return [0]
     tiles = ceil((size - patch) / max(1.0, patch * (1 - overlap))) + 1
     return [round(index * (size - patch) / (tiles - 1)) for index in range(tiles)]
+
+
+def tile_size(plan: Plan, shape: Sequence[int], alignment: Sequence[int]) -> tuple[int, int, int]:
+    """Return the tile (D, H, W) for an image of sizes `shape`: the plan's patch, smaller where that is mostly padding.
+
+    A stack of few slices under a deep patch would be mostly padding, which instance norm takes for what is shown.
+    Imported models keep their patch, and with it their results.
+
+    Args:
+        plan: Of the model.
+        shape: Sizes (D, H, W) of the prepared image.
+        alignment: Sizes that the network pads to multiples of, along its axes.
+    """
+    if plan.conventions != "own" or plan.tiling is not None:
+        return plan.patch_size
+    steps = (*(1,) * (3 - len(alignment)), *alignment)
+    depth, height, width = (
+        min(patch, max(_FEWEST_AT_THE_BOTTOM * step, ceil(size / step) * step)) if 2 * size <= patch else patch
+        for patch, size, step in zip(plan.patch_size, shape, steps, strict=True)
+    )
+    return depth, height, width
 
 
 def gaussian_weights(patch_size: tuple[int, int, int], *, conventions: str = "own") -> Tensor:

@@ -22,7 +22,7 @@ from .networks import SegmentationNetwork
 from .networks.memory_format import FORMATS, to_channels_first, to_channels_last
 from .patches import Patches, PatchSource
 from .planning import Plan
-from .sliding_window import predict_logits
+from .sliding_window import predict_logits, tile_size
 from .training_options import TrainingOptions
 from .training_record import describe_validation
 from .training_state import CHECKPOINT_FILE, TRAINING, LoopState, load_state, save_state
@@ -281,7 +281,7 @@ def _validation_event(
             logits = predict_logits(
                 state.network,
                 case.image.to(device),
-                patch_size=plan.patch_size,
+                patch_size=tile_size(plan, case.image.shape[1:], state.network.alignment),
                 dimensions=plan.dimensions,
                 padding=case.padding,
                 conventions=plan.conventions,

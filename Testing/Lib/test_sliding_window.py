@@ -1,5 +1,6 @@
 """Tiles cover everything once, blend to one, and bring logits back without a shift."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -12,10 +13,12 @@ from torch.nn import functional as F
 
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.nnunet_conventions import take_nearest_planes
+from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.sliding_window import (
     gaussian_weights,
     logit_slabs,
     predict_logits,
+    tile_size,
     tile_starts,
 )
 from UNetSegmentationLib.source_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
@@ -204,3 +207,26 @@ def test_tiles_of_one_value_are_forwarded_once_and_give_the_same():
     expected = torch.cat([predict_logits(all_tiles, part, **options) for part in parts], dim=1)
     torch.testing.assert_close(logits, expected)
     assert network.calls == 1 + 8
+
+
+@pytest.mark.parametrize(
+    ("patch", "shape", "alignment", "expected"),
+    [
+        ((64, 64, 64), (20, 256, 256), (16, 16, 16), (32, 64, 64)),
+        ((64, 64, 64), (1, 33, 32), (16, 16, 16), (32, 64, 32)),
+        ((40, 56, 40), (31, 50, 30), (8, 8, 8), (40, 56, 40)),
+        ((24, 96, 96), (3, 96, 96), (4, 16, 16), (8, 96, 96)),
+        ((1, 256, 256), (30, 100, 120), (32, 32), (1, 128, 128)),
+    ],
+)
+def test_a_tile_is_as_deep_as_a_thin_stack_needs(patch, shape, alignment, expected):
+    plan = Plan(
+        dimensions=len(alignment),
+        spacing_mm=(1.0, 1.0, 1.0),
+        patch_size=patch,
+        batch_size=1,
+        orientation="RAS",
+        normalization=(Normalization(scheme="zscore"),),
+    )
+    assert tile_size(plan, shape, alignment) == expected
+    assert tile_size(replace(plan, conventions="nnunet"), shape, alignment) == patch
