@@ -53,25 +53,61 @@ def labelmap_of_slabs(
     choose = _last_positive if output == "regions" else _highest
     rows = _Rows.over(depth, shape[0], positions=positions, is_nearest=across == 0)
     labelmap: Array | None = None
-    kept: Tensor | None = None  # slices from `first` on that later ones are interpolated with
-    first = done = 0
+    window = _Window()
+    done = 0
     for slab in slabs:
-        planes = slab if across in (None, 0) else take_nearest_planes(slab, across, shape[across])
+        window.add(slab if across in (None, 0) else take_nearest_planes(slab, across, shape[across]))
         if labelmap is None:
-            classes = len(planes) + (output == "regions")
+            classes = window.classes + (output == "regions")
             labelmap = np.empty(shape, dtype=np.uint8 if classes <= MOST_CLASSES_OF_A_BYTE else np.uint16)
-        window = planes if kept is None else torch.cat([kept, planes], dim=1)
-        ready = rows.ready(first + window.shape[1])
+        ready = rows.ready(window.end)
         for begin in range(done, ready, slices_at_once):
             part = range(begin, min(begin + slices_at_once, ready))
-            channels = (_interpolated(channel, first, shape, part, rows, positions) for channel in window)
+            channels = (
+                _interpolated(window.channel(number, rows.span(part)), shape, part, rows, positions)
+                for number in range(window.classes)
+            )
             labelmap[part.start : part.stop] = choose(_watched(channels, is_cancelled)).cpu().numpy()
         done = ready
-        needed = rows.first_needed(done)
-        kept = window[:, needed - first :].clone() if needed < first + window.shape[1] else None
-        first = needed if kept is not None else first + window.shape[1]
+        window.keep_from(rows.span(range(done, shape[0])).start)
     assert labelmap is not None
     return labelmap
+
+
+class _Window:
+    """The slices of logits that are known and still needed: few of earlier slabs, and those of the last one."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, Tensor]] = []  # each with its first slice
+        self.end = 0
+
+    @property
+    def classes(self) -> int:
+        """How many classes have logits."""
+        return len(self._parts[-1][1])
+
+    def add(self, slab: Tensor) -> None:
+        """Take the next slices (K, rows, h, w)."""
+        self._parts.append((self.end, slab))
+        self.end += slab.shape[1]
+
+    def channel(self, number: int, span: range) -> Tensor:
+        """Return slices `span` of one class (rows, h, w)."""
+        pieces = [
+            slab[number, max(span.start - first, 0) : span.stop - first]
+            for first, slab in self._parts
+            if first < span.stop and span.start < first + slab.shape[1]
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def keep_from(self, row: int) -> None:
+        """Let go of the slices before `row`, and of the slab itself, which may be written over."""
+        kept = [
+            (max(first, row), slab[:, max(row - first, 0) :].clone())
+            for first, slab in self._parts
+            if first + slab.shape[1] > row
+        ]
+        self._parts = kept or [(self.end, self._parts[-1][1][:, :0])]
 
 
 def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], **options: Any) -> Array:
@@ -111,26 +147,33 @@ class _Rows:
         lower = at.floor().long()
         return cls(lower=lower, upper=(lower + 1).clamp(max=depth - 1), weight=at - lower)
 
-    def between(self, channel: Tensor, first: int, part: range) -> Tensor:
-        """Return the slices `part` from logits (rows, h, w), whose first row is slice `first`."""
-        lower, upper, weight = (
-            entry[part.start : part.stop].to(channel.device) for entry in (self.lower, self.upper, self.weight)
-        )
+    def span(self, part: range) -> range:
+        """Return the slices of the network's grid that the image's slices `part` need."""
+        if not part:
+            return range(2**62, 2**62)
+        lower, upper, weight = self._of(part)
+        last = torch.where(weight > 0, upper, lower)
+        return range(int(lower.min()), int(last.max()) + 1)
+
+    def between(self, channel: Tensor, part: range) -> Tensor:
+        """Return the image's slices `part` from the logits (rows, h, w) of `span(part)`."""
+        lower, upper, weight = (entry.to(channel.device) for entry in self._of(part))
+        first = lower.min()
         lower, upper = lower - first, (upper - first).clamp(max=len(channel) - 1)
         if not weight.any():
-            is_run = int(lower[-1] - lower[0]) == len(part) - 1 and bool((lower.diff() == 1).all())
-            return channel[int(lower[0]) : int(lower[-1]) + 1] if is_run else channel[lower]
+            is_run = len(channel) == len(part) and bool((lower.diff() == 1).all())
+            return channel if is_run else channel[lower]
         return torch.lerp(channel[lower], channel[upper], weight[:, None, None].to(channel.dtype))
+
+    def _of(self, part: range) -> tuple[Tensor, Tensor, Tensor]:
+        places = slice(part.start, part.stop)
+        return self.lower[places], self.upper[places], self.weight[places]
 
     def ready(self, known: int) -> int:
         """Return how many slices of the image the first `known` slices give."""
         # Of a slice that lies on another one exactly, the one after is not needed.
         last = torch.where(self.weight > 0, self.upper, self.lower)
         return int((last < known).cumprod(0).sum())
-
-    def first_needed(self, done: int) -> int:
-        """Return the first slice that the image's slices after the first `done` need; all are needed no more: 2^62."""
-        return int(self.lower[done:].min()) if done < len(self.lower) else 2**62
 
 
 def _watched(channels: Iterator[Tensor], is_cancelled: Callable[[], bool] | None) -> Iterator[Tensor]:
@@ -179,8 +222,10 @@ def probabilities_on_grid(
     probabilities = np.empty((len(logits) + (output == "regions"), *shape), dtype=np.float16)
     rows = _Rows.over(logits.shape[1], shape[0], positions=positions, is_nearest=False)
     for row in range(shape[0]):
+        part = range(row, row + 1)
+        span = rows.span(part)
         slices = torch.stack(
-            [_interpolated(channel, 0, shape, range(row, row + 1), rows, positions) for channel in logits]
+            [_interpolated(channel[span.start : span.stop], shape, part, rows, positions) for channel in logits]
         )
         if output == "regions":
             slices = slices if is_activated else slices.sigmoid()
@@ -196,13 +241,13 @@ def probabilities_on_grid(
 
 
 def _interpolated(
-    channel: Tensor, first: int, shape: tuple[int, int, int], part: range, rows: _Rows, positions: Positions | None
+    channel: Tensor, shape: tuple[int, int, int], part: range, rows: _Rows, positions: Positions | None
 ) -> Tensor:
-    """Return slices `part` on (D, H, W) of logits (rows, h, w), whose first row is slice `first` of the network's grid.
+    """Return slices `part` on (D, H, W) from the slices of logits (rows, h, w) that they need.
 
     Along H and W they are interpolated linearly, with aligned extents or at positions.
     """
-    slices = rows.between(channel, first, part)
+    slices = rows.between(channel, part)
     if positions is not None:
         return linear_along(linear_along(slices, 1, positions[1]), 2, positions[2])
     if channel.shape[1:] == shape[1:]:
