@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from . import __version__
+from .applying import apply_network
 from .cascade import add_found_labels
 from .checkpoint import load_network
 from .devices import choose_device
@@ -21,12 +22,13 @@ from .errors import CancelledError, InputError
 from .finishing import FinishingSteps, refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
+from .memory import Load
 from .modalities import doubt_of_values, lowest_value
 from .model_folder import check_image_fits, doubt_of_spacing, find_previous
 from .postprocess import apply_steps
 from .preprocessing import PreparedVolume, fill_gaps, prepare
 from .restoring import classes_on_image, probabilities_on_image
-from .sliding_window import OVERLAP, logit_slabs, predict_logits, tile_size
+from .sliding_window import OVERLAP
 
 Progress = Callable[[float, str], None]
 
@@ -116,26 +118,26 @@ class Predictor:
             clean, warnings = self.check(volume)
             clock.stop_if_cancelled()
             prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
-        options: dict[str, Any] = {
-            "patch_size": tile_size(plan, prepared.image.shape[1:], self.network.alignment),
-            "dimensions": plan.dimensions,
-            "padding": prepared.padding,
-            "overlap": overlap,
-            "mirror_axes": plan.mirror_axes if tta else (),
-            "conventions": plan.conventions,
-            "tiling": plan.tiling,
-            "is_cancelled": is_cancelled,
-        }
         # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
         is_whole = with_probabilities or bool(steps.on_probabilities) or prepared.grid is not None
-        logits, classes = None, None
         with clock.stage("Segmenting", _PREDICTING) as report:
-            image = prepared.image.to(self.device)
-            if is_whole:
-                logits = predict_logits(self.network, image, on_progress=report, **options)
-            else:
-                slabs = logit_slabs(self.network, image, on_progress=report, **options)
-                classes = classes_on_image(slabs, prepared, plan, output=output, is_cancelled=is_cancelled)
+            logits, classes, shortage = apply_network(
+                self.network,
+                self.description,
+                prepared,
+                Load(
+                    source=(volume.channels, *volume.shape),
+                    shape=prepared.grid_shape,
+                    is_whole=is_whole,
+                    is_mirrored=tta,
+                ),
+                device=self.device,
+                overlap=overlap,
+                mirror_axes=plan.mirror_axes if tta else (),
+                on_progress=report,
+                is_cancelled=is_cancelled,
+            )
+        warnings += [shortage] if shortage else []
         with clock.stage("Finishing", _FINISHING):
             if logits is not None:
                 logits = self._refined(logits, prepared, steps, channels=volume.channels)

@@ -61,6 +61,12 @@ class PreparedVolume:
     content: Array | None = None
     grid: SteppedGrid | None = None
 
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Sizes (D, H, W) of the network's grid."""
+        depth, height, width = self.image.shape[1:]
+        return depth, height, width
+
     def labels_on_grid(self, labels: Tensor) -> Tensor:
         """Return a labelmap (*shape) brought to the network's grid, by the nearest voxel."""
         if self.grid is not None:

@@ -96,6 +96,7 @@ def logit_slabs(  # noqa: PLR0913
     conventions: str = "own",
     tiling: Tiling | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
     on_progress: Callable[[float], None] | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Tensor]:
@@ -114,6 +115,7 @@ def logit_slabs(  # noqa: PLR0913
         conventions: How tiles are weighted, one of planning.CONVENTIONS.
         tiling: How the image is divided by MONAI's conventions.
         dtype: Of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
+        device: Where the network is; that of the image by default.
         on_progress: Called with the finished share, 0 to 1, after each tile.
         is_cancelled: Asked before each tile and each layer.
 
@@ -135,7 +137,7 @@ def logit_slabs(  # noqa: PLR0913
             for column, corner in enumerate(columns):
                 place = (slice(corner[0], corner[0] + patch_size[1]), slice(corner[1], corner[1] + patch_size[2]))
                 tile = padded[:, first : first + patch_size[0], place[0], place[1]]
-                blending.add(tiles.logits(tile), place)
+                blending.add(tiles.logits(tile.to(device or image.device)).to(image.device), place)
                 if on_progress:
                     on_progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
             shown = slice(max(0, inner[0].start - first), min(following, inner[0].stop) - first)

@@ -69,6 +69,8 @@ LAYERS = (
     {
         "sliding_window",
         "source_grid",
+        "memory",
+        "applying",
         "prediction",
         "restoring",
         "prompts",

@@ -1,0 +1,180 @@
+"""Peak memory of a segmentation beside what is foreseen, on networks with drawn weights.
+
+python Testing/Benchmarks/bench_memory.py [--case NAME ...] [--json]
+
+Each case is a process of its own, in which a model is loaded and a volume of noise is made; the peak is what comes on
+top of that until the labelmap is there. Linux alone tells it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A network and a volume."""
+
+    network: str
+    features: tuple[int, ...]
+    classes: int
+    tile: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    spacing_mm: float = 1.0
+    channels: int = 1
+    dimensions: int = 3
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "hippocampus": Case(network="unet", features=(16, 32, 64, 128), classes=3, tile=(40, 56, 40), shape=(36, 52, 36)),
+    "ct": Case(
+        network="nnunet_plain", features=(32, 64, 128), classes=25, tile=(64, 64, 64), shape=(80, 100, 100),
+        spacing_mm=0.8,
+    ),
+    "brain": Case(network="unet", features=(8, 16, 32), classes=4, tile=(64, 64, 64), shape=(99, 200, 200), channels=4),
+    "slices": Case(
+        network="attention_unet", features=(16, 32, 64), classes=3, tile=(1, 256, 256), shape=(4, 320, 320),
+        dimensions=2,
+    ),
+    # A hundred structures in a whole body, with tiles as small as the network: its features are not what is measured.
+    "whole body": Case(
+        network="unet", features=(8, 16), classes=100, tile=(96, 96, 96), shape=(1000, 512, 512),
+    ),
+}  # fmt: skip
+
+
+def make_model(folder: Path, case: Case) -> None:
+    """Write a model folder with drawn weights."""
+    import torch
+
+    from UNetSegmentationLib.checkpoint import save_weights
+    from UNetSegmentationLib.labels import Label
+    from UNetSegmentationLib.model_folder import WEIGHTS_FILE, Channel, ModelDescription, sha256_of, write_description
+    from UNetSegmentationLib.networks import build_network
+    from UNetSegmentationLib.planning import Normalization, Plan
+
+    config = {"in_channels": case.channels, "num_classes": case.classes, "dimensions": case.dimensions,
+              "features_per_stage": list(case.features), **case.options}  # fmt: skip
+    torch.manual_seed(0)
+    save_weights(folder / WEIGHTS_FILE, build_network(case.network, config))
+    description = ModelDescription(
+        id="drawn",
+        title="Drawn weights",
+        network=case.network,
+        network_config=config,
+        plan=Plan(
+            dimensions=case.dimensions,
+            spacing_mm=(1.0, 1.0, 1.0) if case.dimensions == 3 else (0.0, 0.0, 0.0),
+            patch_size=case.tile,
+            batch_size=1,
+            orientation="RAS",
+            normalization=(Normalization(scheme="zscore"),) * case.channels,
+        ),
+        preset="mri",
+        channels=tuple(Channel(name=f"channel {index + 1}") for index in range(case.channels)),
+        labels=tuple(Label(value=n, name=f"label {n}", color=(200, 0, 0)) for n in range(1, case.classes)),
+        weights_sha256=sha256_of(folder / WEIGHTS_FILE),
+    )
+    write_description(folder, description)
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Segment one case in this process and return what was foreseen and what it took, in bytes and seconds."""
+    import numpy as np
+
+    from UNetSegmentationLib.applying import foresee
+    from UNetSegmentationLib.geometry import Volume
+    from UNetSegmentationLib.memory import Load
+    from UNetSegmentationLib.prediction import Predictor
+
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder), case)
+        predictor = Predictor(folder, device="cpu")
+    generator = np.random.default_rng(0)
+    array = np.empty((case.channels, *case.shape), dtype=np.int16)
+    # Where a body is wide, air is round it: as many bytes, and fewer tiles to wait for.
+    middle = slice(None, 200) if case.shape[1] < 400 else slice(192, 320)
+    array[...] = 0
+    for plane in array.reshape(-1, *case.shape[1:])[:, middle, middle]:
+        plane[...] = generator.integers(0, 1000, plane.shape)
+    volume = Volume(array, np.diag([case.spacing_mm] * 3 + [1.0]))
+    # Libraries allocate what they keep, such as threads, at their first use.
+    predictor.segment(Volume(array[:, :48, :48, :48].copy(), volume.affine_ras))
+    grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
+    need, way = foresee(
+        predictor.network,
+        predictor.description,
+        Load(source=array.shape, shape=tuple(grid)),
+        device=predictor.device,
+    )
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before, began = _memory("VmRSS"), perf_counter()
+    result = predictor.segment(volume)
+    seconds = perf_counter() - began
+    peak = _memory("VmHWM")
+    return {
+        "case": name,
+        "foreseen": need.host,
+        "took": peak - before,
+        "whole_process": peak,
+        "seconds": seconds,
+        "way": str(way),
+        "warnings": result.warnings,
+    }
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def main() -> None:
+    """Measure the cases, each in a process of its own, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.here:
+        sys.stdout.write(json.dumps(measure(arguments.case[0])) + "\n")
+        return
+    results = []
+    for name in arguments.case:
+        command = [sys.executable, __file__, "--case", name, "--here"]
+        answer = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        results.append(json.loads(answer.stdout.splitlines()[-1]))
+    sys.stdout.write((json.dumps(results, indent=2) if arguments.json else format_table(results)) + "\n")
+
+
+def format_table(results: list[dict[str, Any]]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "| case | foreseen (MB) | took (MB) | foreseen / took | whole process (MB) | s |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for entry in results:
+        sizes = [f"{entry[name] / 1e6:.0f}" for name in ("foreseen", "took")]
+        ratio = f"{entry['foreseen'] / entry['took']:.2f}"
+        cells = [entry["case"], *sizes, ratio, f"{entry['whole_process'] / 1e6:.0f}", f"{entry['seconds']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""A network applied to a prepared image within the memory that is free."""
+
+from __future__ import annotations
+
+import gc
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .devices import is_out_of_memory
+from .geometry import Array
+from .memory import Load, Need, Way, check_fits, fits, need_of, ways
+from .model_folder import ModelDescription
+from .networks import SegmentationNetwork
+from .preprocessing import PreparedVolume
+from .restoring import classes_on_image
+from .sliding_window import logit_slabs, predict_logits, tile_size
+
+
+def apply_network(
+    network: SegmentationNetwork,
+    description: ModelDescription,
+    prepared: PreparedVolume,
+    load: Load,
+    *,
+    device: torch.device,
+    **options: Any,
+) -> tuple[Tensor | None, Array | None, str]:
+    """Return all logits, or the class of every voxel of the image; and a sentence where memory was short.
+
+    What does not fit by an estimate is computed in a thriftier way from the start; where memory runs out nevertheless,
+    the next thriftier way is tried.
+
+    Args:
+        network: On its device, in evaluation mode.
+        description: Of the model.
+        prepared: What it sees.
+        load: The same as far as memory goes; `is_whole` asks for all logits.
+        device: Where the network is.
+        options: Of sliding_window.logit_slabs.
+
+    Raises:
+        InputError: Not even the thriftiest way fits.
+        CancelledError: The job was cancelled.
+    """
+    left = _ways(network, description, load, device=device)
+    first = left[0]
+    while len(left) > 1 and not fits(need_of(description, load, left[0]), left[0].device):
+        left.pop(0)
+    check_fits(need_of(description, load, left[0]), left[0])
+    while True:
+        way = left.pop(0)
+        try:
+            logits, classes = _apply(network, description, prepared, load, way, device=device, **options)
+        except Exception as error:
+            if not left or not is_out_of_memory(error):
+                raise
+        else:
+            changes = way.changes(first)
+            said = f"memory is short: computed {changes}, which may change the result a little" if changes else ""
+            return logits, classes, said
+        # Not before the error is gone, whose traceback holds what the failed attempt made.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def foresee(
+    network: SegmentationNetwork, description: ModelDescription, load: Load, *, device: torch.device
+) -> tuple[Need, Way]:
+    """Return the way that would be taken now, and what it takes at its peak.
+
+    Args:
+        network: On its device.
+        description: Of the model.
+        load: What is to be segmented.
+        device: Where the network is.
+    """
+    left = _ways(network, description, load, device=device)
+    needs = [need_of(description, load, way) for way in left]
+    pairs = list(zip(needs, left, strict=True))
+    return next(((need, way) for need, way in pairs if fits(need, way.device)), pairs[-1])
+
+
+def _ways(
+    network: SegmentationNetwork, description: ModelDescription, load: Load, *, device: torch.device
+) -> list[Way]:
+    plan = description.plan
+    first = Way(tile=tile_size(plan, load.shape, network.alignment), device=str(device))
+    may_shrink = plan.conventions == "own" and plan.tiling is None
+    return list(ways(first, may_shrink=may_shrink, alignment=network.alignment))
+
+
+def _apply(
+    network: SegmentationNetwork,
+    description: ModelDescription,
+    prepared: PreparedVolume,
+    load: Load,
+    way: Way,
+    *,
+    device: torch.device,
+    **options: Any,
+) -> tuple[Tensor | None, Array | None]:
+    plan = description.plan
+    applied = network if way.device == str(device) else deepcopy(network).to(way.device)
+    image = prepared.image.to("cpu" if way.is_on_host else way.device)
+    options |= {
+        "patch_size": way.tile,
+        "dimensions": plan.dimensions,
+        "padding": prepared.padding,
+        "conventions": plan.conventions,
+        "tiling": plan.tiling,
+        "dtype": torch.float16 if way.is_half else torch.float32,
+        "device": torch.device(way.device),
+    }
+    if load.is_whole:
+        return predict_logits(applied, image, **options), None
+    slabs = logit_slabs(applied, image, **options)
+    is_cancelled = options["is_cancelled"]
+    return None, classes_on_image(slabs, prepared, plan, output=description.output, is_cancelled=is_cancelled)
