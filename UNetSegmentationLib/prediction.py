@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from . import __version__
+from .backends.engine import Engine
+from .backends.store import identity_of
 from .cascade import add_found_labels
 from .checkpoint import load_network
 from .devices import choose_device
@@ -64,18 +66,26 @@ class Predictor:
     Args:
         folder: Model folder.
         device: "auto", "cpu", "cuda" or "mps".
+        backend: One of BACKENDS; by default that of the environment variable UNETSEG_BACKEND, or the fastest.
 
     Raises:
-        InputError: The folder is no usable model, or the machine has no such device.
+        InputError: The folder is no usable model, or the machine has no such device or cannot use that backend.
     """
 
-    def __init__(self, folder: Path | str, *, device: str = "auto") -> None:
+    def __init__(self, folder: Path | str, *, device: str = "auto", backend: str | None = None) -> None:
         self.folder = Path(folder)
         self.device = choose_device(device)
         network, self.description = load_network(self.folder)
         self.network = network.to(self.device)
+        self.engine = Engine(
+            self.network,
+            device=self.device,
+            folder=self.folder,
+            identity=identity_of(self.description),
+            backend=backend,
+        )
         previous = find_previous(self.folder, self.description)
-        self.previous = None if previous is None else Predictor(previous, device=device)
+        self.previous = None if previous is None else Predictor(previous, device=device, backend=backend)
 
     def segment(
         self,
@@ -130,11 +140,12 @@ class Predictor:
         is_whole = with_probabilities or bool(steps.on_probabilities) or prepared.grid is not None
         logits, classes = None, None
         with clock.stage("Segmenting", _PREDICTING) as report:
+            note = self.engine.begin_run(report)
             image = prepared.image.to(self.device)
             if is_whole:
-                logits = predict_logits(self.network, image, on_progress=report, **options)
+                logits = predict_logits(self.engine, image, on_progress=note, **options)
             else:
-                slabs = logit_slabs(self.network, image, on_progress=report, **options)
+                slabs = logit_slabs(self.engine, image, on_progress=note, **options)
                 classes = classes_on_image(slabs, prepared, plan, output=output, is_cancelled=is_cancelled)
         with clock.stage("Finishing", _FINISHING):
             if logits is not None:
@@ -264,7 +275,8 @@ class Predictor:
             **self._identity(),
             **({"first_stage": self.previous._identity()} if self.previous else {}),
             "device": str(self.device),
-            "precision": "float32",
+            "backend": ", ".join(self.engine.used),
+            "precision": ", ".join(dict.fromkeys(self.engine.used.values())),
             "settings": settings,
             "versions": {
                 "unetsegmentation": __version__,

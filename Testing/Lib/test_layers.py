@@ -67,6 +67,7 @@ LAYERS = (
         "shared_batch_norm",
     },
     {
+        "backends",
         "sliding_window",
         "source_grid",
         "prediction",
