@@ -21,6 +21,7 @@ LAYERS = (
             "__init__",
             "errors",
             "configuration",
+            "threads",
             "files",
             "registry",
             "labels",
