@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import is_out_of_memory
-from ..errors import InputError
+from ..errors import CancelledError, InputError
 from .contract import BACKENDS, Forward, Task
 from .measuring import default_backend, fastest, is_complete, known_results, obstacle
 from .measuring_process import start_measuring
@@ -183,6 +183,8 @@ class Engine(nn.Module):
     def _computed(self, route: _Route, batch: Tensor) -> Tensor:
         try:
             return route.forward(batch)
+        except CancelledError:
+            raise
         except RuntimeError as error:
             # eager's own errors say something of the input; those of others may be the backend's.
             if is_out_of_memory(error) or self._forced or route.name == "eager":
