@@ -62,6 +62,7 @@ LAYERS = (
         "cascade",
         "checkpoint",
         "devices",
+        "convolution_peak",
         "device_planning",
         "probability_steps",
         "distributed",
@@ -100,7 +101,7 @@ LAYERS = (
         "feature_view",
         "finishing",
     },
-    {"worker", "worker_jobs", "cli", "commands", "__main__"},
+    {"worker", "worker_jobs", "cli", "commands", "__main__", "inference_benchmark", "benchmark_engines"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
