@@ -31,7 +31,7 @@ from .errors import InputError
 from .geometry import Array, Volume
 from .importers import import_model
 from .metrics.overlap import dice
-from .model_folder import find_model
+from .model_folder import check_image_fits, find_model, read_description
 from .networks.summary import summarise_network
 
 OWN = "unetseg"
@@ -126,6 +126,7 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="unetseg-bench-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
         own, foreign = _models(model, folder)
+        check_image_fits(read_description(own), channels=volume.channels, shape=volume.shape)
         np.savez(folder / "volume.npz", array=volume.array, affine_ras=volume.affine_ras, spacing_mm=volume.spacing_mm)
         backends = _measure(own, on_progress) if is_measured else {}
         on_progress(0.0, "loading")
