@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import gc
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .backends.engine import Engine
 from .devices import is_out_of_memory
 from .geometry import Array
 from .memory import Load, Need, Way, check_fits, fits, need_of, ways
 from .model_folder import ModelDescription
-from .networks import SegmentationNetwork
 from .preprocessing import PreparedVolume
 from .restoring import classes_on_image
 from .sliding_window import logit_slabs, predict_logits, tile_size
 
+if TYPE_CHECKING:
+    from .networks import SegmentationNetwork
+
 
 def apply_network(
-    network: SegmentationNetwork,
-    description: ModelDescription,
-    prepared: PreparedVolume,
-    load: Load,
-    *,
-    device: torch.device,
-    **options: Any,
+    engine: Engine, description: ModelDescription, prepared: PreparedVolume, load: Load, **options: Any
 ) -> tuple[Tensor | None, Array | None, str]:
     """Return all logits, or the class of every voxel of the image; and a sentence where memory was short.
 
@@ -34,18 +31,17 @@ def apply_network(
     the next thriftier way is tried.
 
     Args:
-        network: On its device, in evaluation mode.
+        engine: The network on its device.
         description: Of the model.
         prepared: What it sees.
         load: The same as far as memory goes; `is_whole` asks for all logits.
-        device: Where the network is.
         options: Of sliding_window.logit_slabs.
 
     Raises:
         InputError: Not even the thriftiest way fits.
         CancelledError: The job was cancelled.
     """
-    left = _ways(network, description, load, device=device)
+    left = _ways(engine, description, load)
     first = left[0]
     while len(left) > 1 and not fits(need_of(description, load, left[0]), left[0].device):
         left.pop(0)
@@ -53,7 +49,7 @@ def apply_network(
     while True:
         way = left.pop(0)
         try:
-            logits, classes = _apply(network, description, prepared, load, way, device=device, **options)
+            logits, classes = _apply(engine, description, prepared, load, way, **options)
         except Exception as error:
             if not left or not is_out_of_memory(error):
                 raise
@@ -63,48 +59,38 @@ def apply_network(
             return logits, classes, said
         # Not before the error is gone, whose traceback holds what the failed attempt made.
         gc.collect()
-        if device.type == "cuda":
+        if engine.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def foresee(
-    network: SegmentationNetwork, description: ModelDescription, load: Load, *, device: torch.device
-) -> tuple[Need, Way]:
+def foresee(engine: Engine, description: ModelDescription, load: Load) -> tuple[Need, Way]:
     """Return the way that would be taken now, and what it takes at its peak.
 
     Args:
-        network: On its device.
+        engine: The network on its device.
         description: Of the model.
         load: What is to be segmented.
-        device: Where the network is.
     """
-    left = _ways(network, description, load, device=device)
+    left = _ways(engine, description, load)
     needs = [need_of(description, load, way) for way in left]
     pairs = list(zip(needs, left, strict=True))
     return next(((need, way) for need, way in pairs if fits(need, way.device)), pairs[-1])
 
 
-def _ways(
-    network: SegmentationNetwork, description: ModelDescription, load: Load, *, device: torch.device
-) -> list[Way]:
-    plan = description.plan
-    first = Way(tile=tile_size(plan, load.shape, network.alignment), device=str(device))
+def _ways(engine: Engine, description: ModelDescription, load: Load) -> list[Way]:
+    plan, alignment = description.plan, cast("SegmentationNetwork", engine.network).alignment
+    first = Way(tile=tile_size(plan, load.shape, alignment), device=str(engine.device))
     may_shrink = plan.conventions == "own" and plan.tiling is None
-    return list(ways(first, may_shrink=may_shrink, alignment=network.alignment))
+    return list(ways(first, may_shrink=may_shrink, alignment=alignment))
 
 
 def _apply(
-    network: SegmentationNetwork,
-    description: ModelDescription,
-    prepared: PreparedVolume,
-    load: Load,
-    way: Way,
-    *,
-    device: torch.device,
-    **options: Any,
+    engine: Engine, description: ModelDescription, prepared: PreparedVolume, load: Load, way: Way, **options: Any
 ) -> tuple[Tensor | None, Array | None]:
     plan = description.plan
-    applied = network if way.device == str(device) else deepcopy(network).to(way.device)
+    applied: nn.Module = engine
+    if way.device != str(engine.device):
+        applied = Engine(deepcopy(engine.network).to(way.device), device=torch.device(way.device))
     image = prepared.image.to("cpu" if way.is_on_host else way.device)
     options |= {
         "patch_size": way.tile,

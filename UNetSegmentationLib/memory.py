@@ -18,8 +18,6 @@ from .networks.summary import summarise_network
 from .source_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
 
 _FLOAT = 4
-# Convolutions copy some of their input into formats of their own: of what a tile takes by its features alone.
-_SCRATCH_SHARE = 0.08
 # Of what is free, the rest is for what the estimate may miss and for other programs.
 _USABLE_SHARE = 0.85
 _SMALLEST_TILE = 32
@@ -133,7 +131,7 @@ def tile_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
     features = summary.memory_bytes - _FLOAT * summary.weights
     # A 2D network takes the slices of a tile as its batch.
     batch = prod(tile[: 3 - dimensions])
-    return round(features * batch * (1 + _SCRATCH_SHARE))
+    return features * batch
 
 
 def ways(first: Way, *, may_shrink: bool, alignment: Sequence[int]) -> Iterator[Way]:

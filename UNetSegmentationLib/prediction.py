@@ -15,6 +15,8 @@ import torch
 
 from . import __version__
 from .applying import apply_network
+from .backends.engine import Engine
+from .backends.store import identity_of
 from .cascade import add_found_labels
 from .checkpoint import load_network
 from .devices import choose_device
@@ -66,18 +68,26 @@ class Predictor:
     Args:
         folder: Model folder.
         device: "auto", "cpu", "cuda" or "mps".
+        backend: One of BACKENDS; by default that of the environment variable UNETSEG_BACKEND, or the fastest.
 
     Raises:
-        InputError: The folder is no usable model, or the machine has no such device.
+        InputError: The folder is no usable model, or the machine has no such device or cannot use that backend.
     """
 
-    def __init__(self, folder: Path | str, *, device: str = "auto") -> None:
+    def __init__(self, folder: Path | str, *, device: str = "auto", backend: str | None = None) -> None:
         self.folder = Path(folder)
         self.device = choose_device(device)
         network, self.description = load_network(self.folder)
         self.network = network.to(self.device)
+        self.engine = Engine(
+            self.network,
+            device=self.device,
+            folder=self.folder,
+            identity=identity_of(self.description),
+            backend=backend,
+        )
         previous = find_previous(self.folder, self.description)
-        self.previous = None if previous is None else Predictor(previous, device=device)
+        self.previous = None if previous is None else Predictor(previous, device=device, backend=backend)
 
     def segment(
         self,
@@ -122,7 +132,7 @@ class Predictor:
         is_whole = with_probabilities or bool(steps.on_probabilities) or prepared.grid is not None
         with clock.stage("Segmenting", _PREDICTING) as report:
             logits, classes, shortage = apply_network(
-                self.network,
+                self.engine,
                 self.description,
                 prepared,
                 Load(
@@ -131,10 +141,9 @@ class Predictor:
                     is_whole=is_whole,
                     is_mirrored=tta,
                 ),
-                device=self.device,
                 overlap=overlap,
                 mirror_axes=plan.mirror_axes if tta else (),
-                on_progress=report,
+                on_progress=self.engine.begin_run(report),
                 is_cancelled=is_cancelled,
             )
         warnings += [shortage] if shortage else []
@@ -266,7 +275,8 @@ class Predictor:
             **self._identity(),
             **({"first_stage": self.previous._identity()} if self.previous else {}),
             "device": str(self.device),
-            "precision": "float32",
+            "backend": ", ".join(self.engine.used),
+            "precision": ", ".join(dict.fromkeys(self.engine.used.values())),
             "settings": settings,
             "versions": {
                 "unetsegmentation": __version__,

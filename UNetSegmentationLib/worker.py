@@ -11,14 +11,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import asdict
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import CancelledError, InputError
 from .protocol import PROTOCOL_VERSION, LineDecoder, encode
+from .threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from .worker_jobs import WarmModels
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 TICK_S = 0.1
 HEARTBEAT_S = 0.3
 LAST_GRACE_S = 2.0
+IDLE_S = 1.0  # without a request: whoever looks at a result has the machine for himself first
 
 
 def _segment(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
@@ -106,11 +109,21 @@ class Worker:
         self._send({"id": 0, "event": "ready", "protocol": PROTOCOL_VERSION, "version": __version__,
                     "pid": os.getpid(), "torch": torch.__version__, "devices": devices})  # fmt: skip
         models = WarmModels()
-        while (job := self._queue.get()) is not None:
+        while (job := self._next_job(models)) is not None:
             answer = _answer(job, models)
             with self._writing:
                 del self._open[job.id]
                 self._write(answer)
+
+    def _next_job(self, models: WarmModels) -> Job | None:
+        """Return the next request; while there is none, let the models become faster."""
+        with suppress(Empty):
+            return self._queue.get(timeout=IDLE_S)
+        with closing(models.improvements()) as improvements:
+            for _ in improvements:
+                if not self._queue.empty():
+                    break
+        return self._queue.get()
 
     def tell_progress(self) -> None:
         """Send every open job's progress when it changes, and repeat it when it does not."""
@@ -202,6 +215,7 @@ def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
 
 def main() -> None:
     """Serve standard input until it closes, then end the process within seconds, whatever is at work."""
+    let_threads_sleep()
     # Whatever a library prints must not get between the messages: file 1 becomes standard error.
     sink = os.dup(1)
     os.dup2(2, 1)

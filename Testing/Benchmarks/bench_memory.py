@@ -116,10 +116,9 @@ def measure(name: str) -> dict[str, Any]:
     predictor.segment(Volume(array[:, :48, :48, :48].copy(), volume.affine_ras))
     grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
     need, way = foresee(
-        predictor.network,
+        predictor.engine,
         predictor.description,
         Load(source=array.shape, shape=tuple(grid)),
-        device=predictor.device,
     )
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _memory("VmRSS"), perf_counter()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from UNetSegmentationLib.backends.engine import BACKEND_VARIABLE
+from UNetSegmentationLib.backends.store import FOLDER_VARIABLE
 from UNetSegmentationLib.checkpoint import save_weights
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.model_folder import (
@@ -69,6 +71,14 @@ def make_tiny_model(
     )
     write_description(folder, description)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own: nothing is measured into the user's, and nothing known from there."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.delenv(BACKEND_VARIABLE, raising=False)
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ LAYERS = (
             "__init__",
             "errors",
             "configuration",
+            "threads",
             "files",
             "registry",
             "labels",
@@ -61,12 +62,14 @@ LAYERS = (
         "cascade",
         "checkpoint",
         "devices",
+        "convolution_peak",
         "device_planning",
         "probability_steps",
         "distributed",
         "shared_batch_norm",
     },
     {
+        "backends",
         "sliding_window",
         "source_grid",
         "memory",
@@ -100,7 +103,7 @@ LAYERS = (
         "feature_view",
         "finishing",
     },
-    {"worker", "worker_jobs", "cli", "commands", "__main__"},
+    {"worker", "worker_jobs", "cli", "commands", "__main__", "inference_benchmark", "benchmark_engines"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

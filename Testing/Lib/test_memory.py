@@ -76,7 +76,7 @@ def make_greedy(predictor, most: int) -> list[int]:
         if tiles[-1] > most:
             raise torch.OutOfMemoryError("out of memory")
 
-    predictor.network.register_forward_pre_hook(forward)
+    predictor.engine.register_forward_pre_hook(forward)
     return tiles
 
 

@@ -275,7 +275,7 @@ def test_networks_that_want_hounsfield_units_get_them(tmp_path):
     folder = model_folder(tmp_path / "hu", name="hu_prior", scheme="none")
     predictor = Predictor(folder, device="cpu")
     seen = []
-    predictor.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    predictor.engine.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     predictor.segment(Volume(np.linspace(-1000, 500, 5 * 6 * 7).reshape(1, 5, 6, 7), np.eye(4)))
     # The volume is smaller than the patch: what is added is air, not water.
     assert float(seen[0].min()) == -1000

@@ -81,3 +81,14 @@ def add_device_argument(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (the fastest, the default), cpu, cuda, cuda:1 or mps"
     )
+
+
+def add_backend_argument(parser: ArgumentParser) -> None:
+    """Add --backend to a parser."""
+    # Not imported: the backends load torch.
+    known = ", ".join(Registry("backend", "UNetSegmentationLib.backends").declared)
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help=f"how the network is computed, instead of the fastest that was found right on this machine: {known}",
+    )

@@ -12,7 +12,7 @@ from ..model_folder import InstalledModel, ModelDescription
 from ..postprocess import STEPS
 from ..registry import Registry
 from .cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_apart
-from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument, add_tables
+from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
 from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
@@ -60,6 +60,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
     add_quiet_argument(parser)
     add_device_argument(parser)
+    add_backend_argument(parser)
     # The second kind is not imported: it would load torch.
     on_probabilities = Registry("probability step", "UNetSegmentationLib.probability_steps").summaries
     add_tables(parser, {"steps of --postprocess:": {**STEPS.summaries, **on_probabilities}})
@@ -129,7 +130,7 @@ def _outcomes(
             return
         from ..prediction import Predictor
 
-        predictor = Predictor(model.folder, device=arguments.device)
+        predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
         for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
             bar.clear()
             yield outcome
@@ -159,6 +160,8 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
         raise InputError(f"--overlap is {arguments.overlap}: give 0 to below 1")
     if arguments.resume and (len(images) == 1 and not Path(arguments.output).is_dir()):
         raise InputError(f"--resume goes on in a folder of results, {arguments.output} is none: leave it out")
+    if arguments.backend and arguments.dask:
+        raise InputError("--backend is for this machine: with --dask set UNETSEG_BACKEND for the workers instead")
     if arguments.probabilities is None:
         return
     if len(images) > 1:

@@ -1,0 +1,227 @@
+"""Every backend gives eager float32's logits; the layers of the fused one keep torch's values."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from UNetSegmentationLib.backends import BACKENDS, Backend
+from UNetSegmentationLib.backends.contract import Task
+from UNetSegmentationLib.backends.fused_layers import BLOCK_BYTES, FusedTransposed, fused_twin, normalise_
+from UNetSegmentationLib.backends.measuring import obstacle
+from UNetSegmentationLib.backends.parity import disagreement, make_tile
+from UNetSegmentationLib.backends.twins import channels_last_twin
+from UNetSegmentationLib.errors import CancelledError
+from UNetSegmentationLib.networks import NETWORKS, build_network
+from UNetSegmentationLib.networks.memory_format import FORMATS
+from UNetSegmentationLib.sliding_window import predict_logits
+
+# What makes a network small, beyond the options that all share.
+OPTIONS = {
+    "brain_tumour": {"in_channels": 4, "num_classes": 4},
+    "primus_unet": {"embedding": 24, "heads": 2, "blocks": 2},
+    "shape_prior": {"prior_size": 8, "prior_latent": 4},
+    "nnunet_residual": {"encoder_convs": [1, 2, 1]},
+    "vnet": {"kernel_sizes": [], "encoder_convs": [1, 2, 1]},
+    "nodule_unet": {"stem_features": 2},
+}
+CPU = torch.device("cpu")
+SIZE = (9, 11, 13)
+ON_CPU = [name for name in BACKENDS if not name.startswith(("cuda", "mps", "compiled"))]
+
+
+def task_of(network, size=SIZE, batch=1, **options):
+    shape = (batch, network.config.in_channels, *size[: network.config.dimensions])
+    return Task(network=network, shape=shape, device=CPU, **options)
+
+
+def network_of(name="unet", dimensions=3, **options):
+    values = {"in_channels": 2, "num_classes": 3, "dimensions": dimensions, "features_per_stage": [4, 6, 8]}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = build_network(name, {**values, **OPTIONS.get(name, {}), **options})
+        for parameter in network.parameters():  # some of the values that they start with hide what follows
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    return network.eval()
+
+
+@pytest.fixture(autouse=True)
+def _few_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("network_name", NETWORKS)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_backend_gives_the_logits_of_eager_float32(backend, network_name, dimensions):
+    network = network_of(network_name, dimensions)
+    if reason := obstacle(backend, network, CPU):
+        pytest.skip(reason)
+    task = task_of(network, batch=2)
+    tile = make_tile(task.shape, raw_channels=network.raw_channels)
+    with torch.inference_mode():
+        expected = network(tile)
+        found = BACKENDS[backend]().build(task)(tile)
+    if BACKENDS[backend].precision == "float32":
+        assert disagreement(found, expected, "float32") == ""
+    else:
+        # Random weights leave classes nearly equal everywhere, so that labels say little.
+        assert found.dtype == torch.float32
+        assert (found - expected).square().mean().sqrt() < 0.1 * expected.std()
+
+
+@pytest.mark.parametrize("norm", ["instance", "group", "batch", "none"])
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "elu", "prelu"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_fused_layers_keep_every_norm_and_activation(norm, activation, residual):
+    network = network_of(norm=norm, activation=activation, residual=residual, upsampling="nearest_conv")
+    image = make_tile((2, 2, 8, 12, 8))
+    with torch.inference_mode():
+        assert disagreement(fused_twin(network)(image), network(image), "float32") == ""
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+def test_norm_in_blocks_is_exact_also_where_the_mean_is_large(channels, mean, monkeypatch):
+    """Squares of values of 300 with a deviation of 1 lose five of seven digits; deviations from a mean do not."""
+    monkeypatch.setattr("UNetSegmentationLib.backends.fused_layers.BLOCK_BYTES", 4 * channels * 100)  # ragged blocks
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn((2, channels, 7, 9, 11), generator=generator) + mean
+    weight, bias = torch.rand(channels, generator=generator), torch.randn(channels, generator=generator)
+    expected = F.leaky_relu(F.instance_norm(features.double(), weight=weight.double(), bias=bias.double()), 0.01)
+    found = normalise_(
+        features.contiguous(memory_format=FORMATS[5]), weight, bias, activate=lambda part: F.leaky_relu_(part, 0.01)
+    )
+    assert torch.allclose(found.double(), expected, atol=1e-5 if mean == 0 else 2e-4)
+
+
+def test_norm_of_constant_features_is_the_shift():
+    features = torch.full((1, 4, 5, 6, 7), 3.7).contiguous(memory_format=FORMATS[5])
+    bias = torch.tensor([0.0, 1.0, -2.0, 5.0])
+    found = normalise_(features, torch.ones(4), bias)
+    assert torch.allclose(found, bias[None, :, None, None, None].expand_as(found), atol=1e-3)
+
+
+@pytest.mark.parametrize("kernel", [(2, 2, 2), (1, 2, 2), (3, 1, 2), (2, 2), (1, 3)])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_transposed_convolution_by_matrix_products_is_torchs(kernel, has_bias):
+    kind = nn.ConvTranspose3d if len(kernel) == 3 else nn.ConvTranspose2d
+    layer = kind(3, 5, kernel, stride=kernel, bias=has_bias)
+    image = torch.randn(2, 3, *(4, 5, 6)[: len(kernel)])
+    with torch.inference_mode():
+        assert torch.allclose(FusedTransposed(layer)(image), layer(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("make_twin", [fused_twin, channels_last_twin])
+def test_a_twin_shares_no_hook_and_leaves_the_network_as_it_is(make_twin):
+    network = network_of()
+    before = {name: (value.clone(), value.stride()) for name, value in network.state_dict().items()}
+    calls = []
+    handles = [module.register_forward_pre_hook(lambda *_: calls.append(1)) for module in network.modules()]
+    twin = make_twin(network)
+    image = make_tile((1, 2, 8, 8, 8))
+    with torch.inference_mode():
+        expected = network(image)
+        calls.clear()
+        assert torch.allclose(twin(image), expected, atol=1e-4)
+    assert calls == []
+    for handle in handles:
+        handle.remove()
+    for module in twin.modules():
+        module.register_forward_pre_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        network(image)
+    assert calls == []
+    after = network.state_dict()
+    assert all(torch.equal(after[name], old) and after[name].stride() == step for name, (old, step) in before.items())
+
+
+def test_fused_layers_work_through_whole_maps_in_blocks_of_a_mebibyte():
+    """A thread's share of the cache; measured, so a change needs a measurement."""
+    assert BLOCK_BYTES == 2**20
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_every_backend_of_the_cpu_can_be_cancelled_within_a_tile(backend):
+    network = network_of(features_per_stage=[16, 16])
+    if reason := obstacle(backend, network, CPU):
+        pytest.skip(reason)
+    calls = []
+
+    class Engine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.pulse = network, nn.Identity()
+            self.forward = BACKENDS[backend]().build(
+                task_of(network, (96, 96, 96), pulse=lambda: self.pulse(torch.empty(0)))
+            )
+
+    def is_cancelled():
+        calls.append(1)
+        return len(calls) > 2  # once before the tile and once in it
+
+    with pytest.raises(CancelledError):
+        predict_logits(
+            Engine().eval(), torch.zeros(2, 96, 96, 96), patch_size=(96,) * 3, dimensions=3, is_cancelled=is_cancelled
+        )
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_backends_for_other_devices_say_so(name):
+    missing = torch.device("meta")
+    if name in ("eager", "channels_last"):
+        pytest.skip("runs everywhere")
+    assert BACKENDS[name]().obstacle(missing)
+
+
+def test_a_network_that_decides_by_values_is_not_recorded():
+    fusion = network_of("sequence_fusion")
+    recorded = [name for name in BACKENDS if BACKENDS[name].is_recorded]
+    assert {"openvino", "compiled", "cuda_graph"} <= set(recorded)
+    assert all("which channels are there" in obstacle(name, fusion, CPU) for name in recorded)
+
+
+def test_openvino_does_not_report_its_use():
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from UNetSegmentationLib.backends.openvino_cpu import load_openvino
+
+    load_openvino()
+    assert sys.modules.get("openvino_telemetry") is None
+
+
+def test_parity_names_what_differs():
+    reference = torch.randn(1, 3, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    assert disagreement(reference + 1e-5, reference, "float32") == ""
+    assert "logits differ by" in disagreement(reference * 1.01, reference, "float32")
+    assert disagreement(reference * 1.01, reference, "bfloat16") == ""
+    assert "logits differ by" in disagreement(reference * 1.1, reference, "bfloat16")
+    assert "NaN" in disagreement(reference / 0, reference, "float32")
+    assert "instead of" in disagreement(reference[:, :2], reference, "float32")
+    assert "instead of" in disagreement(reference.double(), reference, "float32")
+    close = 0.001 * reference + torch.tensor([100.0, 100.0, 0.0])[None, :, None, None, None]
+    swapped = close.clone()
+    swapped[0, :2, :4, :4, 0] = close[0, [1, 0], :4, :4, 0]
+    assert "of the labels" in disagreement(swapped, close, "bfloat16")
+    shifted = torch.where(reference.abs() < 0.003, -reference.sign() * 1e-4, reference)
+    assert disagreement(shifted, reference, "float32") == ""
+    assert "of the labels" in disagreement(shifted, reference, "float32", is_regions=True)
+
+
+def test_made_tiles_have_air_structure_and_hounsfield_units_where_asked():
+    tile = make_tile((1, 2, 24, 24, 24), raw_channels=(1,))
+    assert torch.equal(tile, make_tile((1, 2, 24, 24, 24), raw_channels=(1,)))
+    assert tile[0, 0, :8, :8, :8].std() == 0
+    assert 0.3 < tile[0, 0, 8:].std() < 3
+    assert tile[0, 1].std() > 100
+
+
+def test_every_backend_is_described():
+    for name in BACKENDS:
+        assert issubclass(BACKENDS[name], Backend)
+        assert BACKENDS.title(name)
+        assert BACKENDS[name].precision in ("float32", "tf32", "float16", "bfloat16")

@@ -1,0 +1,29 @@
+"""torch in bfloat16, channels-last, on CPUs that compute in it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from .contract import BACKENDS, Backend, Forward, Task, autocast_forward
+from .twins import ask_at_every_layer, channels_last_twin
+
+
+@BACKENDS.register("bfloat16", title="torch, bfloat16, channels last")
+class BFloat16(Backend):
+    """Convolutions in bfloat16, statistics of norms in float32."""
+
+    precision: ClassVar[str] = "bfloat16"
+
+    def obstacle(self, device: torch.device) -> str:
+        """A CPU without these instructions emulates them, an order of magnitude slower than float32."""
+        if device.type != "cpu":
+            return "for the CPU only"
+        return "" if torch.cpu._is_avx512_bf16_supported() else "this CPU does not compute in bfloat16"
+
+    def build(self, task: Task) -> Forward:
+        """Return the forward of a copy."""
+        return autocast_forward(
+            ask_at_every_layer(channels_last_twin(task.network), task.pulse), task.device, torch.bfloat16
+        )

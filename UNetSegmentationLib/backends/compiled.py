@@ -1,0 +1,45 @@
+"""torch.compile: fuses what eager torch cannot, after a compilation of up to two minutes in every process."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..networks.memory_format import FORMATS
+from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .twins import channels_last_twin
+
+_COMPILERS = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
+
+
+@BACKENDS.register("compiled", title="torch.compile, float32")
+class Compiled(Backend):
+    """Channels-last, compiled for tiles of one shape."""
+
+    is_recorded: ClassVar[bool] = True
+    is_slow_to_build: ClassVar[bool] = True
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs a C++ compiler on the CPU and Triton on a GPU."""
+        if device.type == "cpu":
+            return "" if any(map(shutil.which, _COMPILERS)) else "there is no C++ compiler"
+        if device.type == "cuda":
+            return "" if importlib.util.find_spec("triton") else "Triton is not installed"
+        return "torch.compile does not serve this device"
+
+    def build(self, task: Task) -> Forward:
+        """Compile, and run once, so that what fails fails here."""
+        twin = channels_last_twin(task.network)
+        compiled = torch.compile(twin, dynamic=False)
+
+        def forward(batch: Tensor) -> Tensor:
+            return main_output(compiled(batch.contiguous(memory_format=FORMATS[batch.ndim])))
+
+        with torch.inference_mode():
+            forward(torch.zeros(task.shape, device=task.device))
+        return forward

@@ -1,0 +1,108 @@
+"""NVIDIA GPUs: tensor cores by TF32 or float16, channels-last, and the launches of a tile recorded once.
+
+The kernels of a small tile take less time than Python takes to start them; a CUDA graph starts them all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..networks.memory_format import FORMATS
+from .contract import BACKENDS, Backend, Forward, Task, autocast_forward, main_output
+from .twins import channels_last_twin
+
+_WARM_UPS = 3  # cuDNN chooses its kernels in the first calls, which a graph must not record
+
+
+def _obstacle(device: torch.device, *, least_capability: tuple[int, int]) -> str:
+    if device.type != "cuda":
+        return "for NVIDIA GPUs only"
+    capability = torch.cuda.get_device_capability(device)
+    return "" if capability >= least_capability else "this GPU has no tensor cores of that kind"
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Let cuDNN and cuBLAS round factors to TF32 within the block."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@BACKENDS.register("cuda_tf32", title="CUDA, TF32, channels last")
+class CudaTF32(Backend):
+    """float32 with factors rounded to 10 bits of mantissa."""
+
+    precision: ClassVar[str] = "tf32"
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs an Ampere or later GPU."""
+        return _obstacle(device, least_capability=(8, 0))
+
+    def build(self, task: Task) -> Forward:
+        """Return the forward of a copy."""
+        twin = channels_last_twin(task.network)
+
+        def forward(batch: Tensor) -> Tensor:
+            with _tf32():
+                return main_output(twin(batch.contiguous(memory_format=FORMATS[batch.ndim])))
+
+        return forward
+
+
+@BACKENDS.register("cuda_float16", title="CUDA, float16 mixed precision")
+class CudaFloat16(Backend):
+    """Mixed precision, channels-last."""
+
+    precision: ClassVar[str] = "float16"
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs a Volta or later GPU."""
+        return _obstacle(device, least_capability=(7, 0))
+
+    def build(self, task: Task) -> Forward:
+        """Return the forward of a copy."""
+        return autocast_forward(channels_last_twin(task.network), task.device, torch.float16)
+
+
+@BACKENDS.register("cuda_graph", title="CUDA, float16 mixed precision, recorded")
+class CudaGraph(Backend):
+    """Mixed precision, all launches of a tile in one."""
+
+    precision: ClassVar[str] = "float16"
+    is_recorded: ClassVar[bool] = True
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs a Volta or later GPU."""
+        return _obstacle(device, least_capability=(7, 0))
+
+    def build(self, task: Task) -> Forward:
+        """Record the launches; logits are copied out, because the next replay overwrites them."""
+        eager = autocast_forward(channels_last_twin(task.network), task.device, torch.float16)
+        entry = torch.zeros(task.shape, device=task.device)
+        graph = torch.cuda.CUDAGraph()
+        # The autocast cache would keep casts that belong to the recording alive outside of it.
+        with torch.inference_mode(), torch.cuda.device(task.device):
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(_WARM_UPS):
+                    eager(entry)
+            torch.cuda.current_stream().wait_stream(aside)
+            with torch.cuda.graph(graph):
+                logits = eager(entry)
+
+        def forward(batch: Tensor) -> Tensor:
+            entry.copy_(batch)
+            graph.replay()
+            return logits.clone()
+
+        return forward

@@ -1,0 +1,20 @@
+"""torch as it comes: float32, channels-first; what every other backend is held to."""
+
+from __future__ import annotations
+
+import torch
+
+from .contract import BACKENDS, Backend, Forward, Task, main_output
+
+
+@BACKENDS.register("eager", title="torch, float32")
+class Eager(Backend):
+    """The network itself."""
+
+    def obstacle(self, device: torch.device) -> str:  # noqa: ARG002
+        """It runs everywhere."""
+        return ""
+
+    def build(self, task: Task) -> Forward:
+        """Return the network's own forward."""
+        return lambda batch: main_output(task.network(batch))

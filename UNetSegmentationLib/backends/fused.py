@@ -1,0 +1,26 @@
+"""torch in float32 on the CPU with norm and activation fused and every convolution by oneDNN (see fused_layers)."""
+
+from __future__ import annotations
+
+import torch
+
+from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .fused_layers import fused_twin
+from .twins import ask_at_every_layer
+
+
+@BACKENDS.register("fused", title="torch, float32, fused layers")
+class Fused(Backend):
+    """Needs no conversion and no second copy of the weights worth mentioning: ready at once."""
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs a CPU and a torch with oneDNN."""
+        if device.type != "cpu":
+            return "for the CPU only"
+        has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return "" if has_onednn and hasattr(torch, "mkldnn_convolution") else "this torch comes without oneDNN"
+
+    def build(self, task: Task) -> Forward:
+        """Return the forward of a copy."""
+        twin = ask_at_every_layer(fused_twin(task.network), task.pulse)
+        return lambda batch: main_output(twin(batch))

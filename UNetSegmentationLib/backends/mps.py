@@ -1,0 +1,30 @@
+"""Apple's GPU in float16 mixed precision."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .contract import BACKENDS, Backend, Forward, Task, main_output
+
+
+@BACKENDS.register("mps_float16", title="Apple GPU, float16 mixed precision")
+class MpsFloat16(Backend):
+    """Convolutions in float16, the rest as autocast has it."""
+
+    precision: ClassVar[str] = "float16"
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs Apple's GPU."""
+        return "" if device.type == "mps" else "for Apple's GPUs only"
+
+    def build(self, task: Task) -> Forward:
+        """Return the forward under autocast."""
+
+        def forward(batch: Tensor) -> Tensor:
+            with torch.autocast("mps", dtype=torch.float16):
+                return main_output(task.network(batch))
+
+        return forward

@@ -1,0 +1,148 @@
+"""OpenVINO on the CPU (optional, Apache-2.0): the network as one graph, planned and fused as a whole for its tile.
+
+The conversion is kept in the store; it needs a trace of the network and takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .contract import BACKENDS, Backend, Forward, Task, main_output
+
+PULSE_MS = 50
+
+
+def openvino_version() -> str:
+    """Return the installed version; empty where there is none."""
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def load_openvino() -> Any:
+    """Return the package, kept from reporting its use to its maker, which it does by default at every import."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
+    import openvino
+
+    return openvino
+
+
+@BACKENDS.register("openvino", title="OpenVINO, float32")
+class OpenVINO(Backend):
+    """float32, the number of threads that torch has."""
+
+    is_recorded: ClassVar[bool] = True
+    hint: ClassVar[str] = "f32"
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs the package."""
+        if device.type != "cpu":
+            return "for the CPU only"
+        return "" if importlib.util.find_spec("openvino") else "the package openvino is not installed"
+
+    def build(self, task: Task) -> Forward:
+        """Compile the converted network, which is converted where the store does not have it."""
+        openvino = load_openvino()
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": self.hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        request = core.compile_model(_converted(task, openvino, core), "CPU", settings).create_infer_request()
+
+        def forward(batch: Tensor) -> Tensor:
+            request.set_input_tensor(openvino.Tensor(batch.contiguous().numpy(), shared_memory=True))
+            request.start_async()
+            try:
+                while not request.wait_for(PULSE_MS):
+                    task.pulse()
+            except BaseException:
+                request.cancel()
+                _wait_out(request)
+                raise
+            # The request's own memory is overwritten by the next tile.
+            return torch.from_numpy(request.get_output_tensor().data.copy())
+
+        return forward
+
+
+@BACKENDS.register("openvino_bfloat16", title="OpenVINO, bfloat16")
+class OpenVINOBFloat16(OpenVINO):
+    """bfloat16, on CPUs that compute in it."""
+
+    precision: ClassVar[str] = "bfloat16"
+    hint: ClassVar[str] = "bf16"
+
+    def obstacle(self, device: torch.device) -> str:
+        """It needs the package and a CPU with bfloat16 instructions."""
+        if missing := super().obstacle(device):
+            return missing
+        return "" if torch.cpu._is_avx512_bf16_supported() else "this CPU does not compute in bfloat16"
+
+
+def _wait_out(request: Any) -> None:
+    """Wait for a cancelled request, which says so by an error."""
+    try:
+        request.wait()
+    except RuntimeError:
+        return
+
+
+def _converted(task: Task, openvino: Any, core: Any) -> Any:
+    key = {"network": task.identity, "shape": list(task.shape), "openvino": openvino_version()}
+    store = task.store if task.identity else None
+    kept = None if store is None else store.get("openvino", key)
+    if kept is not None:
+        return _unpacked(kept, openvino, core)
+    model = _convert(task, openvino)
+    if store is not None:
+        store.put("openvino", key, _packed(model, openvino))
+    return model
+
+
+def _convert(task: Task, openvino: Any) -> Any:
+    example = torch.zeros(task.shape)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing warns of every size that it takes for a constant, as is meant
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            _MainOutput(task.network), example, check_trace=False
+        )
+        return openvino.convert_model(traced, input=[list(task.shape)])
+
+
+def _packed(model: Any, openvino: Any) -> bytes:
+    """Return the converted network as bytes: the length of its description, its description, its weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        description = Path(folder) / "network.xml"
+        openvino.save_model(model, description, compress_to_fp16=False)
+        xml, weights = description.read_bytes(), description.with_suffix(".bin").read_bytes()
+    return len(xml).to_bytes(8, "little") + xml + weights
+
+
+def _unpacked(content: bytes, openvino: Any, core: Any) -> Any:
+    end = 8 + int.from_bytes(content[:8], "little")
+    weights = torch.frombuffer(bytearray(content[end:]), dtype=torch.uint8)
+    return core.read_model(content[8:end], openvino.Tensor(weights.numpy()))
+
+
+class _MainOutput(nn.Module):
+    """The network with its finest logits as the only output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return main_output(self.network(batch))

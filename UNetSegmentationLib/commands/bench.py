@@ -1,0 +1,105 @@
+"""`unetseg bench`: how fast this machine segments, beside other engines where they are installed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..model_folder import bundled_resources_folder
+from .contract import COMMANDS, DONE, Command, add_quiet_argument
+from .terminal import ProgressBar, figure, rounded, warn, write_json, write_table
+
+if TYPE_CHECKING:
+    from ..inference_benchmark import Comparison
+
+_MODEL = "mri-hippocampus-unet"
+_SAMPLE = "mri_hippocampus.nii.gz"
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("what", choices=("inference",), help="what is measured: from a volume to its labelmap")
+    parser.add_argument(
+        "--model",
+        metavar="ID_OR_FOLDER",
+        default=_MODEL,
+        help="an installed model, a model folder, or a folder of nnU-Net results (the hippocampus U-Net)",
+    )
+    parser.add_argument("--image", metavar="IMAGE", help="what the model takes (the sample of the hippocampus)")
+    parser.add_argument(
+        "--against", metavar="PEER", nargs="+", default=(), help="other engines on the same weights: nnunetv2, monai"
+    )
+    parser.add_argument(
+        "--peer-python",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="interpreter that has a peer's package, where this one has not; may be given several times",
+    )
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each engine, whose median counts (5)")
+    parser.add_argument("--measure", action="store_true", help="first find the fastest backend for this model")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    add_quiet_argument(parser)
+
+
+def _run(arguments: Namespace, out: TextIO) -> int:
+    from ..inference_benchmark import compare
+    from ..volume_io import read_volume
+
+    volume = read_volume(arguments.image or bundled_resources_folder() / "Samples" / _SAMPLE)
+    with ProgressBar(is_quiet=arguments.quiet) as bar:
+        found = compare(
+            arguments.model,
+            volume,
+            against=arguments.against,
+            pythons=arguments.peer_python,
+            runs=arguments.runs,
+            is_measured=arguments.measure,
+            on_progress=bar,
+        )
+    for name, reason in found.missing.items():
+        warn(f"{name}: {reason}")
+    if arguments.json:
+        write_json(out, rounded(asdict(found)))
+    else:
+        _write_figures(out, found)
+    return DONE
+
+
+def _write_figures(out: TextIO, found: Comparison) -> None:
+    machine = found.machine
+    out.write(
+        f"{machine['cpu']} ({machine['capability']}), {machine['threads']} threads, torch {machine['torch']}\n"
+        f"convolutions reach {found.peak_gflops:.0f} GFLOP/s in float32; a tile takes {found.tile_gflop:.1f} GFLOP; "
+        f"medians of {found.runs}\n"
+    )
+    for backend, verdict in found.backends.items():
+        out.write(f"backend {backend}: {verdict}\n")
+    header = ("engine", "s", "x ours", "extra MiB", "load s", "tiles", "of peak", "equal labels", "lowest Dice", "")
+    ours = found.engines[0]
+    rows: list[Any] = [
+        (
+            entry.engine,
+            figure(entry.seconds, 2),
+            figure(entry.seconds / ours.seconds, 2),
+            figure(entry.extra_mb, 0),
+            figure(entry.load_s, 1),
+            str(entry.tiles),
+            f"{entry.peak_share:.0%}",
+            f"{entry.equal_labels:.4%}",
+            figure(min(entry.dice.values(), default=None), 4),
+            entry.details,
+        )
+        for entry in found.engines
+    ]
+    write_table(out, header, rows, right=range(1, 9))
+
+
+COMMANDS.register("bench", title="measure this machine")(
+    Command(
+        add_arguments=_add_arguments,
+        run=_run,
+        description="Time a model from volume to labelmap, with the share of the rate that this machine's convolutions "
+        "reach, and beside it other engines with the same weights. Peers that are not installed are named.",
+    )
+)
