@@ -11,19 +11,19 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import channels, choices, dependencies, modality, readiness, samples, scene_exchange
+from . import channels, choices, dependencies, modality, readiness, results, samples, scene_exchange
 from .display_window import DisplayWindow
 from .input_section import InputSection
 from .job import Outcome, Progress
 from .jobs import Jobs
-from .menus import fill, networkEntries
+from .menus import deviceEntries, fill, networkEntries
 from .models_section import ModelsSection
 from .parameters import regionNode, setChannelVolume, setRegionNode
+from .question_section import QuestionSection
 from .result_section import ResultSection
+from .results import Target
 from .segment_job import SegmentSettings
 from .status import Status
-
-STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
 
 
 class Panel(VTKObservationMixin):
@@ -40,6 +40,7 @@ class Panel(VTKObservationMixin):
         self._requirements = requirements
         self._parameters: Any = None
         self._volumeId: str | None = None
+        self._segmentedId: str | None = None
         self._isShown3D = True
         # None: to be guessed; otherwise the guess, or "" where the modality was chosen.
         self._guessed: str | None = None
@@ -59,6 +60,7 @@ class Panel(VTKObservationMixin):
         self._status = Status(self.ui)
         self._window = DisplayWindow()
         self._resultSection = ResultSection(self.ui)
+        self._question = QuestionSection(self.ui, onAnswer=self._start, onChanged=self.refresh)
         self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
         self._connect()
@@ -89,6 +91,7 @@ class Panel(VTKObservationMixin):
             # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
             # a person comes back from another module.
             self._outcome = None
+        self._question.withdraw()
         if parameters is None:
             self._watch.follow(None)
             self._resultSection.forget()
@@ -133,7 +136,6 @@ class Panel(VTKObservationMixin):
             self._refreshDependencies()
             self._refreshParameters()
             self._refreshModel()
-            self._refreshDevices()
             self._refreshSegment()
             self._resultSection.refresh(self._parameters.outputSegmentation, self._models)
         finally:
@@ -148,6 +150,8 @@ class Panel(VTKObservationMixin):
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
         self.ui.mirrorCheckBox.checked = self._parameters.mirror
         self.ui.show3DCheckBox.checked = self._parameters.show3D
+        devices = deviceEntries(self.jobs.worker.ready.get("devices", []), self._parameters.device)
+        fill(self.ui.deviceComboBox, devices, self._parameters.device)
 
     def _refreshModel(self) -> None:
         parameters = self._parameters
@@ -173,15 +177,6 @@ class Panel(VTKObservationMixin):
         if self._watch.look is not None and parameters.inputVolume is not None:
             self._window.follow(parameters.inputVolume, found.preset)
 
-    def _refreshDevices(self) -> None:
-        offered = [(str(device["id"]), str(device["title"])) for device in self.jobs.worker.ready.get("devices", [])]
-        entries = dict([*STANDARD_DEVICES, *offered])
-        chosen = self._parameters.device
-        if chosen not in entries:
-            # The choice may come from another machine's scene, or from before the worker is ready.
-            entries[chosen] = chosen
-        fill(self.ui.deviceComboBox, list(entries.items()), chosen)
-
     def _refreshSegment(self) -> None:
         self._inputSection.suggest(self._parameters, self._choices.model)
         isRunning, reason = self.jobs.isRunning, self._whyNot()
@@ -191,7 +186,7 @@ class Panel(VTKObservationMixin):
             section.enabled = not isRunning
         self.ui.modelComboBox.enabled = not isRunning and bool(self._choices.models)
         self.ui.applyButton.text = _("Cancel") if isRunning else _("Apply")
-        self.ui.applyButton.enabled = isRunning or not reason
+        self.ui.applyButton.enabled = isRunning or not (reason or self._question.isOpen)
         self.ui.applyButton.toolTip = (
             _("Stop the run; nothing in the scene is changed.")
             if isRunning
@@ -236,6 +231,8 @@ class Panel(VTKObservationMixin):
     def _onParametersModified(self, _caller: Any, _event: str) -> None:
         if self._isUpdating or self._parameters is None:
             return
+        # It was about another choice.
+        self._question.withdraw()
         if _idOf(self._parameters.inputVolume) != self._volumeId:
             self._onVolumeChosen()
         if self._parameters.show3D != self._isShown3D:
@@ -251,7 +248,7 @@ class Panel(VTKObservationMixin):
             self._outcome = None
         self._guessed = None
         self._followVolume()
-        if volume is not None and output is not None and not scene_exchange.belongsTo(output, volume):
+        if volume is not None and output is not None and not results.belongsTo(output, volume):
             self._isUpdating = True
             self._parameters.outputSegmentation = None
             self._isUpdating = False
@@ -334,6 +331,19 @@ class Panel(VTKObservationMixin):
             volume = samples.load()
             if volume is not None:
                 self._parameters.inputVolume = volume
+        elif link == "undo":
+            self._undo()
+
+    def _undo(self) -> None:
+        former = self._outcome.former if self._outcome is not None else None
+        if former is None:
+            return
+        if former.restore():
+            message = _("Undone: the segmentation is as it was before the run.")
+        else:
+            message = _("Not undone: the segmentation was changed since the run.")
+        self._outcome = Outcome(kind="cancelled", message=message)
+        self.refresh()
 
     def _onInstall(self, _checked: bool) -> None:
         self.ui.dependencyLabel.text = _("Installing …")
@@ -350,7 +360,11 @@ class Panel(VTKObservationMixin):
         if self.jobs.isRunning:
             self.jobs.cancel()
             return
+        self._question.ask(self._parameters.outputSegmentation, self._parameters.inputVolume)
+
+    def _start(self, target: Target | None) -> None:
         parameters, model = self._parameters, self._choices.model
+        self._segmentedId = parameters.inputVolume.GetID()
         volumes = channels.volumesByChannel(parameters, model.description).values()
         region = regionNode(parameters)
         self._outcome = None
@@ -361,7 +375,7 @@ class Panel(VTKObservationMixin):
                 modelFolder=str(model.folder),
                 channelIds=tuple(_idOf(volume) for volume in volumes) if len(volumes) > 1 else (),
                 regionToWorld=scene_exchange.regionToWorld(region) if region is not None else None,
-                outputId=_idOf(parameters.outputSegmentation),
+                target=target,
                 device=parameters.device,
                 mirror=parameters.mirror,
                 show3D=parameters.show3D,
@@ -384,7 +398,7 @@ class Panel(VTKObservationMixin):
         if self._parameters is None:
             return
         segmentation, volume = scene_exchange.nodeById(outcome.segmentationId), self._parameters.inputVolume
-        if segmentation is not None and volume is not None and scene_exchange.belongsTo(segmentation, volume):
+        if segmentation is not None and volume is not None and volume.GetID() == self._segmentedId:
             self._parameters.outputSegmentation = segmentation
         elif segmentation is not None:
             # Another volume was chosen meanwhile, and none of this is about it.

@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import provenance, scene_exchange
+from . import provenance, results, scene_exchange
 
 # Few segments leave room for what comes below them.
 LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT, TABLE_ROW_HEIGHT = 110, 40, 30
@@ -44,7 +44,7 @@ class ResultSection:
             blocked = self.ui.opacitySlider.blockSignals(True)
             self.ui.opacitySlider.value = display.GetOpacity()
             self.ui.opacitySlider.blockSignals(blocked)
-        made = scene_exchange.provenanceOf(segmentation)
+        made = results.provenanceOf(segmentation)
         self.ui.provenanceLabel.visible = bool(made)
         modelId = str(made.get("model_id", "?"))
         title = next((model.description.title for model in models if model.description.id == modelId), modelId)

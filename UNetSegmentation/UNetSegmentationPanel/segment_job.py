@@ -13,8 +13,10 @@ from slicer.i18n import tr as _
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.protocol import ArrayFile, ChannelFile, SegmentRequest, SegmentResult
 
-from . import scene_exchange, surfaces, wording
+from . import results, scene_exchange, surfaces, wording
+from .former_content import FormerContent
 from .job import Outcome, Progress, newFolder, removeFolder
+from .results import Imported, Target
 from .steps import WAIT, Steps
 from .time_left import Pace
 from .worker_process import WorkerProcess
@@ -32,7 +34,7 @@ class SegmentSettings:
         channelIds: IDs of the volumes of the model's channels, None where one is missing; empty: the volume is all.
         regionToWorld: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
         modelFolder: Folder of the model.
-        outputId: ID of the chosen segmentation; None for a new one.
+        target: The chosen segmentation; None for a new one.
         device: "auto" or an id that the worker offered.
         mirror: Average over mirrored copies.
         show3D: Make surfaces.
@@ -42,7 +44,7 @@ class SegmentSettings:
     modelFolder: str
     channelIds: tuple[str | None, ...] = ()
     regionToWorld: tuple[tuple[float, ...], ...] | None = None
-    outputId: str | None = None
+    target: Target | None = None
     device: str = "auto"
     mirror: bool = False
     show3D: bool = True
@@ -74,6 +76,7 @@ class SegmentJob:
         self._pace = Pace()
         self._result: SegmentResult | None = None
         self._segmentationId: str | None = None
+        self._former: FormerContent | None = None
         self._warnings: list[str] = []
 
     @property
@@ -178,10 +181,10 @@ class SegmentJob:
             self._finish(Outcome(kind="done", message=message, warnings=self._allWarnings()))
             return
         work = self._reporting(
-            scene_exchange.importSegmentation(
+            results.importSegmentation(
                 self._result,
                 volumeId=self.settings.volumeId,
-                outputId=self.settings.outputId,
+                target=self.settings.target,
                 channelIds=self.settings.channelIds,
             ),
             _("Bringing the result into the scene"),
@@ -189,15 +192,15 @@ class SegmentJob:
         )
         self._steps = Steps(work, onDone=self._imported, onFailed=self._failed)
 
-    def _imported(self, imported: tuple[str, bool]) -> None:
-        self._segmentationId, isNew = imported
+    def _imported(self, imported: Imported) -> None:
+        self._segmentationId, self._former, isNew = imported.segmentationId, imported.former, imported.isNew
         # The request's files are not needed any more, and surfaces may take a while.
         self._removeFolder()
         segmentation = scene_exchange.nodeById(self._segmentationId)
         volume = scene_exchange.nodeById(self.settings.volumeId)
-        scene_exchange.showResult(volume, segmentation, isNew=isNew)
-        if isNew:
-            scene_exchange.hide(self.settings.outputId)
+        results.showResult(volume, segmentation, isNew=isNew)
+        if isNew and self.settings.target is not None:
+            results.hide(self.settings.target.segmentationId)
         surfaces.show3D(segmentation, self.settings.show3D)
         if not self.settings.show3D:
             self._done()
@@ -220,13 +223,14 @@ class SegmentJob:
         message = wording.describeResult(
             self._result.segments,
             duration_s=time.monotonic() - self._started,
-            isBesideAnother=self.settings.outputId not in (None, self._segmentationId),
+            isBesideAnother=self.settings.target is not None and self._former is None,
         )
         self._finish(
             Outcome(
                 kind="done",
                 message=message,
                 segmentationId=self._segmentationId,
+                former=self._former,
                 warnings=self._allWarnings(),
             )
         )

@@ -98,9 +98,7 @@ def describeResult(segments: Sequence[SegmentFound], *, duration_s: float, isBes
     if missing:
         sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
     if isBesideAnother:
-        sentences.append(
-            _("The chosen segmentation may hold work of yours: it was kept and is hidden now; this one is new.")
-        )
+        sentences.append(_("It lies in a new segmentation; the other one was kept and is hidden now."))
     return " ".join(sentences)
 
 
