@@ -11,7 +11,8 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import channels, choices, dependencies, modality, readiness, results, samples, scene_exchange
+from . import channels, choices, modality, readiness, results, samples, scene_exchange
+from .dependency_section import DependencySection
 from .display_window import DisplayWindow
 from .input_section import InputSection
 from .job import Outcome, Progress
@@ -37,7 +38,6 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.ui = slicer.util.childWidgetVariables(form)
         self.jobs = jobs
-        self._requirements = requirements
         self._parameters: Any = None
         self._volumeId: str | None = None
         self._segmentedId: str | None = None
@@ -47,7 +47,7 @@ class Panel(VTKObservationMixin):
         self._watch = modality.Watch(self._onVolumeModified)
         self._models: list[InstalledModel] = []
         self._choices: choices.Choices | None = None
-        self._dependencies = dependencies.findState()
+        self._dependencySection = DependencySection(self.ui, requirements=requirements, onChanged=self.refresh)
         self._outcome: Outcome | None = None
         self._progress: Progress | None = None
         self._isUpdating = False
@@ -63,6 +63,7 @@ class Panel(VTKObservationMixin):
         self._question = QuestionSection(self.ui, onAnswer=self._start, onChanged=self.refresh)
         self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
+        jobs.worker.onStillborn = self._onWorkerStillborn
         self._connect()
 
     def _connect(self) -> None:
@@ -77,7 +78,6 @@ class Panel(VTKObservationMixin):
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChosen)
         self.ui.statusLabel.connect("linkActivated(QString)", self._onStatusLink)
         self.ui.applyButton.connect("clicked(bool)", self._onApply)
-        self.ui.installButton.connect("clicked(bool)", self._onInstall)
 
     def setParameters(self, parameters: Any) -> None:
         """Show another parameter node; None while the scene is closed."""
@@ -106,7 +106,7 @@ class Panel(VTKObservationMixin):
     def enter(self) -> None:
         """Look again for what may have changed outside: models and installed packages."""
         self._models = self.jobs.listModels()
-        self._dependencies = dependencies.findState()
+        self._dependencySection.look()
         self._isWarm = False
         self.refresh()
 
@@ -115,7 +115,8 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self._watch.follow(None)
         self._parameters = None
-        self.jobs.worker.onReady = None
+        self.jobs.worker.onReady = self.jobs.worker.onStillborn = None
+        self._dependencySection.cleanup()
         self._modelsSection.cleanup()
         self._inputSection.forget()
         self.jobs.cleanup()
@@ -133,7 +134,7 @@ class Panel(VTKObservationMixin):
             return
         self._isUpdating = True
         try:
-            self._refreshDependencies()
+            self._dependencySection.refresh()
             self._refreshParameters()
             self._refreshModel()
             self._refreshSegment()
@@ -141,10 +142,6 @@ class Panel(VTKObservationMixin):
         finally:
             self._isUpdating = False
         self._warmUp()
-
-    def _refreshDependencies(self) -> None:
-        self.ui.dependencyFrame.visible = not self._dependencies.isReady
-        self.ui.dependencyLabel.text = self._dependencies.message
 
     def _refreshParameters(self) -> None:
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
@@ -206,12 +203,15 @@ class Panel(VTKObservationMixin):
 
     def _whyNot(self) -> str:
         return readiness.whyNoRun(
-            self._parameters, self._choices, dependencies=self._dependencies, isImporting=self.jobs.isImporting
+            self._parameters,
+            self._choices,
+            dependencies=self._dependencySection.state,
+            isImporting=self.jobs.isImporting,
         )
 
     def _whyNoImport(self) -> str:
         return readiness.whyNoImport(
-            dependencies=self._dependencies, isRunning=self.jobs.isRunning, isImporting=self.jobs.isImporting
+            dependencies=self._dependencySection.state, isRunning=self.jobs.isRunning, isImporting=self.jobs.isImporting
         )
 
     def _onModelsChanged(self, model: InstalledModel | None) -> None:
@@ -345,16 +345,9 @@ class Panel(VTKObservationMixin):
         self._outcome = Outcome(kind="cancelled", message=message)
         self.refresh()
 
-    def _onInstall(self, _checked: bool) -> None:
-        self.ui.dependencyLabel.text = _("Installing …")
-        # Events go on while pip runs: a second press would start a second one.
-        self.ui.installButton.enabled = False
-        try:
-            slicer.app.processEvents()
-            self._dependencies = dependencies.install(self._requirements)
-        finally:
-            self.ui.installButton.enabled = True
-            self.refresh()
+    def _onWorkerStillborn(self, details: str) -> None:
+        self._dependencySection.tellUnloadable(details)
+        self.refresh()
 
     def _onApply(self, _checked: bool) -> None:
         if self.jobs.isRunning:

@@ -24,11 +24,15 @@ Message = dict[str, Any]
 Listener = Callable[[Message], None]
 
 
+def defaultPython() -> str:
+    """Return the program that is Slicer's own Python."""
+    ownFolder = str(Path(slicer.app.slicerHome) / "bin")
+    return shutil.which("PythonSlicer", path=ownFolder) or shutil.which("PythonSlicer") or sys.executable
+
+
 def defaultCommand() -> tuple[str, ...]:
     """Return the program and arguments that start the worker with Slicer's own Python."""
-    ownFolder = str(Path(slicer.app.slicerHome) / "bin")
-    python = shutil.which("PythonSlicer", path=ownFolder) or shutil.which("PythonSlicer") or sys.executable
-    return (python, "-u", "-m", "UNetSegmentationLib.worker")
+    return (defaultPython(), "-u", "-m", "UNetSegmentationLib.worker")
 
 
 class _Child:
@@ -132,6 +136,7 @@ class WorkerProcess:
     def __init__(self, command: Sequence[str] | None = None, *, grace_ms: int = GRACE_MS) -> None:
         self.command = None if command is None else tuple(command)
         self.onReady: Callable[[Message], None] | None = None
+        self.onStillborn: Callable[[str], None] | None = None
         self._grace_ms = grace_ms
         self._child: _Child | None = None
         self._listeners: dict[int, Listener] = {}
@@ -231,6 +236,8 @@ class WorkerProcess:
         details = child.details() if child else ""
         lastLine = details.splitlines()[-1] if details else ""
         message = f"{reason} Its last words: {lastLine}" if lastLine else reason
+        if child is not None and not child.ready and self.onStillborn is not None:
+            self.onStillborn(details)
         for requestId in list(self._listeners):
             if requestId in self._cancelled:
                 self._tell(requestId, {"event": "cancelled"})
