@@ -131,7 +131,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.refresh()
 
     def onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        self.panel.forgetRemovedResult()
+        self.panel.onNodeRemoved()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, choosing the volume on display where none is chosen."""

@@ -39,13 +39,17 @@ class FormerContent:
 
         self._seal = ""
 
+    @property
+    def segmentationNode(self) -> Any:
+        return nodeById(self._id)
+
     def seal(self) -> None:
         """Remember what the run has left, so that later edits are noticed."""
-        self._seal = fingerprint(nodeById(self._id))
+        self._seal = fingerprint(self.segmentationNode)
 
     def restore(self) -> bool:
         """Give the segmentation its former content back; False where it is gone or was changed since the run."""
-        node = nodeById(self._id)
+        node = self.segmentationNode
         if node is None or fingerprint(node) != self._seal:
             return False
         segmentation = node.GetSegmentation()

@@ -11,7 +11,7 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import channels, choices, modality, readiness, results, samples, scene_exchange
+from . import certainty, channels, choices, modality, readiness, results, samples, scene_exchange
 from .dependency_section import DependencySection
 from .display_window import DisplayWindow
 from .input_section import InputSection
@@ -72,6 +72,8 @@ class Panel(VTKObservationMixin):
         self.ui.outputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onOutputChosen)
         self.ui.mirrorCheckBox.connect("toggled(bool)", self._onMirrorChosen)
         self.ui.show3DCheckBox.connect("toggled(bool)", self._onShow3DChosen)
+        self.ui.uncertaintyCheckBox.connect("toggled(bool)", self._onUncertaintyChosen)
+        self.ui.probabilitiesCheckBox.connect("toggled(bool)", self._onProbabilitiesChosen)
         self.ui.presetComboBox.connect("currentIndexChanged(int)", self._onPresetChosen)
         self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
@@ -121,8 +123,10 @@ class Panel(VTKObservationMixin):
         self._inputSection.forget()
         self.jobs.cleanup()
 
-    def forgetRemovedResult(self) -> None:
-        """Say no more what was found where the result is not in the scene any more."""
+    def onNodeRemoved(self) -> None:
+        """Say and offer no more what is about a result that is not in the scene any more."""
+        if self._parameters is not None:
+            self._resultSection.refresh(self._parameters.outputSegmentation, self._models)
         resultId = self._outcome.segmentationId if self._outcome is not None else None
         if resultId is not None and scene_exchange.nodeById(resultId) is None:
             self._outcome = None
@@ -147,6 +151,8 @@ class Panel(VTKObservationMixin):
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
         self.ui.mirrorCheckBox.checked = self._parameters.mirror
         self.ui.show3DCheckBox.checked = self._parameters.show3D
+        self.ui.uncertaintyCheckBox.checked = self._parameters.uncertainty
+        self.ui.probabilitiesCheckBox.checked = self._parameters.probabilities
         devices = deviceEntries(self.jobs.worker.ready.get("devices", []), self._parameters.device)
         fill(self.ui.deviceComboBox, devices, self._parameters.device)
 
@@ -302,6 +308,12 @@ class Panel(VTKObservationMixin):
     def _onShow3DChosen(self, isChosen: bool) -> None:
         self._choose(show3D=isChosen)
 
+    def _onUncertaintyChosen(self, isChosen: bool) -> None:
+        self._choose(uncertainty=isChosen)
+
+    def _onProbabilitiesChosen(self, isChosen: bool) -> None:
+        self._choose(probabilities=isChosen)
+
     def _onPresetChosen(self, _index: int) -> None:
         self._choose(preset=self.ui.presetComboBox.currentData or "")
 
@@ -339,6 +351,7 @@ class Panel(VTKObservationMixin):
         if former is None:
             return
         if former.restore():
+            certainty.forget(former.segmentationNode)
             message = _("Undone: the segmentation is as it was before the run.")
         else:
             message = _("Not undone: the segmentation was changed since the run.")
@@ -372,6 +385,8 @@ class Panel(VTKObservationMixin):
                 device=parameters.device,
                 mirror=parameters.mirror,
                 show3D=parameters.show3D,
+                withUncertainty=parameters.uncertainty,
+                withProbabilities=parameters.probabilities,
             ),
             onProgress=self._onProgress,
             onFinished=self._onFinished,

@@ -20,6 +20,8 @@ from UNetSegmentationLib.protocol import ArrayFile
 SLAB_BYTES = 4 * 2**20
 SAMPLE_VOXELS = 500_000
 
+# Marks volumes that a run made: probabilities and uncertainty.
+MAP_ATTRIBUTE = "UNetSegmentation.Map"
 # As in the form's selector.
 NOT_INPUT = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
 # Handles of a new region lie inside the volume, where they can be reached.
@@ -34,6 +36,7 @@ def nodeById(nodeId: str | None) -> Any:
 def isInput(node: Any) -> bool:
     """Tell whether a node is a volume that the panel offers."""
     isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.GetHideFromEditors()
+    isVolume = isVolume and not node.GetAttribute(MAP_ATTRIBUTE)
     return isVolume and not any(node.IsA(name) for name in NOT_INPUT)
 
 

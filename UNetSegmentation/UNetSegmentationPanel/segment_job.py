@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.protocol import ArrayFile, ChannelFile, SegmentRequest, SegmentResult
 
-from . import results, scene_exchange, surfaces, wording
+from . import certainty, results, scene_exchange, surfaces, wording
 from .former_content import FormerContent
 from .job import Outcome, Progress, newFolder, removeFolder
 from .results import Imported, Target
@@ -21,8 +21,8 @@ from .steps import WAIT, Steps
 from .time_left import Pace
 from .worker_process import WorkerProcess
 
-# Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
-READ_END, WORKER_END, IMPORT_END = 0.05, 0.90, 0.95
+# Shares of the progress bar: reading the volume, the worker, bringing the result and its maps into the scene, surfaces.
+READ_END, WORKER_END, IMPORT_END, MAPS_END = 0.05, 0.90, 0.94, 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class SegmentSettings:
         device: "auto" or an id that the worker offered.
         mirror: Average over mirrored copies.
         show3D: Make surfaces.
+        withUncertainty: Make a volume of the uncertainty.
+        withProbabilities: Make a volume of probabilities for each segment.
     """
 
     volumeId: str
@@ -48,6 +50,8 @@ class SegmentSettings:
     device: str = "auto"
     mirror: bool = False
     show3D: bool = True
+    withUncertainty: bool = False
+    withProbabilities: bool = False
 
 
 class SegmentJob:
@@ -143,6 +147,8 @@ class SegmentJob:
                 for one in self.settings.channelIds
             ),
             region_to_ras=self.settings.regionToWorld,
+            uncertainty=str(self._folder / "uncertainty.raw") if self.settings.withUncertainty else None,
+            probabilities=str(self._folder / "probabilities.raw") if self.settings.withProbabilities else None,
         )
         self._tell(READ_END, _("Starting the worker") if not self._worker.ready else _("Segmenting"))
         self._requestId = self._worker.request("segment", request.to_dict(), self._onMessage)
@@ -194,19 +200,24 @@ class SegmentJob:
 
     def _imported(self, imported: Imported) -> None:
         self._segmentationId, self._former, isNew = imported.segmentationId, imported.former, imported.isNew
-        # The request's files are not needed any more, and surfaces may take a while.
-        self._removeFolder()
         segmentation = scene_exchange.nodeById(self._segmentationId)
         volume = scene_exchange.nodeById(self.settings.volumeId)
         results.showResult(volume, segmentation, isNew=isNew)
         if isNew and self.settings.target is not None:
             results.hide(self.settings.target.segmentationId)
         surfaces.show3D(segmentation, self.settings.show3D)
+        work = certainty.importMaps(self._result, segmentationId=self._segmentationId, volumeId=self.settings.volumeId)
+        work = self._reporting(work, _("Bringing the result into the scene"), (IMPORT_END, MAPS_END))
+        self._steps = Steps(work, onDone=lambda _nothing: self._mapsDone(isNew), onFailed=self._failed)
+
+    def _mapsDone(self, isNew: bool) -> None:
+        # The request's files are not needed any more, and surfaces may take a while.
+        self._removeFolder()
         if not self.settings.show3D:
             self._done()
             return
         work = self._reporting(
-            surfaces.createSurfaces(self._segmentationId), _("Making the 3D surfaces"), (IMPORT_END, 1.0)
+            surfaces.createSurfaces(self._segmentationId), _("Making the 3D surfaces"), (MAPS_END, 1.0)
         )
         self._steps = Steps(work, onDone=lambda _nothing: self._surfacesDone(isNew), onFailed=self._failed)
 
