@@ -90,6 +90,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         panel.setParameters(None)
         panel.cleanup()
+        self.logic = None
 
     def enter(self) -> None:
         self.initializeParameterNode()

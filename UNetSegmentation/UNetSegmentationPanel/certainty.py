@@ -121,9 +121,7 @@ def _add(image: Any, volumeNode: Any, name: str) -> Any:
     # Looking for a window by itself takes a second for a large volume.
     display.SetAutoWindowLevel(False)
     display.SetWindowLevel(1.0, 0.5)
-    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileInferno.txt")
-    if display.GetColorNode() is None:
-        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
     # Sure voxels stay clear in an overlay.
     display.SetLowerThreshold(0.05)
     display.SetUpperThreshold(1.0)

@@ -11,7 +11,7 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import certainty, channels, choices, modality, readiness, results, samples, scene_exchange
+from . import certainty, choices, modality, readiness, results, samples, scene_exchange
 from .dependency_section import DependencySection
 from .display_window import DisplayWindow
 from .input_section import InputSection
@@ -19,12 +19,15 @@ from .job import Outcome, Progress
 from .jobs import Jobs
 from .menus import deviceEntries, fill, networkEntries
 from .models_section import ModelsSection
-from .parameters import regionNode, setChannelVolume, setRegionNode
+from .parameters import setChannelVolume, setRegionNode
 from .question_section import QuestionSection
 from .result_section import ResultSection
 from .results import Target
-from .segment_job import SegmentSettings
+from .run_settings import settingsFor
 from .status import Status
+
+# Parameters with a check box of their name.
+CHECKED = ("mirror", "show3D", "uncertainty", "probabilities")
 
 
 class Panel(VTKObservationMixin):
@@ -70,10 +73,9 @@ class Panel(VTKObservationMixin):
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
         self.ui.channelComboBox.connect("currentIndexChanged(int)", self._onChannelChosen)
         self.ui.outputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onOutputChosen)
-        self.ui.mirrorCheckBox.connect("toggled(bool)", self._onMirrorChosen)
-        self.ui.show3DCheckBox.connect("toggled(bool)", self._onShow3DChosen)
-        self.ui.uncertaintyCheckBox.connect("toggled(bool)", self._onUncertaintyChosen)
-        self.ui.probabilitiesCheckBox.connect("toggled(bool)", self._onProbabilitiesChosen)
+        for name in CHECKED:
+            box = getattr(self.ui, f"{name}CheckBox")
+            box.connect("toggled(bool)", lambda isChosen, name=name: self._choose(**{name: isChosen}))
         self.ui.presetComboBox.connect("currentIndexChanged(int)", self._onPresetChosen)
         self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
@@ -149,10 +151,8 @@ class Panel(VTKObservationMixin):
 
     def _refreshParameters(self) -> None:
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
-        self.ui.mirrorCheckBox.checked = self._parameters.mirror
-        self.ui.show3DCheckBox.checked = self._parameters.show3D
-        self.ui.uncertaintyCheckBox.checked = self._parameters.uncertainty
-        self.ui.probabilitiesCheckBox.checked = self._parameters.probabilities
+        for name in CHECKED:
+            getattr(self.ui, f"{name}CheckBox").checked = getattr(self._parameters, name)
         devices = deviceEntries(self.jobs.worker.ready.get("devices", []), self._parameters.device)
         fill(self.ui.deviceComboBox, devices, self._parameters.device)
 
@@ -198,6 +198,8 @@ class Panel(VTKObservationMixin):
         self.ui.progressBar.visible = isRunning
         if isRunning:
             self._status.sayProgress(self._progress)
+        elif self._question.isOpen:
+            self._status.say("")
         elif reason and self._parameters.inputVolume is None:
             self._status.sayNoVolume(reason, self._outcome)
         elif reason:
@@ -302,18 +304,6 @@ class Panel(VTKObservationMixin):
     def _onOutputChosen(self, node: Any) -> None:
         self._choose(outputSegmentation=node)
 
-    def _onMirrorChosen(self, isChosen: bool) -> None:
-        self._choose(mirror=isChosen)
-
-    def _onShow3DChosen(self, isChosen: bool) -> None:
-        self._choose(show3D=isChosen)
-
-    def _onUncertaintyChosen(self, isChosen: bool) -> None:
-        self._choose(uncertainty=isChosen)
-
-    def _onProbabilitiesChosen(self, isChosen: bool) -> None:
-        self._choose(probabilities=isChosen)
-
     def _onPresetChosen(self, _index: int) -> None:
         self._choose(preset=self.ui.presetComboBox.currentData or "")
 
@@ -371,23 +361,10 @@ class Panel(VTKObservationMixin):
     def _start(self, target: Target | None) -> None:
         parameters, model = self._parameters, self._choices.model
         self._segmentedId = parameters.inputVolume.GetID()
-        volumes = channels.volumesByChannel(parameters, model.description).values()
-        region = regionNode(parameters)
         self._outcome = None
         self._modelsSection.dismissReport()
         self.jobs.segment(
-            SegmentSettings(
-                volumeId=parameters.inputVolume.GetID(),
-                modelFolder=str(model.folder),
-                channelIds=tuple(_idOf(volume) for volume in volumes) if len(volumes) > 1 else (),
-                regionToWorld=scene_exchange.regionToWorld(region) if region is not None else None,
-                target=target,
-                device=parameters.device,
-                mirror=parameters.mirror,
-                show3D=parameters.show3D,
-                withUncertainty=parameters.uncertainty,
-                withProbabilities=parameters.probabilities,
-            ),
+            settingsFor(parameters, model, target),
             onProgress=self._onProgress,
             onFinished=self._onFinished,
         )

@@ -45,7 +45,10 @@ class QuestionSection:
             return
         self._segmentationId = segmentationNode.GetID()
         count = segmentationNode.GetSegmentation().GetNumberOfSegments()
-        text = _("“{name}” holds {count} segments that are not from the last run or that were changed since.")
+        text = _(
+            "“{name}” holds {count} segments that are not from the last run or were changed since. Where shall the "
+            "result go?"
+        )
         self.ui.questionLabel.text = html.escape(text.format(name=segmentationNode.GetName(), count=count))
         self.ui.addButton.enabled = canAdd(segmentationNode)
         self.ui.questionFrame.visible = True

@@ -49,10 +49,14 @@ class _Child:
         self._command = tuple(command)
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(_environment())
-        self._process.connect("readyReadStandardOutput()", self._read)
-        self._process.connect("readyReadStandardError()", self._readErrors)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
+        self._slots = {
+            "readyReadStandardOutput()": self._read,
+            "readyReadStandardError()": self._readErrors,
+            "finished(int,QProcess::ExitStatus)": self._finished,
+            "errorOccurred(QProcess::ProcessError)": self._failed,
+        }
+        for name, slot in self._slots.items():
+            self._process.connect(name, slot)
 
     def start(self) -> None:
         """Start the process; where that fails at once, as it does on Windows, `onEnd` is called in here."""
@@ -76,6 +80,9 @@ class _Child:
         self._process.closeWriteChannel()
         if not self.isOver() and not (wait_ms and self._process.waitForFinished(wait_ms)):
             self._kill()
+            if wait_ms:
+                # The application may be about to end, and then nobody would hear of the process's end.
+                self._process.waitForFinished(wait_ms)
         if not self.isOver():
             # A QProcess that is deleted too early waits for its end and holds up the window.
             _ending.append(self)
@@ -117,6 +124,10 @@ class _Child:
     def _close(self, reason: str) -> None:
         if self in _ending:
             _ending.remove(self)
+        # A connection keeps this object, and this object the process: neither would ever go.
+        for name, slot in self._slots.items():
+            self._process.disconnect(name, slot)
+        self._slots = {}
         onEnd, self._onEnd = self._onEnd, None
         if onEnd is not None:
             onEnd(reason)
@@ -195,6 +206,11 @@ class WorkerProcess:
         if child is not None:
             child.end(STOP_MS)
         self._tellAll({"event": "cancelled"})
+
+    def release(self) -> None:
+        """End the process for good; a timer that stays connected would keep this object."""
+        self.stop()
+        self._graceTimer.disconnect("timeout()", self._losePatience)
 
     def _dispatch(self, message: Message) -> None:
         event = message.get("event")
