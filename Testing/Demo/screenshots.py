@@ -22,11 +22,19 @@ SMALL_WINDOW = (1280, 720)
 XRAY_WINDOW = (1120, 640)
 COLOURS = (256, 128, 96, 64)
 LARGEST_KB, LARGEST_SUM_KB = 150, 1500
-# Leaves the worker so little memory, once torch is there, that the first large tensor does not fit.
+# Leaves the worker so little memory, once a run has got as far as the network, that its tensors do not fit.
 WITHOUT_MEMORY = """
-import resource, runpy, torch, UNetSegmentationLib.worker_jobs
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20,) * 2)
+import resource, runpy
+from UNetSegmentationLib import prediction
+predict = prediction.predict_logits
+def predict_in_little_memory(*arguments, **options):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 2**20, resource.RLIM_INFINITY))
+    try:
+        return predict(*arguments, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+prediction.predict_logits = predict_in_little_memory
 runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 """
 
@@ -133,9 +141,11 @@ def _isShown(child: Any) -> bool:
 
 def takeBeginning(take: Photographer) -> None:
     take.takeWindow("empty-scene")
+    take.ui.hintButton.click()
     takeDependencies(take)
     take.loadSample()
     take.takePanel("ready")
+    take.clear()
 
 
 def takeDependencies(take: Photographer) -> None:
@@ -168,7 +178,7 @@ class _Pretended:
 
 def takeRuns(take: Photographer) -> None:
     # Large enough that a run can be interrupted.
-    volume = take.parameters.inputVolume
+    volume = take.loadSample()
     slicer.util.updateVolumeFromArray(volume, np.tile(slicer.util.arrayFromVolume(volume), (4, 3, 3)))
     slicer.util.resetSliceViews()
     take.start()
@@ -186,14 +196,16 @@ def takeRuns(take: Photographer) -> None:
     worker.stop()
     worker.command = (sys.executable, "-c", WITHOUT_MEMORY)
     take.run()
+    if "memory" not in take.ui.statusLabel.text:
+        sys.exit(f"memory did not run out: {take.ui.statusLabel.text}")
     take.takePanel("out-of-memory")
     worker.stop()
     worker.command = None
     take.clear()
-    take.loadSample()
 
 
 def takeResults(take: Photographer) -> None:
+    take.loadSample()
     take.run()
     take.takeWindow("panel")
     take.takeWindow("small-window", SMALL_WINDOW)
@@ -261,15 +273,19 @@ def phantom(outside: float, tissue: float, tumour: float) -> np.ndarray:
     return np.where(lump, tumour, np.where(leg, tissue, outside)).astype(np.float32)
 
 
+PARTS = {"beginning": takeBeginning, "runs": takeRuns, "results": takeResults, "inputs": takeInputs}
+
+
 def main() -> None:
-    """Take all pictures; `sys.exit` leaves the application with its exit code."""
+    """Take the pictures; `sys.exit` leaves the application with its exit code."""
     parser = argparse.ArgumentParser(prog="screenshots.py", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("Resources/Screenshots"), help="folder for the pictures")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which of the states")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     take = Photographer(options.output)
-    for part in (takeBeginning, takeRuns, takeResults, takeInputs):
-        part(take)
+    for name in options.parts:
+        PARTS[name](take)
     too_large = [name for name, size in take.sizes_kb.items() if size > LARGEST_KB]
     total = sum(take.sizes_kb.values())
     sys.stdout.write(f"{total:6.0f} kB  together\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from UNetSegmentationLib.devices import is_out_of_memory
 from UNetSegmentationLib.geometry import Volume, crop_to_region
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.prediction import Predictor
@@ -416,3 +418,17 @@ def test_a_full_disk_is_told_in_a_sentence(start, tmp_path, tiny_model):
     assert "cannot write" in answer["message"]
     assert "free some space" in answer["message"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "volume.raw"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) is expected

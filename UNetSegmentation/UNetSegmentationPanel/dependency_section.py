@@ -51,6 +51,7 @@ class DependencySection:
         lines = [line for line in details.splitlines() if line.strip()]
         if lines and any("import torch" in line or "/torch/" in line.replace("\\", "/") for line in lines):
             self.state = dependencies.unloadable(lines[-1].strip())
+            self._onChanged()
 
     def refresh(self) -> None:
         """Bring the frame up to date."""

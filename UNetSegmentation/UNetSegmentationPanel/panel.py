@@ -14,6 +14,7 @@ from UNetSegmentationLib.model_folder import InstalledModel
 from . import certainty, choices, modality, readiness, results, samples, scene_exchange
 from .dependency_section import DependencySection
 from .display_window import DisplayWindow
+from .first_steps import Hint, addShortcut
 from .input_section import InputSection
 from .job import Outcome, Progress
 from .jobs import Jobs
@@ -61,12 +62,15 @@ class Panel(VTKObservationMixin):
             self.ui, jobs, whyNoImport=self._whyNoImport, onChanged=self._onModelsChanged
         )
         self._status = Status(self.ui)
+        self._hint = Hint(self.ui)
+        addShortcut("Ctrl+Return", form, self.ui.applyButton.click)
+        addShortcut("Escape", self.ui.questionFrame, self.ui.withdrawButton.click)
         self._window = DisplayWindow()
         self._resultSection = ResultSection(self.ui)
         self._question = QuestionSection(self.ui, onAnswer=self._start, onChanged=self.refresh)
         self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
-        jobs.worker.onStillborn = self._onWorkerStillborn
+        jobs.worker.onStillborn = self._dependencySection.tellUnloadable
         self._connect()
 
     def _connect(self) -> None:
@@ -191,9 +195,9 @@ class Panel(VTKObservationMixin):
         self.ui.applyButton.text = _("Cancel") if isRunning else _("Apply")
         self.ui.applyButton.enabled = isRunning or not (reason or self._question.isOpen)
         self.ui.applyButton.toolTip = (
-            _("Stop the run; nothing in the scene is changed.")
+            _("Stop the run; nothing in the scene is changed. (Ctrl+Return)")
             if isRunning
-            else reason or _("Segment the volume with the model chosen above.")
+            else reason or _("Segment the volume with the model chosen above. (Ctrl+Return)")
         )
         self.ui.progressBar.visible = isRunning
         if isRunning:
@@ -348,10 +352,6 @@ class Panel(VTKObservationMixin):
         self._outcome = Outcome(kind="cancelled", message=message)
         self.refresh()
 
-    def _onWorkerStillborn(self, details: str) -> None:
-        self._dependencySection.tellUnloadable(details)
-        self.refresh()
-
     def _onApply(self, _checked: bool) -> None:
         if self.jobs.isRunning:
             self.jobs.cancel()
@@ -378,6 +378,8 @@ class Panel(VTKObservationMixin):
     def _onFinished(self, outcome: Outcome) -> None:
         logging.info("UNetSegmentation: %s", " ".join([outcome.message, *outcome.warnings]))
         self._outcome = outcome
+        if outcome.kind == "done":
+            self._hint.dismiss()
         self._progress = None
         self.ui.progressBar.value = 0
         if self._parameters is None:

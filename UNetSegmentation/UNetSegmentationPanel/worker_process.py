@@ -12,6 +12,7 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 import UNetSegmentationLib
 from UNetSegmentationLib.protocol import PROTOCOL_VERSION, LineDecoder, encode
@@ -110,16 +111,20 @@ class _Child:
 
     def _failed(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:
-            self._close(f"The worker could not be started: there is no program '{self._command[0]}'.")
+            message = _("The worker could not be started: there is no program '{name}'.")
+            self._close(message.format(name=self._command[0]))
 
     def _finished(self, code: int, status: int) -> None:
         self._read()
         self._readErrors()
         if status == qt.QProcess.CrashExit:
-            reason = f"was ended by the system (signal {code}), as it is when memory runs out"
+            message = _(
+                "The worker was ended by the system (signal {code}), as it is when memory runs out; the next run "
+                "starts a new one."
+            )
         else:
-            reason = f"stopped by itself (exit code {code})"
-        self._close(f"The worker {reason}; the next run starts a new one.")
+            message = _("The worker stopped by itself (exit code {code}); the next run starts a new one.")
+        self._close(message.format(code=code))
 
     def _close(self, reason: str) -> None:
         if self in _ending:
@@ -228,9 +233,8 @@ class WorkerProcess:
     def _welcome(self, message: Message) -> None:
         version = message.get("protocol")
         if version != PROTOCOL_VERSION:
-            reason = (
-                f"The worker speaks version {version} of the protocol, the panel {PROTOCOL_VERSION}: restart Slicer."
-            )
+            message = _("The worker speaks version {its} of the protocol, the panel {ours}: restart Slicer.")
+            reason = message.format(its=version, ours=PROTOCOL_VERSION)
             child, self._child = self._child, None
             child.end()
             self._tellAll({"event": "error", "kind": "fault", "message": reason, "details": child.details()})
@@ -251,7 +255,7 @@ class WorkerProcess:
         self._graceTimer.stop()
         details = child.details() if child else ""
         lastLine = details.splitlines()[-1] if details else ""
-        message = f"{reason} Its last words: {lastLine}" if lastLine else reason
+        message = _("{reason} Its last words: {words}").format(reason=reason, words=lastLine) if lastLine else reason
         if child is not None and not child.ready and self.onStillborn is not None:
             self.onStillborn(details)
         for requestId in list(self._listeners):
