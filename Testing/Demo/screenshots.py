@@ -22,19 +22,19 @@ SMALL_WINDOW = (1280, 720)
 XRAY_WINDOW = (1120, 640)
 COLOURS = (256, 128, 96, 64)
 LARGEST_KB, LARGEST_SUM_KB = 150, 1500
-# Leaves the worker so little memory, once a run has got as far as the network, that its tensors do not fit.
+# Leaves the worker so little memory, once the model is there, that what it makes of the image does not fit.
 WITHOUT_MEMORY = """
 import resource, runpy
-from UNetSegmentationLib import prediction
-predict = prediction.predict_logits
-def predict_in_little_memory(*arguments, **options):
+from UNetSegmentationLib.prediction import Predictor
+segment = Predictor.segment
+def segment_in_little_memory(*arguments, **options):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 2**20, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 16 * 2**20, resource.RLIM_INFINITY))
     try:
-        return predict(*arguments, **options)
+        return segment(*arguments, **options)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-prediction.predict_logits = predict_in_little_memory
+Predictor.segment = segment_in_little_memory
 runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 """
 
@@ -241,8 +241,7 @@ def takeQuestion(take: Photographer) -> None:
 def takeInputs(take: Photographer) -> None:
     take.clear()
     take.loadSample()
-    region = take.ui.regionSelector.addNode()
-    region.SetSize(*(0.6 * length for length in region.GetSize()))
+    take.ui.regionSelector.addNode()
     take.run()
     take.takeWindow("region")
     take.clear()
