@@ -2,7 +2,7 @@
 # Paths are relative throughout, so that the checkout may lie in a folder with spaces in its name.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo app test lint format screenshots venv system clean
+.PHONY: help demo app test lint format screenshots soak venv system clean
 
 PYTHON := .venv/bin/python
 # The panel's module in the host that stands in for the Slicer application.
@@ -14,7 +14,8 @@ help:
 	@echo "make test         run every check"
 	@echo "make lint         run ruff and mypy only"
 	@echo "make format       let ruff rewrite what it can"
-	@echo "make screenshots  take the pictures of the README anew"
+	@echo "make screenshots  take the pictures of every state of the panel anew"
+	@echo "make soak         200 runs of the panel with cancels, closed scenes and reloads between them"
 	@echo "make venv         prepare the Python environment only"
 	@echo "make clean        remove what the targets above wrote"
 
@@ -47,7 +48,10 @@ format: venv
 	@$(PYTHON) -m ruff format
 
 screenshots: venv system
-	@$(HOST) --testing --python-script Testing/Demo/demo.py --output output --picture Resources/Screenshots/panel.png
+	@$(HOST) --testing --python-script Testing/Demo/screenshots.py
+
+soak: venv system
+	@$(HOST) --testing --python-script Testing/Panel/soak.py
 
 clean:
 	rm -rf .venv build output .mypy_cache .ruff_cache .pytest_cache .hypothesis

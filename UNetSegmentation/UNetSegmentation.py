@@ -90,6 +90,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         panel.setParameters(None)
         panel.cleanup()
+        self.logic = None
 
     def enter(self) -> None:
         self.initializeParameterNode()
@@ -131,7 +132,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.refresh()
 
     def onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        self.panel.forgetRemovedResult()
+        self.panel.onNodeRemoved()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, choosing the volume on display where none is chosen."""

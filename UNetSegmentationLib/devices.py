@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import torch
@@ -54,4 +55,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on a device or in the computer itself."""
     # On the CPU torch raises a bare RuntimeError; its allocator's name is all that tells it from others.
     is_allocator = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
-    return is_allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    # Mapping a file does not fit either, and says so as the system does.
+    is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return is_allocator or is_system or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -98,6 +98,8 @@ class SegmentRequest:
         postprocess: Names of steps; None takes the model's own.
         channels: The channels one by one, None where one is missing; empty: those of `volume`.
         region_to_ras: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
+        uncertainty: Raw file that the worker creates for the uncertainty (D, H, W); None where it is not wanted.
+        probabilities: Raw file that the worker creates for the probabilities (K, D, H, W); None likewise.
     """
 
     model: str
@@ -109,6 +111,8 @@ class SegmentRequest:
     postprocess: tuple[str, ...] | None = None
     channels: tuple[ChannelFile | None, ...] = ()
     region_to_ras: tuple[tuple[float, ...], ...] | None = None
+    uncertainty: str | None = None
+    probabilities: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -132,6 +136,17 @@ class SegmentRequest:
         if fields.get("postprocess") is not None:
             fields["postprocess"] = tuple(fields["postprocess"])
         return cls(**fields)
+
+
+def _file(values: Any) -> ArrayFile | None:
+    return None if values is None else ArrayFile(**values)
+
+
+def _slices(values: Any) -> tuple[int, int, int] | None:
+    if values is None:
+        return None
+    first, second, third = map(int, values)
+    return first, second, third
 
 
 def _rows(matrix: Any) -> tuple[tuple[float, ...], ...]:
@@ -163,6 +178,9 @@ class SegmentResult:
         provenance: model_id, weights_sha256, device, precision, versions, settings.
         duration_s: Seconds by stage, and "total".
         warnings: Sentences for the user.
+        uncertainty: (D, H, W), 0 to 1; None unless asked for.
+        probabilities: (K, D, H, W), background first, then the labels in order; None unless asked for.
+        most_uncertain: The slice along D, H, W with most uncertainty; None where that was not asked for.
     """
 
     labelmap: ArrayFile
@@ -170,6 +188,9 @@ class SegmentResult:
     provenance: dict[str, Any]
     duration_s: dict[str, float]
     warnings: tuple[str, ...] = ()
+    uncertainty: ArrayFile | None = None
+    probabilities: ArrayFile | None = None
+    most_uncertain: tuple[int, int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -192,6 +213,9 @@ class SegmentResult:
             provenance=dict(values["provenance"]),
             duration_s=dict(values["duration_s"]),
             warnings=tuple(values["warnings"]),
+            uncertainty=_file(values.get("uncertainty")),
+            probabilities=_file(values.get("probabilities")),
+            most_uncertain=_slices(values.get("most_uncertain")),
         )
 
 

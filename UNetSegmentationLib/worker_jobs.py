@@ -20,6 +20,7 @@ from .model_folder import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE, Model
 from .model_import import add_model
 from .prediction import Predictor, Progress
 from .protocol import ArrayFile, ImportRequest, ImportResult, SegmentFound, SegmentRequest, SegmentResult
+from .uncertainty import most_uncertain, uncertainty_of
 from .volume_io import stack_channels
 
 WARM_MODELS = 3
@@ -95,21 +96,57 @@ def segment(
     region = None if request.region_to_ras is None else np.array(request.region_to_ras)
     part, where = (volume, None) if region is None else crop_to_region(volume, region)
     found = predictor.segment(
-        part, tta=request.tta, postprocess=request.postprocess, on_progress=on_progress, is_cancelled=is_cancelled
+        part,
+        tta=request.tta,
+        postprocess=request.postprocess,
+        with_probabilities=bool(request.uncertainty or request.probabilities),
+        on_progress=on_progress,
+        is_cancelled=is_cancelled,
     )
-    labelmap = found.labelmap
+    labelmap, probabilities = found.labelmap, found.probabilities
     if region is not None:
         clear_outside(labelmap, part.affine_ras, region)
+        if probabilities is not None:
+            probabilities = _whole_probabilities(probabilities, part, where, region=region, shape=volume.shape)
         labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
         labelmap[where] = found.labelmap
     duration_s = {"Loading the model": loading_s, **found.duration_s, "total": perf_counter() - began}
     return SegmentResult(
-        labelmap=_write_labelmap(request.output, labelmap),
+        labelmap=_write_array(request.output, labelmap),
         segments=segments_of(labelmap, found.labels),
         provenance={**found.provenance, "region_to_ras": request.region_to_ras},
         duration_s=duration_s,
         warnings=(*warnings, *found.warnings),
+        **_write_maps(request, probabilities, predictor.description.output),
     ).to_dict()
+
+
+def _whole_probabilities(
+    probabilities: Array, part: Volume, where: tuple[slice, ...] | None, *, region: Array, shape: tuple[int, ...]
+) -> Array:
+    """Return the probabilities of a part on the whole grid; outside the region all is background, as in the result."""
+    inside = np.ones(part.shape, dtype=np.uint8)
+    clear_outside(inside, part.affine_ras, region)
+    probabilities[:, inside == 0] = 0
+    probabilities[0, inside == 0] = 1
+    whole = np.zeros((len(probabilities), *shape), dtype=probabilities.dtype)
+    whole[0] = 1
+    whole[(slice(None), *(where or ()))] = probabilities
+    return whole
+
+
+def _write_maps(request: SegmentRequest, probabilities: Array | None, output: str) -> dict[str, Any]:
+    """Write what was asked for of probabilities and uncertainty, and return the result's fields."""
+    fields: dict[str, Any] = {}
+    if probabilities is None:
+        return fields
+    if request.uncertainty:
+        uncertainty = uncertainty_of(probabilities, output=output)
+        fields["uncertainty"] = _write_array(request.uncertainty, uncertainty)
+        fields["most_uncertain"] = most_uncertain(uncertainty)
+    if request.probabilities:
+        fields["probabilities"] = _write_array(request.probabilities, probabilities)
+    return fields
 
 
 def _with_channels(
@@ -177,6 +214,9 @@ def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[
         for name, kind in (("model", str), ("output", str), ("device", str), ("tta", bool)):
             if not isinstance(getattr(request, name), kind):
                 raise InputError(f"{name} of the segment request is {getattr(request, name)!r}: give a {kind.__name__}")
+        for name in ("uncertainty", "probabilities"):
+            if not isinstance(getattr(request, name), str | None):
+                raise InputError(f"{name} of the segment request is {getattr(request, name)!r}: give a path or none")
         if not all(isinstance(step, str) for step in request.postprocess or ()):
             raise InputError(f"postprocess of the segment request is {request.postprocess}: give names of steps")
         volume = Volume(np.asarray(request.volume.open()), np.array(request.affine_ras, dtype=np.float64))
@@ -192,12 +232,11 @@ def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[
     return request, volume, channels
 
 
-def _write_labelmap(path: str, labelmap: Array) -> ArrayFile:
+def _write_array(path: str, array: Array) -> ArrayFile:
     """Write the voxels; a mapped file would end the process with a bus error where the disk is full."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(np.ascontiguousarray(labelmap).data)
-    depth, height, width = labelmap.shape
-    return ArrayFile(path=path, dtype=labelmap.dtype.name, shape=(depth, height, width))
+        file.write(np.ascontiguousarray(array).data)
+    return ArrayFile(path=path, dtype=array.dtype.name, shape=array.shape)
 
 
 def _stamp(folder: str, name: str) -> tuple[int, int]:

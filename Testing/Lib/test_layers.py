@@ -39,6 +39,7 @@ LAYERS = (
         *(
             "postprocess",
             "protocol",
+            "uncertainty",
             "model_folder",
             "user_models",
             "model_card",

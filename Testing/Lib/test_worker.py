@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,10 +18,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from UNetSegmentationLib.devices import is_out_of_memory
 from UNetSegmentationLib.geometry import Volume, crop_to_region
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.protocol import PROTOCOL_VERSION, ArrayFile, LineDecoder, SegmentRequest, SegmentResult, encode
+from UNetSegmentationLib.uncertainty import uncertainty_of
 from UNetSegmentationLib.worker_jobs import WarmModels, segments_of
 from UNetSegmentationLib.worker_jobs import segment as serve_segment
 
@@ -186,6 +189,42 @@ def test_only_a_region_is_segmented_and_lies_in_the_whole_as_it_was_found(tmp_pa
     np.testing.assert_allclose(result.provenance["region_to_ras"], region)
 
 
+def test_probabilities_and_uncertainty_are_written_where_they_are_asked_for(tmp_path, tiny_model):
+    models, array = WarmModels(), random_volume((1, 17, 22, 19))
+    request = request_for(tmp_path, tiny_model(), array)
+    files = {"uncertainty": str(tmp_path / "u.raw"), "probabilities": str(tmp_path / "p.raw")}
+    result = SegmentResult.from_dict(serve_segment({**request, **files}, models, **HOOKS))
+    volume = Volume(array, np.array(AFFINE))
+    expected = models.get(request["model"], "cpu").segment(volume, with_probabilities=True).probabilities
+    np.testing.assert_array_equal(result.probabilities.open(), expected)
+    uncertainty = result.uncertainty.open()
+    np.testing.assert_allclose(uncertainty, uncertainty_of(expected, output="labels"))
+    assert result.most_uncertain[0] == int(uncertainty.sum(axis=(1, 2)).argmax())
+    only = SegmentResult.from_dict(serve_segment({**request, "uncertainty": files["uncertainty"]}, models, **HOOKS))
+    assert only.uncertainty is not None
+    assert only.probabilities is None
+    plain = SegmentResult.from_dict(serve_segment(request, models, **HOOKS))
+    assert (plain.uncertainty, plain.probabilities, plain.most_uncertain) == (None, None, None)
+
+
+def test_outside_a_region_all_is_background_for_certain(tmp_path, tiny_model):
+    array = random_volume((1, 17, 22, 19))
+    request = request_for(tmp_path, tiny_model(), array)
+    region = np.diag((4.0, 5.0, 6.0, 1.0))
+    region[:3, 3] = (np.array(AFFINE) @ (9.0, 11.0, 8.0, 1.0))[:3]
+    files = {"uncertainty": str(tmp_path / "u.raw"), "probabilities": str(tmp_path / "p.raw")}
+    request = {**request, **files, "region_to_ras": region.tolist()}
+    result = SegmentResult.from_dict(serve_segment(request, WarmModels(), **HOOKS))
+    _part, where = crop_to_region(Volume(array, np.array(AFFINE)), region)
+    outside = np.ones(array.shape[1:], bool)
+    outside[where] = False
+    probabilities = np.array(result.probabilities.open())
+    assert (probabilities[0, outside] == 1).all()
+    assert (probabilities[1:, outside] == 0).all()
+    assert (result.uncertainty.open()[outside] == 0).all()
+    assert (np.array(result.uncertainty.open())[~outside] > 0).any()
+
+
 def test_a_model_whose_files_change_is_loaded_again(tiny_model):
     models = WarmModels(limit=2)
     one = tiny_model("one")
@@ -307,6 +346,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 18, **good, "channels": [None, None]}, 18, "there are 2 channels, the model takes sequence 1: give"),
         ({"id": 19, **good, "region_to_ras": [[1, 0], [0]]}, 19, "cannot be understood"),
         ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region has no size"),
+        ({"id": 21, **good, "uncertainty": 3}, 21, "uncertainty of the segment request is 3: give a path"),
         ({"id": 16, "op": "import", "path": 3}, 16, "path of the import request is 3: give a path"),
         ({"id": 15, **good, "output": str(tmp_path / "volume.raw" / "labels.raw")}, 15, "cannot write"),
     ]
@@ -378,3 +418,17 @@ def test_a_full_disk_is_told_in_a_sentence(start, tmp_path, tiny_model):
     assert "cannot write" in answer["message"]
     assert "free some space" in answer["message"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "volume.raw"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_memory_that_ran_out_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) is expected

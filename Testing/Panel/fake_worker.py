@@ -27,6 +27,8 @@ LABELS = (
     {"value": 5, "name": "Absent", "color": [60, 90, 220]},
 )
 
+MOST_UNCERTAIN = (3, 7, 11)
+
 cancelled: set[int] = set()
 
 
@@ -83,7 +85,22 @@ def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
         },
         "duration_s": {"total": 0.2},
         "warnings": [f"{gaps} voxels were taken as background"] if gaps else [],
+        **_maps(labelmap, request),
     }
+
+
+def _maps(labelmap: np.ndarray, request: dict) -> dict:
+    fields: dict = {}
+    if request["uncertainty"]:
+        np.where(labelmap == 1, 0.5, 0).astype(np.float32).tofile(request["uncertainty"])
+        fields["uncertainty"] = {"path": request["uncertainty"], "dtype": "float32", "shape": list(labelmap.shape)}
+        fields["most_uncertain"] = MOST_UNCERTAIN
+    if request["probabilities"]:
+        classes = [0, *(label["value"] for label in LABELS)]
+        array = np.stack([0.75 * (labelmap == value) for value in classes]).astype(np.float16)
+        array.tofile(request["probabilities"])
+        fields["probabilities"] = {"path": request["probabilities"], "dtype": "float16", "shape": list(array.shape)}
+    return fields
 
 
 def _extent(mask: np.ndarray, axis: int) -> list[int]:

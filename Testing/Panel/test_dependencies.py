@@ -2,11 +2,35 @@
 
 import importlib.metadata
 import importlib.util
-import subprocess
+import os
 import sys
+import time
 import types
 
 import pytest
+import slicer
+from panel_driver import Heartbeat, spin
+
+# What pip says with --progress-bar raw; the behaviour is the file `behaviour` beside it.
+FAKE_INSTALLER = """
+import sys, time
+from pathlib import Path
+folder = Path(__file__).parent
+behaviour = (folder / "behaviour").read_text()
+(folder / "arguments").write_text("\\n".join(sys.argv[1:]))
+print("Collecting torch>=2.6", flush=True)
+print("  Downloading https://somewhere/torch-2.9.1%2Bcpu-cp312-cp312-linux_x86_64.whl (184.5 MB)", flush=True)
+print("Progress 30 of 120", flush=True)
+while behaviour == "slow":
+    time.sleep(0.02)
+if behaviour == "full":
+    print("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", flush=True)
+    sys.exit(1)
+print("Installing collected packages: torch", flush=True)
+while behaviour == "late" and not (folder / "go on").exists():
+    time.sleep(0.02)
+(folder / "installed").touch()
+"""
 
 
 @pytest.fixture
@@ -46,41 +70,7 @@ def test_an_old_torch_is_told_with_the_version_that_is_needed(module, monkeypatc
     message = dependencies.findState().message
     assert "1.13.1+cpu" in message
     assert "2.6" in message
-
-
-def test_without_the_pytorch_extension_the_panel_says_where_to_get_it(without, tmp_path):
-    from UNetSegmentationPanel import dependencies
-
-    without("torch")
-    state = dependencies.install(tmp_path / "requirements.txt")
-    assert not state.isReady
-    assert "Extensions Manager" in state.message
-
-
-def test_torch_is_installed_through_its_extension_with_consent(without, monkeypatch, tmp_path):
-    from UNetSegmentationPanel import dependencies
-
-    calls = []
-    logic = types.SimpleNamespace(installTorch=lambda **options: calls.append(options))
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
-    without("torch")
-    (tmp_path / "requirements.txt").write_text("safetensors>=0.4.5\n")
-    dependencies.install(tmp_path / "requirements.txt")
-    assert calls == [{"askConfirmation": True, "torchVersionRequirement": ">=2.6"}]
-
-
-def test_a_declined_installation_is_told(without, monkeypatch, tmp_path):
-    from UNetSegmentationPanel import dependencies
-
-    def decline(**_options):
-        raise ValueError("PyTorch extension needs to be installed to use this module.")
-
-    logic = types.SimpleNamespace(installTorch=decline)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
-    without("torch")
-    state = dependencies.install(tmp_path / "requirements.txt")
-    assert not state.isReady
-    assert "Installing failed" in state.message
+    assert dependencies.findState().kind == dependencies.BROKEN
 
 
 def test_remains_of_a_torch_are_told_and_do_not_keep_the_panel_from_opening(module, monkeypatch):  # noqa: ARG001
@@ -91,49 +81,176 @@ def test_remains_of_a_torch_are_told_and_do_not_keep_the_panel_from_opening(modu
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     state = dependencies.findState()
-    assert not state.isReady
+    assert state.kind == dependencies.BROKEN
     assert "damaged" in state.message
 
 
-@pytest.mark.parametrize(
-    "error",
-    [subprocess.CalledProcessError(1, ["pip", "install"]), ImportError("DLL load failed while importing torch")],
-)
-def test_a_failing_pip_is_told_and_not_only_printed(without, monkeypatch, tmp_path, error):
+def test_no_bundled_package_may_be_changed(module, tmp_path):  # noqa: ARG001
     from UNetSegmentationPanel import dependencies
 
-    def fail(**_options):
-        raise error
+    state = dependencies.DependencyState(kind=dependencies.MISSING)
+    constraints = tmp_path / "constraints.txt"
+    for step in dependencies.stepsFor(state, constraints):
+        position = step.arguments.index("--constraint")
+        assert step.arguments[position + 1] == str(constraints)
+    pinned = dict(line.split("==") for line in dependencies.bundledVersions().splitlines())
+    assert pinned["numpy"] == importlib.metadata.version("numpy")
+    assert "torch" not in pinned
 
-    logic = types.SimpleNamespace(installTorch=fail)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
-    without("torch")
-    state = dependencies.install(tmp_path / "requirements.txt")
-    assert not state.isReady
-    assert str(error) in state.message
 
-
-def test_who_declines_torch_is_not_asked_for_the_rest(without, monkeypatch, tmp_path):
+def test_the_tool_of_the_pytorch_extension_is_brought_first(without, tmp_path):
     from UNetSegmentationPanel import dependencies
 
-    logic = types.SimpleNamespace(installTorch=lambda **_options: None)
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic))
-    asked = []
-    monkeypatch.setattr(dependencies, "_installOthers", asked.append)
-    without("torch")
-    assert not dependencies.install(tmp_path / "requirements.txt").isReady
-    assert asked == []
+    without("torch", "light_the_torch")
+    steps = dependencies.stepsFor(dependencies.findState(), tmp_path / "c.txt")
+    assert [step.module for step in steps] == ["pip", "light_the_torch"]
+    assert steps[1].arguments[:3] == ("install", "torch>=2.6", "torchvision")
+
+
+def test_a_broken_torch_is_replaced_without_its_dependencies(module, tmp_path):  # noqa: ARG001
+    from UNetSegmentationPanel import dependencies
+
+    steps = dependencies.stepsFor(dependencies.unloadable("DLL load failed"), tmp_path / "c.txt")
+    assert {"--force-reinstall", "--no-deps"} <= set(steps[-1].arguments)
+
+
+def test_a_missing_small_package_needs_no_torch_step(without, tmp_path):
+    from UNetSegmentationPanel import dependencies
+
+    without("safetensors")
+    assert dependencies.stepsFor(dependencies.findState(), tmp_path / "c.txt") == []
+    assert "safetensors" in dependencies.question(dependencies.findState())
+
+
+def test_pip_ensure_gets_lower_bounds_and_leaves_alone_what_slicer_brings(without, monkeypatch, tmp_path):
+    from UNetSegmentationPanel import dependencies
+
+    calls = []
+    monkeypatch.setattr(slicer.packaging, "pip_ensure", lambda wanted, **options: calls.append((wanted, options)))
+    without("safetensors")
+    (tmp_path / "requirements.txt").write_text("safetensors>=0.4.5\n")
+    dependencies.installOthers(tmp_path / "requirements.txt")
+    [(wanted, options)] = calls
+    assert [str(item) for item in wanted] == ["safetensors>=0.4.5"]
+    assert {"numpy", "scipy", "SimpleITK", "requests", "torch"} <= set(options["skip_packages"])
 
 
 def test_without_slicer_packaging_pip_gets_the_file_as_one_argument(without, monkeypatch, tmp_path):
-    import slicer
     from UNetSegmentationPanel import dependencies
 
     calls = []
     monkeypatch.setitem(sys.modules, "slicer.packaging", None)
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda _question: True)
     monkeypatch.setattr(slicer.util, "pip_install", calls.append, raising=False)
     without("safetensors")
     requirements = tmp_path / "a folder with spaces" / "requirements.txt"
-    dependencies.install(requirements)
+    dependencies.installOthers(requirements)
     assert calls == [["-r", str(requirements)]]
+
+
+@pytest.fixture
+def bare(panel, monkeypatch, tmp_path):
+    """The panel without torch, and a pretended installer that brings it."""
+    from UNetSegmentationPanel import dependencies
+
+    folder = tmp_path / "installer"
+    folder.mkdir()
+    (folder / "light_the_torch.py").write_text(FAKE_INSTALLER)
+    (folder / "behaviour").write_text("plain")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder) + os.pathsep + os.environ.get("PYTHONPATH", ""))
+    missing = dependencies.DependencyState(kind=dependencies.MISSING, message="PyTorch is not installed yet.")
+    ready = dependencies.DependencyState(kind=dependencies.READY)
+    monkeypatch.setattr(dependencies, "findState", lambda: ready if (folder / "installed").exists() else missing)
+    monkeypatch.setattr(dependencies, "hasTorchExtension", lambda: True)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_texts: True)
+    panel.addVolume()
+    panel.widget.enter()
+    assert not panel.ui.applyButton.enabled
+    return types.SimpleNamespace(panel=panel, ui=panel.ui, folder=folder)
+
+
+def behave(bare, behaviour):
+    (bare.folder / "behaviour").write_text(behaviour)
+    bare.ui.installButton.click()
+
+
+def test_without_the_pytorch_extension_the_panel_says_where_to_get_it(bare, monkeypatch):
+    from UNetSegmentationPanel import dependencies
+
+    monkeypatch.setattr(dependencies, "hasTorchExtension", lambda: False)
+    bare.ui.installButton.click()
+    assert "Extensions Manager" in bare.ui.dependencyLabel.text
+    assert bare.ui.installButton.enabled
+
+
+def test_nothing_is_installed_without_consent(bare, monkeypatch):
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_title: asked.append(text))
+    bare.ui.installButton.click()
+    assert "pytorch.org" in asked[0]
+    assert bare.ui.installButton.text == "Install …"
+    assert not (bare.folder / "arguments").exists()
+
+
+def test_an_installation_tells_what_it_does_and_makes_the_panel_ready(bare):
+    behave(bare, "late")
+    assert spin(lambda: "Installing" in bare.ui.dependencyLabel.text)
+    assert bare.ui.installProgressBar.visible
+    assert not bare.ui.installButton.enabled
+    assert not bare.ui.applyButton.enabled
+    assert "torch>=2.6" in (bare.folder / "arguments").read_text()
+    (bare.folder / "go on").touch()
+    assert spin(lambda: not bare.ui.dependencyFrame.visible)
+    assert bare.ui.applyButton.enabled
+    assert bare.panel.leftovers() == []
+
+
+def test_a_download_can_be_cancelled_and_shows_how_far_it_is(bare):
+    with Heartbeat() as heartbeat:
+        behave(bare, "slow")
+        assert spin(lambda: bare.ui.installProgressBar.value == 25)
+    assert min(heartbeat.gaps_s) < 0.1
+    assert bare.ui.dependencyLabel.text == "Downloading torch (184.5 MB) …"
+    assert bare.ui.installButton.text == "Cancel"
+    before = time.monotonic()
+    bare.ui.installButton.click()
+    assert spin(lambda: bare.ui.installButton.text == "Install …")
+    assert time.monotonic() - before < 1.0
+    assert "Cancelled" in bare.ui.dependencyLabel.text
+    assert not bare.ui.installProgressBar.visible
+
+
+def test_a_failed_installation_says_why_and_what_to_do_and_can_be_tried_again(bare):
+    behave(bare, "full")
+    assert spin(lambda: "disk is full" in bare.ui.dependencyLabel.text)
+    assert "No space left" in bare.ui.dependencyLabel.text
+    assert bare.ui.installButton.enabled
+    behave(bare, "plain")
+    assert spin(lambda: bare.ui.applyButton.enabled)
+
+
+def test_a_program_that_is_not_there_is_told(bare, monkeypatch):
+    monkeypatch.setattr(bare.panel.widget.panel._dependencySection, "python", "/no/such/python")
+    bare.ui.installButton.click()
+    assert spin(lambda: "/no/such/python" in bare.ui.dependencyLabel.text)
+
+
+def test_a_closed_panel_stops_the_download(bare):
+    behave(bare, "slow")
+    assert spin(lambda: bare.ui.installProgressBar.value == 25)
+    installation = bare.panel.widget.panel._dependencySection._installation
+    bare.panel.widget.cleanup()
+    assert spin(lambda: installation._process.state() == 0)
+    slicer.modules.unetsegmentation.widgetRepresentation().reload()
+    bare.panel.open()
+
+
+def test_a_torch_that_cannot_be_loaded_is_told_as_broken(panel):
+    panel.jobs.worker.stop()
+    code = """import sys; sys.exit('File "worker.py", line 3: import torch\\nOSError: DLL load failed')"""
+    panel.jobs.worker.command = (sys.executable, "-c", code)
+    panel.addVolume()
+    panel.widget.enter()
+    assert spin(lambda: "DLL load failed" in panel.ui.dependencyLabel.text)
+    assert panel.ui.installButton.text == "Reinstall …"
+    assert not panel.ui.applyButton.enabled

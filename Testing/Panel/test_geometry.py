@@ -119,9 +119,9 @@ def volume_of(surface):
 def test_the_worker_is_told_the_geometry_in_the_world(panel):
     parent = matrix(-50.0, (1.3, 1.3, 1.3), (5.0, 60.0, -12.0))
     volume, segmentation = run_on(panel, GEOMETRIES["oblique"], parent)
-    from UNetSegmentationPanel import scene_exchange
+    from UNetSegmentationPanel import results
 
-    affine = np.array(scene_exchange.provenanceOf(segmentation)["affine_ras"])
+    affine = np.array(results.provenanceOf(segmentation)["affine_ras"])
     corners = np.array([(0, 0, 0), (3, 5, 7)])
     expected = world(volume, corners, GEOMETRIES["oblique"])
     given = [(affine @ (*corner[::-1], 1.0))[:3] for corner in corners.tolist()]

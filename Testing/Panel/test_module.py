@@ -19,7 +19,7 @@ slicer.app.quit()
 def test_the_self_test_passes(panel, monkeypatch):  # noqa: ARG001
     from UNetSegmentationPanel import dependencies
 
-    absent = dependencies.DependencyState(isReady=False, message="not here")
+    absent = dependencies.DependencyState(kind=dependencies.MISSING, message="not here")
     monkeypatch.setattr(dependencies, "findState", lambda: absent)
     slicer.selfTests["UNetSegmentation"]()
 
@@ -75,3 +75,29 @@ def _isAlive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+HEADLESS_RUN = """
+import sys, numpy as np, slicer
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fake_models import write_models
+from panel_driver import FAKE_WORKER, spheres
+write_models(Path({folder!r}))
+logic = slicer.modules.unetsegmentation.widgetRepresentation().self().logic
+logic.jobs.worker.command = FAKE_WORKER
+outcome = logic.segment(slicer.util.addVolumeFromArray(spheres()), Path({folder!r}) / "plain")
+assert outcome.kind == "done", outcome
+logic.jobs.cleanup()
+slicer.app.quit()
+"""
+
+
+def test_a_script_segments_without_a_window(tmp_path):
+    code = HEADLESS_RUN.format(tests=str(REPOSITORY / "Testing" / "Panel"), folder=str(tmp_path / "models"))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "Testing" / "Host")}
+    command = [sys.executable, "-m", "slicer_host", "--testing", "--no-main-window", "--python-code", code]
+    command += ["--additional-module-paths", str(REPOSITORY / "UNetSegmentation")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr

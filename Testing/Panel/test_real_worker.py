@@ -128,3 +128,21 @@ def test_a_folder_that_holds_no_model_is_refused_by_the_worker_in_a_sentence(rea
     importModel(real_panel, monkeypatch, tmp_path)
     assert "holds no model that can be imported" in real_panel.ui.importLabel.text
     assert list(users.iterdir()) == []
+
+
+def test_the_self_test_segments_the_sample_where_torch_is_there(real_panel, monkeypatch):  # noqa: ARG001
+    from UNetSegmentationPanel import self_test
+
+    said = []
+    monkeypatch.setattr(self_test, "CHECKS", tuple(_noting(check, said) for check in self_test.CHECKS))
+    slicer.selfTests["UNetSegmentation"]()
+    assert len(said) == 3
+    assert said[-1].startswith("Found Anterior hippocampus, Posterior hippocampus")
+
+
+def _noting(check, said):
+    def run(makeLogic):
+        said.append(check(makeLogic))
+        return said[-1]
+
+    return run

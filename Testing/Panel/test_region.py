@@ -57,14 +57,14 @@ def test_a_run_is_limited_to_the_chosen_region(panel):
     region = atCentre()
     chooseRegion(panel, region)
     panel.run("plain")
-    from UNetSegmentationPanel import scene_exchange
+    from UNetSegmentationPanel import results, scene_exchange
 
-    made = scene_exchange.provenanceOf(panel.parameters.outputSegmentation)
+    made = results.provenanceOf(panel.parameters.outputSegmentation)
     np.testing.assert_allclose(made["region_to_ras"], scene_exchange.regionToWorld(region))
     assert "Region: 20 x 20 x 20 mm round (20, 20, 20)" in panel.parameters.outputSegmentation.GetDescription()
     chooseRegion(panel, None)
     panel.run("plain")
-    assert scene_exchange.provenanceOf(panel.parameters.outputSegmentation)["region_to_ras"] is None
+    assert results.provenanceOf(panel.parameters.outputSegmentation)["region_to_ras"] is None
 
 
 def test_a_region_outside_the_volume_is_told_and_moving_it_back_helps(panel):
@@ -136,9 +136,9 @@ def test_the_region_survives_save_and_reload(panel):
 
 
 def test_a_script_limits_the_run_to_a_region(panel, models):
-    from UNetSegmentationPanel import scene_exchange
+    from UNetSegmentationPanel import results, scene_exchange
 
     region = atCentre()
     outcome = panel.widget.logic.segment(panel.addVolume(spheres()), models / "plain", region=region)
-    made = scene_exchange.provenanceOf(slicer.mrmlScene.GetNodeByID(outcome.segmentationId))
+    made = results.provenanceOf(slicer.mrmlScene.GetNodeByID(outcome.segmentationId))
     np.testing.assert_allclose(made["region_to_ras"], scene_exchange.regionToWorld(region))

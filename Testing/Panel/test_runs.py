@@ -211,52 +211,6 @@ def test_an_untouched_result_is_replaced(panel):
     assert first.GetSegmentation().GetNumberOfSegments() == 2
 
 
-def test_an_edited_result_is_kept_and_the_new_one_lies_beside_it(panel):
-    volume = panel.addVolume()
-    panel.run()
-    edited = panel.parameters.outputSegmentation
-    segmentId = edited.GetSegmentation().GetNthSegmentID(0)
-    mask = np.zeros(spheres().shape, np.uint8)
-    mask[1, 1, 1] = 1
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, edited, segmentId, volume)
-    panel.run()
-    assert len(panel.segmentations()) == 2
-    assert panel.parameters.outputSegmentation is not edited
-    np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(edited, segmentId, volume), mask)
-    assert "was kept" in panel.says
-
-
-@pytest.mark.parametrize("change", [lambda segment: segment.SetColor(0, 1, 0), lambda segment: segment.SetName("Me")])
-def test_a_result_with_a_new_colour_or_name_is_kept(panel, change):
-    panel.addVolume()
-    panel.run()
-    former = panel.parameters.outputSegmentation
-    segment = former.GetSegmentation().GetNthSegment(0)
-    change(segment)
-    expected = (segment.GetName(), segment.GetColor())
-    panel.run()
-    assert panel.parameters.outputSegmentation is not former
-    kept = former.GetSegmentation().GetNthSegment(0)
-    assert (kept.GetName(), kept.GetColor()) == expected
-
-
-def test_a_kept_result_is_told_apart_from_the_new_one_by_name_and_by_sight(panel):
-    panel.addVolume()
-    panel.run()
-    kept = panel.parameters.outputSegmentation
-    kept.GetSegmentation().GetNthSegment(0).SetName("Mine")
-    panel.run()
-    new = panel.parameters.outputSegmentation
-    assert kept.GetName() == "Head segmentation"
-    assert new.GetName() not in ("", kept.GetName())
-    assert not kept.GetDisplayNode().GetVisibility()
-    assert new.GetDisplayNode().GetVisibility()
-    assert "may hold work of yours" in panel.says
-    panel.run()
-    assert panel.parameters.outputSegmentation is new
-    assert new.GetDisplayNode().GetVisibility()
-
-
 @pytest.mark.parametrize("isChosen", [True, False])
 def test_a_result_that_is_deleted_is_not_spoken_of(panel, isChosen):
     panel.addVolume()
@@ -267,16 +221,6 @@ def test_a_result_that_is_deleted_is_not_spoken_of(panel, isChosen):
     assert "Found" in panel.says
     slicer.mrmlScene.RemoveNode(result)
     assert panel.says == ""
-
-
-def test_a_segmentation_of_the_user_is_never_written_to(panel):
-    panel.addVolume()
-    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
-    own.GetSegmentation().AddEmptySegment("mine", "Mine")
-    panel.parameters.outputSegmentation = own
-    panel.run()
-    assert panel.parameters.outputSegmentation is not own
-    assert own.GetSegmentation().GetNumberOfSegments() == 1
 
 
 @pytest.mark.parametrize("others", [0, 1])

@@ -20,6 +20,14 @@ OWN_CONTROLS = {
     "deviceComboBox",
     "outputSelector",
     "mirrorCheckBox",
+    "uncertaintyCheckBox",
+    "probabilitiesCheckBox",
+    "mostUncertainButton",
+    "overlayCheckBox",
+    "newButton",
+    "addButton",
+    "replaceButton",
+    "withdrawButton",
     "show3DCheckBox",
     "opacitySlider",
     "applyButton",
@@ -183,22 +191,6 @@ def test_the_model_shows_its_figures_and_its_card(panel):
     panel.ui.modelLabel.linkActivated.emit("card")
     assert panel.ui.cardBrowser.visible
     assert "Trained on spheres" in panel.ui.cardBrowser.plainText
-
-
-def test_missing_torch_is_told_with_a_button_and_disables_apply(panel, monkeypatch):
-    from UNetSegmentationPanel import dependencies
-
-    missing = dependencies.DependencyState(isReady=False, message="PyTorch is not installed yet.")
-    monkeypatch.setattr(dependencies, "findState", lambda: missing)
-    panel.addVolume()
-    panel.widget.enter()
-    assert panel.ui.dependencyFrame.visible
-    assert "PyTorch" in panel.ui.dependencyLabel.text
-    assert not panel.ui.applyButton.enabled
-    monkeypatch.setattr(dependencies, "install", lambda _file: dependencies.DependencyState(isReady=True))
-    panel.ui.installButton.click()
-    assert not panel.ui.dependencyFrame.visible
-    assert panel.ui.applyButton.enabled
 
 
 def test_a_volume_without_voxels_is_refused_in_a_sentence(panel):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import slicer
 
+from .former_content import FormerContent
 from .steps import Steps, beside
 
 
@@ -28,6 +29,7 @@ class Outcome:
         message: One or two sentences for the panel.
         details: Traceback or last words, for the log.
         segmentationId: ID of the result, of a segmentation job.
+        former: What its segmentation held before; None for a new one.
         modelFolder: Where the model lies, of an import.
         warnings: What to know about the result, in sentences.
     """
@@ -36,6 +38,7 @@ class Outcome:
     message: str
     details: str = ""
     segmentationId: str | None = None
+    former: FormerContent | None = None
     modelFolder: str | None = None
     warnings: tuple[str, ...] = ()
 

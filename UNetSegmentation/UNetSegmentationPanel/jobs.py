@@ -122,7 +122,9 @@ class Jobs(VTKObservationMixin):
         self.abandon(_("Cancelled: the panel was closed."))
         if self.isImporting:
             self._import.abandon(_("Cancelled: the panel was closed."))
-        self.worker.stop()
+        # Slicer keeps the widget of a module that is reloaded; it must not keep the panel by what a job calls back.
+        self._job = self._import = None
+        self.worker.release()
 
     def _checkIsFree(self) -> None:
         if self.isRunning or self.isImporting:

@@ -1,5 +1,6 @@
 """Menus of names and titles, and icons of messages."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import qt
@@ -22,6 +23,18 @@ def networkEntries(found: Choices) -> list[tuple[str | None, str]]:
         if not hasModel
     ]
     return [*usable, SEPARATOR, *waiting] if usable and waiting else [*usable, *waiting]
+
+
+def deviceEntries(offered: Sequence[Mapping[str, Any]], chosen: str) -> list[tuple[str | None, str]]:
+    """Return the devices that a worker offers, and the chosen one in any case."""
+    entries = {
+        "auto": _("Automatic"),
+        "cpu": _("CPU"),
+        **{str(device["id"]): str(device["title"]) for device in offered},
+    }
+    # The choice may come from another machine's scene, or from before the worker is ready.
+    entries.setdefault(chosen, chosen)
+    return list(entries.items())
 
 
 def fill(combo: Any, entries: list[tuple[str | None, str]], current: str) -> None:

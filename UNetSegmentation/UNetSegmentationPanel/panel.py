@@ -11,19 +11,24 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import channels, choices, dependencies, modality, readiness, samples, scene_exchange
+from . import certainty, choices, modality, readiness, results, samples, scene_exchange
+from .dependency_section import DependencySection
 from .display_window import DisplayWindow
+from .first_steps import Hint, addShortcut
 from .input_section import InputSection
 from .job import Outcome, Progress
 from .jobs import Jobs
-from .menus import fill, networkEntries
+from .menus import deviceEntries, fill, networkEntries
 from .models_section import ModelsSection
-from .parameters import regionNode, setChannelVolume, setRegionNode
+from .parameters import setChannelVolume, setRegionNode
+from .question_section import QuestionSection
 from .result_section import ResultSection
-from .segment_job import SegmentSettings
+from .results import Target
+from .run_settings import settingsFor
 from .status import Status
 
-STANDARD_DEVICES = (("auto", "Automatic"), ("cpu", "CPU"))
+# Parameters with a check box of their name.
+CHECKED = ("mirror", "show3D", "uncertainty", "probabilities")
 
 
 class Panel(VTKObservationMixin):
@@ -37,16 +42,16 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.ui = slicer.util.childWidgetVariables(form)
         self.jobs = jobs
-        self._requirements = requirements
         self._parameters: Any = None
         self._volumeId: str | None = None
+        self._segmentedId: str | None = None
         self._isShown3D = True
         # None: to be guessed; otherwise the guess, or "" where the modality was chosen.
         self._guessed: str | None = None
         self._watch = modality.Watch(self._onVolumeModified)
         self._models: list[InstalledModel] = []
         self._choices: choices.Choices | None = None
-        self._dependencies = dependencies.findState()
+        self._dependencySection = DependencySection(self.ui, requirements=requirements, onChanged=self.refresh)
         self._outcome: Outcome | None = None
         self._progress: Progress | None = None
         self._isUpdating = False
@@ -57,25 +62,30 @@ class Panel(VTKObservationMixin):
             self.ui, jobs, whyNoImport=self._whyNoImport, onChanged=self._onModelsChanged
         )
         self._status = Status(self.ui)
+        self._hint = Hint(self.ui)
+        addShortcut("Ctrl+Return", form, self.ui.applyButton.click)
+        addShortcut("Escape", self.ui.questionFrame, self.ui.withdrawButton.click)
         self._window = DisplayWindow()
         self._resultSection = ResultSection(self.ui)
+        self._question = QuestionSection(self.ui, onAnswer=self._start, onChanged=self.refresh)
         self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
         jobs.worker.onReady = lambda _message: self.refresh()
+        jobs.worker.onStillborn = self._dependencySection.tellUnloadable
         self._connect()
 
     def _connect(self) -> None:
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onInputChosen)
         self.ui.channelComboBox.connect("currentIndexChanged(int)", self._onChannelChosen)
         self.ui.outputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onOutputChosen)
-        self.ui.mirrorCheckBox.connect("toggled(bool)", self._onMirrorChosen)
-        self.ui.show3DCheckBox.connect("toggled(bool)", self._onShow3DChosen)
+        for name in CHECKED:
+            box = getattr(self.ui, f"{name}CheckBox")
+            box.connect("toggled(bool)", lambda isChosen, name=name: self._choose(**{name: isChosen}))
         self.ui.presetComboBox.connect("currentIndexChanged(int)", self._onPresetChosen)
         self.ui.networkComboBox.connect("currentIndexChanged(int)", self._onNetworkChosen)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChosen)
         self.ui.statusLabel.connect("linkActivated(QString)", self._onStatusLink)
         self.ui.applyButton.connect("clicked(bool)", self._onApply)
-        self.ui.installButton.connect("clicked(bool)", self._onInstall)
 
     def setParameters(self, parameters: Any) -> None:
         """Show another parameter node; None while the scene is closed."""
@@ -89,6 +99,7 @@ class Panel(VTKObservationMixin):
             # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
             # a person comes back from another module.
             self._outcome = None
+        self._question.withdraw()
         if parameters is None:
             self._watch.follow(None)
             self._resultSection.forget()
@@ -103,7 +114,7 @@ class Panel(VTKObservationMixin):
     def enter(self) -> None:
         """Look again for what may have changed outside: models and installed packages."""
         self._models = self.jobs.listModels()
-        self._dependencies = dependencies.findState()
+        self._dependencySection.look()
         self._isWarm = False
         self.refresh()
 
@@ -112,13 +123,16 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self._watch.follow(None)
         self._parameters = None
-        self.jobs.worker.onReady = None
+        self.jobs.worker.onReady = self.jobs.worker.onStillborn = None
+        self._dependencySection.cleanup()
         self._modelsSection.cleanup()
         self._inputSection.forget()
         self.jobs.cleanup()
 
-    def forgetRemovedResult(self) -> None:
-        """Say no more what was found where the result is not in the scene any more."""
+    def onNodeRemoved(self) -> None:
+        """Say and offer no more what is about a result that is not in the scene any more."""
+        if self._parameters is not None:
+            self._resultSection.refresh(self._parameters.outputSegmentation, self._models)
         resultId = self._outcome.segmentationId if self._outcome is not None else None
         if resultId is not None and scene_exchange.nodeById(resultId) is None:
             self._outcome = None
@@ -130,24 +144,21 @@ class Panel(VTKObservationMixin):
             return
         self._isUpdating = True
         try:
-            self._refreshDependencies()
+            self._dependencySection.refresh()
             self._refreshParameters()
             self._refreshModel()
-            self._refreshDevices()
             self._refreshSegment()
             self._resultSection.refresh(self._parameters.outputSegmentation, self._models)
         finally:
             self._isUpdating = False
         self._warmUp()
 
-    def _refreshDependencies(self) -> None:
-        self.ui.dependencyFrame.visible = not self._dependencies.isReady
-        self.ui.dependencyLabel.text = self._dependencies.message
-
     def _refreshParameters(self) -> None:
         self.ui.outputSelector.setCurrentNode(self._parameters.outputSegmentation)
-        self.ui.mirrorCheckBox.checked = self._parameters.mirror
-        self.ui.show3DCheckBox.checked = self._parameters.show3D
+        for name in CHECKED:
+            getattr(self.ui, f"{name}CheckBox").checked = getattr(self._parameters, name)
+        devices = deviceEntries(self.jobs.worker.ready.get("devices", []), self._parameters.device)
+        fill(self.ui.deviceComboBox, devices, self._parameters.device)
 
     def _refreshModel(self) -> None:
         parameters = self._parameters
@@ -173,15 +184,6 @@ class Panel(VTKObservationMixin):
         if self._watch.look is not None and parameters.inputVolume is not None:
             self._window.follow(parameters.inputVolume, found.preset)
 
-    def _refreshDevices(self) -> None:
-        offered = [(str(device["id"]), str(device["title"])) for device in self.jobs.worker.ready.get("devices", [])]
-        entries = dict([*STANDARD_DEVICES, *offered])
-        chosen = self._parameters.device
-        if chosen not in entries:
-            # The choice may come from another machine's scene, or from before the worker is ready.
-            entries[chosen] = chosen
-        fill(self.ui.deviceComboBox, list(entries.items()), chosen)
-
     def _refreshSegment(self) -> None:
         self._inputSection.suggest(self._parameters, self._choices.model)
         isRunning, reason = self.jobs.isRunning, self._whyNot()
@@ -191,15 +193,17 @@ class Panel(VTKObservationMixin):
             section.enabled = not isRunning
         self.ui.modelComboBox.enabled = not isRunning and bool(self._choices.models)
         self.ui.applyButton.text = _("Cancel") if isRunning else _("Apply")
-        self.ui.applyButton.enabled = isRunning or not reason
+        self.ui.applyButton.enabled = isRunning or not (reason or self._question.isOpen)
         self.ui.applyButton.toolTip = (
-            _("Stop the run; nothing in the scene is changed.")
+            _("Stop the run; nothing in the scene is changed. (Ctrl+Return)")
             if isRunning
-            else reason or _("Segment the volume with the model chosen above.")
+            else reason or _("Segment the volume with the model chosen above. (Ctrl+Return)")
         )
         self.ui.progressBar.visible = isRunning
         if isRunning:
             self._status.sayProgress(self._progress)
+        elif self._question.isOpen:
+            self._status.say("")
         elif reason and self._parameters.inputVolume is None:
             self._status.sayNoVolume(reason, self._outcome)
         elif reason:
@@ -211,12 +215,15 @@ class Panel(VTKObservationMixin):
 
     def _whyNot(self) -> str:
         return readiness.whyNoRun(
-            self._parameters, self._choices, dependencies=self._dependencies, isImporting=self.jobs.isImporting
+            self._parameters,
+            self._choices,
+            dependencies=self._dependencySection.state,
+            isImporting=self.jobs.isImporting,
         )
 
     def _whyNoImport(self) -> str:
         return readiness.whyNoImport(
-            dependencies=self._dependencies, isRunning=self.jobs.isRunning, isImporting=self.jobs.isImporting
+            dependencies=self._dependencySection.state, isRunning=self.jobs.isRunning, isImporting=self.jobs.isImporting
         )
 
     def _onModelsChanged(self, model: InstalledModel | None) -> None:
@@ -236,6 +243,8 @@ class Panel(VTKObservationMixin):
     def _onParametersModified(self, _caller: Any, _event: str) -> None:
         if self._isUpdating or self._parameters is None:
             return
+        # It was about another choice.
+        self._question.withdraw()
         if _idOf(self._parameters.inputVolume) != self._volumeId:
             self._onVolumeChosen()
         if self._parameters.show3D != self._isShown3D:
@@ -251,7 +260,7 @@ class Panel(VTKObservationMixin):
             self._outcome = None
         self._guessed = None
         self._followVolume()
-        if volume is not None and output is not None and not scene_exchange.belongsTo(output, volume):
+        if volume is not None and output is not None and not results.belongsTo(output, volume):
             self._isUpdating = True
             self._parameters.outputSegmentation = None
             self._isUpdating = False
@@ -299,12 +308,6 @@ class Panel(VTKObservationMixin):
     def _onOutputChosen(self, node: Any) -> None:
         self._choose(outputSegmentation=node)
 
-    def _onMirrorChosen(self, isChosen: bool) -> None:
-        self._choose(mirror=isChosen)
-
-    def _onShow3DChosen(self, isChosen: bool) -> None:
-        self._choose(show3D=isChosen)
-
     def _onPresetChosen(self, _index: int) -> None:
         self._choose(preset=self.ui.presetComboBox.currentData or "")
 
@@ -334,38 +337,34 @@ class Panel(VTKObservationMixin):
             volume = samples.load()
             if volume is not None:
                 self._parameters.inputVolume = volume
+        elif link == "undo":
+            self._undo()
 
-    def _onInstall(self, _checked: bool) -> None:
-        self.ui.dependencyLabel.text = _("Installing …")
-        # Events go on while pip runs: a second press would start a second one.
-        self.ui.installButton.enabled = False
-        try:
-            slicer.app.processEvents()
-            self._dependencies = dependencies.install(self._requirements)
-        finally:
-            self.ui.installButton.enabled = True
-            self.refresh()
+    def _undo(self) -> None:
+        former = self._outcome.former if self._outcome is not None else None
+        if former is None:
+            return
+        if former.restore():
+            certainty.forget(former.segmentationNode)
+            message = _("Undone: the segmentation is as it was before the run.")
+        else:
+            message = _("Not undone: the segmentation was changed since the run.")
+        self._outcome = Outcome(kind="cancelled", message=message)
+        self.refresh()
 
     def _onApply(self, _checked: bool) -> None:
         if self.jobs.isRunning:
             self.jobs.cancel()
             return
+        self._question.ask(self._parameters.outputSegmentation, self._parameters.inputVolume)
+
+    def _start(self, target: Target | None) -> None:
         parameters, model = self._parameters, self._choices.model
-        volumes = channels.volumesByChannel(parameters, model.description).values()
-        region = regionNode(parameters)
+        self._segmentedId = parameters.inputVolume.GetID()
         self._outcome = None
         self._modelsSection.dismissReport()
         self.jobs.segment(
-            SegmentSettings(
-                volumeId=parameters.inputVolume.GetID(),
-                modelFolder=str(model.folder),
-                channelIds=tuple(_idOf(volume) for volume in volumes) if len(volumes) > 1 else (),
-                regionToWorld=scene_exchange.regionToWorld(region) if region is not None else None,
-                outputId=_idOf(parameters.outputSegmentation),
-                device=parameters.device,
-                mirror=parameters.mirror,
-                show3D=parameters.show3D,
-            ),
+            settingsFor(parameters, model, target),
             onProgress=self._onProgress,
             onFinished=self._onFinished,
         )
@@ -379,12 +378,14 @@ class Panel(VTKObservationMixin):
     def _onFinished(self, outcome: Outcome) -> None:
         logging.info("UNetSegmentation: %s", " ".join([outcome.message, *outcome.warnings]))
         self._outcome = outcome
+        if outcome.kind == "done":
+            self._hint.dismiss()
         self._progress = None
         self.ui.progressBar.value = 0
         if self._parameters is None:
             return
         segmentation, volume = scene_exchange.nodeById(outcome.segmentationId), self._parameters.inputVolume
-        if segmentation is not None and volume is not None and scene_exchange.belongsTo(segmentation, volume):
+        if segmentation is not None and volume is not None and volume.GetID() == self._segmentedId:
             self._parameters.outputSegmentation = segmentation
         elif segmentation is not None:
             # Another volume was chosen meanwhile, and none of this is about it.

@@ -25,6 +25,8 @@ class UNetSegmentationParameterNode:
         device: "auto", "cpu", or an id that the worker offered.
         mirror: Average over mirrored copies.
         show3D: Make surfaces and show them in 3D views.
+        uncertainty: Make a volume of the uncertainty.
+        probabilities: Make a volume of probabilities for each segment.
     """
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
@@ -36,6 +38,8 @@ class UNetSegmentationParameterNode:
     device: str = "auto"
     mirror: bool = False
     show3D: bool = True
+    uncertainty: bool = False
+    probabilities: bool = False
 
 
 def channelVolume(parameters: Any, channel: str) -> Any:

@@ -21,6 +21,7 @@ def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
         (_("Network"), made.get("network")),
         (_("Volume"), made.get("volume")),
         (_("Channels"), ", ".join(name or _("missing") for name in made.get("channel_volumes", ()))),
+        (_("Added to"), _addedTo(made.get("added_to"))),
         (_("Region"), _boxOf(made.get("region_to_ras"))),
         (_("Mirrored copies"), _("averaged") if settings.get("tta") else ""),
         (_("Overlap of tiles"), f"{settings['overlap']:.0%}" if "overlap" in settings else ""),
@@ -32,6 +33,11 @@ def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
         (_("Warnings"), " ".join(made.get("warnings", ()))),
     ]
     return [(name, str(value)) for name, value in lines if value]
+
+
+def _addedTo(former: Any) -> str:
+    """Return what a segmentation was, to which a result was added: its name, or the model that had made it."""
+    return str(former.get("model_id", "")) if isinstance(former, Mapping) else str(former or "")
 
 
 def _boxOf(region: Any) -> str:

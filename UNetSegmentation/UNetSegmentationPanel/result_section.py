@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from UNetSegmentationLib.model_folder import InstalledModel
 
-from . import provenance, scene_exchange
+from . import certainty, provenance, results, scene_exchange
 
 # Few segments leave room for what comes below them.
 LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT, TABLE_ROW_HEIGHT = 110, 40, 30
@@ -27,6 +27,8 @@ class ResultSection:
         self._models: Sequence[InstalledModel] = ()
         self._isDetailed = False
         ui.provenanceLabel.connect("linkActivated(QString)", self._onDetails)
+        ui.mostUncertainButton.connect("clicked(bool)", self._onMostUncertain)
+        ui.overlayCheckBox.connect("toggled(bool)", self._onOverlay)
         ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
 
     def refresh(self, segmentation: Any, models: Sequence[InstalledModel]) -> None:
@@ -44,7 +46,8 @@ class ResultSection:
             blocked = self.ui.opacitySlider.blockSignals(True)
             self.ui.opacitySlider.value = display.GetOpacity()
             self.ui.opacitySlider.blockSignals(blocked)
-        made = scene_exchange.provenanceOf(segmentation)
+        self._refreshUncertainty(certainty.uncertaintyOf(segmentation))
+        made = results.provenanceOf(segmentation)
         self.ui.provenanceLabel.visible = bool(made)
         modelId = str(made.get("model_id", "?"))
         title = next((model.description.title for model in models if model.description.id == modelId), modelId)
@@ -58,6 +61,23 @@ class ResultSection:
         """Let go of the segmentation: the scene is being closed."""
         self._segmentationId = None
         self.ui.segmentsTable.setSegmentationNode(None)
+
+    def _refreshUncertainty(self, uncertainty: Any) -> None:
+        self.ui.mostUncertainButton.visible = self.ui.overlayCheckBox.visible = uncertainty is not None
+        if uncertainty is not None:
+            blocked = self.ui.overlayCheckBox.blockSignals(True)
+            self.ui.overlayCheckBox.checked = certainty.isOverlaid(uncertainty)
+            self.ui.overlayCheckBox.blockSignals(blocked)
+
+    def _onMostUncertain(self, _checked: bool) -> None:
+        uncertainty = certainty.uncertaintyOf(scene_exchange.nodeById(self._segmentationId))
+        if uncertainty is not None:
+            certainty.goToMostUncertain(uncertainty)
+
+    def _onOverlay(self, isShown: bool) -> None:
+        uncertainty = certainty.uncertaintyOf(scene_exchange.nodeById(self._segmentationId))
+        if uncertainty is not None:
+            certainty.overlay(uncertainty, isShown)
 
     def _onDetails(self, _link: str) -> None:
         self._isDetailed = not self._isDetailed

@@ -13,14 +13,16 @@ from slicer.i18n import tr as _
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.protocol import ArrayFile, ChannelFile, SegmentRequest, SegmentResult
 
-from . import scene_exchange, surfaces, wording
+from . import certainty, results, scene_exchange, surfaces, wording
+from .former_content import FormerContent
 from .job import Outcome, Progress, newFolder, removeFolder
+from .results import Imported, Target
 from .steps import WAIT, Steps
 from .time_left import Pace
 from .worker_process import WorkerProcess
 
-# Shares of the progress bar: reading the volume, the worker, bringing the result into the scene, surfaces.
-READ_END, WORKER_END, IMPORT_END = 0.05, 0.90, 0.95
+# Shares of the progress bar: reading the volume, the worker, bringing the result and its maps into the scene, surfaces.
+READ_END, WORKER_END, IMPORT_END, MAPS_END = 0.05, 0.90, 0.94, 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +34,24 @@ class SegmentSettings:
         channelIds: IDs of the volumes of the model's channels, None where one is missing; empty: the volume is all.
         regionToWorld: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
         modelFolder: Folder of the model.
-        outputId: ID of the chosen segmentation; None for a new one.
+        target: The chosen segmentation; None for a new one.
         device: "auto" or an id that the worker offered.
         mirror: Average over mirrored copies.
         show3D: Make surfaces.
+        withUncertainty: Make a volume of the uncertainty.
+        withProbabilities: Make a volume of probabilities for each segment.
     """
 
     volumeId: str
     modelFolder: str
     channelIds: tuple[str | None, ...] = ()
     regionToWorld: tuple[tuple[float, ...], ...] | None = None
-    outputId: str | None = None
+    target: Target | None = None
     device: str = "auto"
     mirror: bool = False
     show3D: bool = True
+    withUncertainty: bool = False
+    withProbabilities: bool = False
 
 
 class SegmentJob:
@@ -74,6 +80,7 @@ class SegmentJob:
         self._pace = Pace()
         self._result: SegmentResult | None = None
         self._segmentationId: str | None = None
+        self._former: FormerContent | None = None
         self._warnings: list[str] = []
 
     @property
@@ -140,6 +147,8 @@ class SegmentJob:
                 for one in self.settings.channelIds
             ),
             region_to_ras=self.settings.regionToWorld,
+            uncertainty=str(self._folder / "uncertainty.raw") if self.settings.withUncertainty else None,
+            probabilities=str(self._folder / "probabilities.raw") if self.settings.withProbabilities else None,
         )
         self._tell(READ_END, _("Starting the worker") if not self._worker.ready else _("Segmenting"))
         self._requestId = self._worker.request("segment", request.to_dict(), self._onMessage)
@@ -178,10 +187,10 @@ class SegmentJob:
             self._finish(Outcome(kind="done", message=message, warnings=self._allWarnings()))
             return
         work = self._reporting(
-            scene_exchange.importSegmentation(
+            results.importSegmentation(
                 self._result,
                 volumeId=self.settings.volumeId,
-                outputId=self.settings.outputId,
+                target=self.settings.target,
                 channelIds=self.settings.channelIds,
             ),
             _("Bringing the result into the scene"),
@@ -189,21 +198,26 @@ class SegmentJob:
         )
         self._steps = Steps(work, onDone=self._imported, onFailed=self._failed)
 
-    def _imported(self, imported: tuple[str, bool]) -> None:
-        self._segmentationId, isNew = imported
-        # The request's files are not needed any more, and surfaces may take a while.
-        self._removeFolder()
+    def _imported(self, imported: Imported) -> None:
+        self._segmentationId, self._former, isNew = imported.segmentationId, imported.former, imported.isNew
         segmentation = scene_exchange.nodeById(self._segmentationId)
         volume = scene_exchange.nodeById(self.settings.volumeId)
-        scene_exchange.showResult(volume, segmentation, isNew=isNew)
-        if isNew:
-            scene_exchange.hide(self.settings.outputId)
+        results.showResult(volume, segmentation, isNew=isNew)
+        if isNew and self.settings.target is not None:
+            results.hide(self.settings.target.segmentationId)
         surfaces.show3D(segmentation, self.settings.show3D)
+        work = certainty.importMaps(self._result, segmentationId=self._segmentationId, volumeId=self.settings.volumeId)
+        work = self._reporting(work, _("Bringing the result into the scene"), (IMPORT_END, MAPS_END))
+        self._steps = Steps(work, onDone=lambda _nothing: self._mapsDone(isNew), onFailed=self._failed)
+
+    def _mapsDone(self, isNew: bool) -> None:
+        # The request's files are not needed any more, and surfaces may take a while.
+        self._removeFolder()
         if not self.settings.show3D:
             self._done()
             return
         work = self._reporting(
-            surfaces.createSurfaces(self._segmentationId), _("Making the 3D surfaces"), (IMPORT_END, 1.0)
+            surfaces.createSurfaces(self._segmentationId), _("Making the 3D surfaces"), (MAPS_END, 1.0)
         )
         self._steps = Steps(work, onDone=lambda _nothing: self._surfacesDone(isNew), onFailed=self._failed)
 
@@ -220,13 +234,14 @@ class SegmentJob:
         message = wording.describeResult(
             self._result.segments,
             duration_s=time.monotonic() - self._started,
-            isBesideAnother=self.settings.outputId not in (None, self._segmentationId),
+            isBesideAnother=self.settings.target is not None and self._former is None,
         )
         self._finish(
             Outcome(
                 kind="done",
                 message=message,
                 segmentationId=self._segmentationId,
+                former=self._former,
                 warnings=self._allWarnings(),
             )
         )

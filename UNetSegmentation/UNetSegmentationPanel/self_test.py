@@ -14,7 +14,7 @@ import vtk
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
 
-from . import dependencies, samples, scene_exchange
+from . import dependencies, results, samples
 
 
 def checkParameterNode(makeLogic: Callable[[], Any]) -> str:
@@ -43,14 +43,13 @@ def checkGeometry(_makeLogic: Callable[[], Any]) -> str:
             provenance={"model_id": "test"},
             duration_s={"total": 0.1},
         )
-        work = scene_exchange.importSegmentation(result, volumeId=volume.GetID(), outputId=None)
-        segmentationId, isNew = _runToEnd(work)
-    segmentation = slicer.mrmlScene.GetNodeByID(segmentationId)
-    assert isNew
+        imported = _runToEnd(results.importSegmentation(result, volumeId=volume.GetID(), target=None))
+    segmentation = slicer.mrmlScene.GetNodeByID(imported.segmentationId)
+    assert imported.isNew
     segmentId = segmentation.GetSegmentation().GetNthSegmentID(0)
     found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
     np.testing.assert_array_equal(found > 0, labelmap > 0)
-    assert json.loads(segmentation.GetAttribute(scene_exchange.PROVENANCE_ATTRIBUTE))["model_id"] == "test"
+    assert json.loads(segmentation.GetAttribute(results.PROVENANCE_ATTRIBUTE))["model_id"] == "test"
     return "The result lies on the volume's grid"
 
 

@@ -3,6 +3,8 @@
 import html
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from . import wording
 from .job import Outcome, Progress
 from .menus import showIcon
@@ -45,4 +47,5 @@ class Status:
         """Show how a run ended."""
         lines = [outcome.message, *(wording.sentence(warning) for warning in outcome.warnings)]
         icon = "SP_MessageBoxWarning" if outcome.warnings else _ICONS[outcome.kind]
-        self.say("<br>".join(html.escape(line) for line in lines), icon=icon)
+        undo = f' <a href="undo">{_("Undo")}</a>' if outcome.former is not None else ""
+        self.say("<br>".join(html.escape(line) for line in lines) + undo, icon=icon)

@@ -10,7 +10,8 @@ from typing import Any
 import slicer
 import vtk
 
-from .scene_exchange import BINARY_LABELMAP, nodeById
+from .results import BINARY_LABELMAP
+from .scene_exchange import nodeById
 from .steps import beside
 
 CLOSED_SURFACE = "Closed surface"

@@ -94,13 +94,11 @@ def describeResult(segments: Sequence[SegmentFound], *, duration_s: float, isBes
     """Return in sentences what was found and what not, and that a former result was not overwritten."""
     names = [segment.label.name for segment in segments if segment.voxels]
     missing = [segment.label.name for segment in segments if not segment.voxels]
-    sentences = [_("Found {names} in {seconds:.0f} s.").format(names=_joined(names), seconds=max(1.0, duration_s))]
+    sentences = [_("Found {names} in {seconds:.0f}\u00a0s.").format(names=_joined(names), seconds=max(1.0, duration_s))]
     if missing:
         sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
     if isBesideAnother:
-        sentences.append(
-            _("The chosen segmentation may hold work of yours: it was kept and is hidden now; this one is new.")
-        )
+        sentences.append(_("It lies in a new segmentation; the other one was kept and is hidden now."))
     return " ".join(sentences)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 import UNetSegmentationLib
 from UNetSegmentationLib.protocol import PROTOCOL_VERSION, LineDecoder, encode
@@ -24,11 +25,15 @@ Message = dict[str, Any]
 Listener = Callable[[Message], None]
 
 
+def defaultPython() -> str:
+    """Return the program that is Slicer's own Python."""
+    ownFolder = str(Path(slicer.app.slicerHome) / "bin")
+    return shutil.which("PythonSlicer", path=ownFolder) or shutil.which("PythonSlicer") or sys.executable
+
+
 def defaultCommand() -> tuple[str, ...]:
     """Return the program and arguments that start the worker with Slicer's own Python."""
-    ownFolder = str(Path(slicer.app.slicerHome) / "bin")
-    python = shutil.which("PythonSlicer", path=ownFolder) or shutil.which("PythonSlicer") or sys.executable
-    return (python, "-u", "-m", "UNetSegmentationLib.worker")
+    return (defaultPython(), "-u", "-m", "UNetSegmentationLib.worker")
 
 
 class _Child:
@@ -45,10 +50,14 @@ class _Child:
         self._command = tuple(command)
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(_environment())
-        self._process.connect("readyReadStandardOutput()", self._read)
-        self._process.connect("readyReadStandardError()", self._readErrors)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
+        self._slots = {
+            "readyReadStandardOutput()": self._read,
+            "readyReadStandardError()": self._readErrors,
+            "finished(int,QProcess::ExitStatus)": self._finished,
+            "errorOccurred(QProcess::ProcessError)": self._failed,
+        }
+        for name, slot in self._slots.items():
+            self._process.connect(name, slot)
 
     def start(self) -> None:
         """Start the process; where that fails at once, as it does on Windows, `onEnd` is called in here."""
@@ -72,6 +81,9 @@ class _Child:
         self._process.closeWriteChannel()
         if not self.isOver() and not (wait_ms and self._process.waitForFinished(wait_ms)):
             self._kill()
+            if wait_ms:
+                # The application may be about to end, and then nobody would hear of the process's end.
+                self._process.waitForFinished(wait_ms)
         if not self.isOver():
             # A QProcess that is deleted too early waits for its end and holds up the window.
             _ending.append(self)
@@ -99,20 +111,28 @@ class _Child:
 
     def _failed(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:
-            self._close(f"The worker could not be started: there is no program '{self._command[0]}'.")
+            message = _("The worker could not be started: there is no program '{name}'.")
+            self._close(message.format(name=self._command[0]))
 
     def _finished(self, code: int, status: int) -> None:
         self._read()
         self._readErrors()
         if status == qt.QProcess.CrashExit:
-            reason = f"was ended by the system (signal {code}), as it is when memory runs out"
+            message = _(
+                "The worker was ended by the system (signal {code}), as it is when memory runs out; the next run "
+                "starts a new one."
+            )
         else:
-            reason = f"stopped by itself (exit code {code})"
-        self._close(f"The worker {reason}; the next run starts a new one.")
+            message = _("The worker stopped by itself (exit code {code}); the next run starts a new one.")
+        self._close(message.format(code=code))
 
     def _close(self, reason: str) -> None:
         if self in _ending:
             _ending.remove(self)
+        # A connection keeps this object, and this object the process: neither would ever go.
+        for name, slot in self._slots.items():
+            self._process.disconnect(name, slot)
+        self._slots = {}
         onEnd, self._onEnd = self._onEnd, None
         if onEnd is not None:
             onEnd(reason)
@@ -132,6 +152,7 @@ class WorkerProcess:
     def __init__(self, command: Sequence[str] | None = None, *, grace_ms: int = GRACE_MS) -> None:
         self.command = None if command is None else tuple(command)
         self.onReady: Callable[[Message], None] | None = None
+        self.onStillborn: Callable[[str], None] | None = None
         self._grace_ms = grace_ms
         self._child: _Child | None = None
         self._listeners: dict[int, Listener] = {}
@@ -191,6 +212,11 @@ class WorkerProcess:
             child.end(STOP_MS)
         self._tellAll({"event": "cancelled"})
 
+    def release(self) -> None:
+        """End the process for good; a timer that stays connected would keep this object."""
+        self.stop()
+        self._graceTimer.disconnect("timeout()", self._losePatience)
+
     def _dispatch(self, message: Message) -> None:
         event = message.get("event")
         if event == "ready":
@@ -207,9 +233,8 @@ class WorkerProcess:
     def _welcome(self, message: Message) -> None:
         version = message.get("protocol")
         if version != PROTOCOL_VERSION:
-            reason = (
-                f"The worker speaks version {version} of the protocol, the panel {PROTOCOL_VERSION}: restart Slicer."
-            )
+            message = _("The worker speaks version {its} of the protocol, the panel {ours}: restart Slicer.")
+            reason = message.format(its=version, ours=PROTOCOL_VERSION)
             child, self._child = self._child, None
             child.end()
             self._tellAll({"event": "error", "kind": "fault", "message": reason, "details": child.details()})
@@ -230,7 +255,9 @@ class WorkerProcess:
         self._graceTimer.stop()
         details = child.details() if child else ""
         lastLine = details.splitlines()[-1] if details else ""
-        message = f"{reason} Its last words: {lastLine}" if lastLine else reason
+        message = _("{reason} Its last words: {words}").format(reason=reason, words=lastLine) if lastLine else reason
+        if child is not None and not child.ready and self.onStillborn is not None:
+            self.onStillborn(details)
         for requestId in list(self._listeners):
             if requestId in self._cancelled:
                 self._tell(requestId, {"event": "cancelled"})
