@@ -15,6 +15,15 @@ from slicer_host.pytest_plugin import clean_scene, pytest_pyfunc_call, slicer_ap
 __all__ = ["clean_scene", "pytest_pyfunc_call", "slicer_app", "uncaught_errors"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_workers(tmp_path_factory):
+    """Let real workers measure nothing while they wait, and keep nothing on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNETSEG_BACKEND", "fused")
+        patch.setenv("UNETSEG_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def module(slicer_app):  # noqa: ARG001
     """Load the module once, as Slicer does."""
