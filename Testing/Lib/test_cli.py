@@ -264,6 +264,21 @@ def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tin
     assert "there is no model 'third'" in one_line(capsys.readouterr().err)
 
 
+def test_modes_are_less_overlap_and_mirrored_copies(tmp_path, tiny_model, capsys):
+    tiny_model()
+    image = write_image(tmp_path / "a.nrrd", shape=(1, 30, 30, 30))
+
+    def settings(*words):
+        assert run("segment", image, "-o", tmp_path / "o.nrrd", "--json", *words) == 0
+        used = json.loads(capsys.readouterr().out)["results"][0]["provenance"]["settings"]
+        return used["tta"], used["overlap"]
+
+    assert settings() == settings("--mode", "full") == (False, 0.5)
+    assert settings("--mode", "fast") == (False, 0.25)
+    assert settings("--mode", "fast", "--overlap", "0.1") == (False, 0.1)
+    assert settings("--mode", "fine") == settings("--tta") == (True, 0.5)
+
+
 def test_a_demonstration_is_taken_only_by_its_name(tmp_path, tiny_model, capsys):
     image = write_image(tmp_path / "a.nrrd")
     demo = tiny_model("demo")

@@ -16,6 +16,8 @@ from .contract import COMMANDS, Command, add_backend_argument, add_device_argume
 from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
+MODES = ("full", "fast", "fine")
+FAST_OVERLAP = 0.25
 PROBABILITY_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -32,6 +34,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "-o", "--output", metavar="OUT", required=True, help=".seg.nrrd, .nii.gz, ... file, or a folder"
     )
     parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="full",
+        help="fast: neighbouring tiles share less, so that a large image has fewer of them; fine: as --tta (full)",
+    )
     parser.add_argument("--tta", action="store_true", help="average over mirrored copies: slower, a little better")
     parser.add_argument(
         "--overlap", type=float, metavar="SHARE", help="of neighbouring tiles (0.5, or the model's own)"
@@ -84,8 +92,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     _check_options(arguments, images)
 
     settings = Settings(
-        tta=arguments.tta,
-        overlap=arguments.overlap,
+        tta=arguments.tta or arguments.mode == "fine",
+        overlap=FAST_OVERLAP if arguments.mode == "fast" and arguments.overlap is None else arguments.overlap,
         roi=arguments.roi,
         postprocess=None if arguments.postprocess is None else tuple(arguments.postprocess),
         probabilities=arguments.probabilities,
