@@ -147,6 +147,8 @@ class Predictor:
                 is_cancelled=is_cancelled,
             )
         warnings += [shortage] if shortage else []
+        if tta and not plan.mirror_axes:
+            warnings.append("the model was not trained on mirrored images: averaging over them was left out")
         with clock.stage("Finishing", _FINISHING):
             if logits is not None:
                 logits = self._refined(logits, prepared, steps, channels=volume.channels)

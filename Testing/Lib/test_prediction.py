@@ -12,7 +12,13 @@ from UNetSegmentationLib.checkpoint import load_network, save_weights
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.geometry import AxisOrder, Volume
 from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.model_folder import Channel, ModelDescription, sha256_of, write_description
+from UNetSegmentationLib.model_folder import (
+    Channel,
+    ModelDescription,
+    read_description,
+    sha256_of,
+    write_description,
+)
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.prediction import Predictor
@@ -236,6 +242,16 @@ def test_the_first_of_several_gpus_has_two_names(monkeypatch):
     ]
     with pytest.raises(InputError, match="no device 'cuda:2' here: choose auto or one of cuda, cuda:1, cpu"):
         devices.choose_device("cuda:2")
+
+
+def test_mirrored_copies_of_a_model_that_never_saw_any_are_left_out_and_it_is_said(model):
+    description = read_description(model)
+    write_description(model, replace(description, plan=replace(description.plan, mirror_axes=())))
+    plain, mirrored = (Predictor(model, device="cpu").segment(volume_of(), tta=tta) for tta in (False, True))
+    assert np.array_equal(plain.labelmap, mirrored.labelmap)
+    assert [text for text in mirrored.warnings if text not in plain.warnings] == [
+        "the model was not trained on mirrored images: averaging over them was left out"
+    ]
 
 
 def test_nothing_found_is_said(model, monkeypatch):
