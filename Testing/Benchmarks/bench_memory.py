@@ -113,7 +113,7 @@ def measure(name: str) -> dict[str, Any]:
         plane[...] = generator.integers(0, 1000, plane.shape)
     volume = Volume(array, np.diag([case.spacing_mm] * 3 + [1.0]))
     # Libraries allocate what they keep, such as threads, at their first use.
-    predictor.segment(Volume(array[:, :48, :48, :48].copy(), volume.affine_ras))
+    predictor.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
     grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
     need, way = foresee(
         predictor.engine,
