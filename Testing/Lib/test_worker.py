@@ -417,7 +417,8 @@ def test_a_full_disk_is_told_in_a_sentence(start, tmp_path, tiny_model):
     assert (answer["event"], answer["kind"]) == ("error", "input")
     assert "cannot write" in answer["message"]
     assert "free some space" in answer["message"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "volume.raw"]
+    # "cache" is where measurements of an idle worker go.
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"models", "volume.raw"}
 
 
 @pytest.mark.parametrize(
