@@ -7,9 +7,10 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .backends.engine import Engine
+from .backends.measuring import default_backend
 from .devices import is_out_of_memory
 from .geometry import Array
 from .memory import Load, Need, Way, check_fits, fits, need_of, ways
@@ -88,9 +89,12 @@ def _apply(
     engine: Engine, description: ModelDescription, prepared: PreparedVolume, load: Load, way: Way, **options: Any
 ) -> tuple[Tensor | None, Array | None]:
     plan = description.plan
-    applied: nn.Module = engine
+    applied = engine
     if way.device != str(engine.device):
-        applied = Engine(deepcopy(engine.network).to(way.device), device=torch.device(way.device))
+        device = torch.device(way.device)
+        applied = Engine(deepcopy(engine.network).to(device), device=device, backend=default_backend(device))
+        # Whoever asks the engine how it was done is to hear of this.
+        engine.used = applied.used
     image = prepared.image.to("cpu" if way.is_on_host else way.device)
     options |= {
         "patch_size": way.tile,

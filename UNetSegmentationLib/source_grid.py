@@ -145,7 +145,8 @@ class _Rows:
         else:
             at = ((torch.arange(target) + 0.5) * (depth / target) - 0.5).clamp(0, depth - 1)
         lower = at.floor().long()
-        return cls(lower=lower, upper=(lower + 1).clamp(max=depth - 1), weight=at - lower)
+        # Not every device knows float64.
+        return cls(lower=lower, upper=(lower + 1).clamp(max=depth - 1), weight=(at - lower).float())
 
     def span(self, part: range) -> range:
         """Return the slices of the network's grid that the image's slices `part` need."""

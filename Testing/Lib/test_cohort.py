@@ -1,18 +1,23 @@
 """Many images in one command: what overlaps, what is left out the second time, and the same by Dask's workers."""
 
+import gc
 import json
 import os
 import sys
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.commands import cohort
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
 from UNetSegmentationLib.volume_io import read_labelmap, write_volume
 
@@ -68,11 +73,64 @@ def test_what_is_done_is_left_out_until_image_model_options_or_result_change(
     os.utime(images[0], ns=(1, 1))
     assert again() == 1
     assert again("--overlap", "0.25") == 3
+    assert again("--overlap", "0.25") == 0
+    assert run(images[2], "-o", out, "--overlap", "0.1") == 0
+    assert again("--overlap", "0.25") == 1, "another call has replaced the result"
+    model = tmp_path / "models" / "one"
+    write_description(model, replace(read_description(model), postprocess=("fill_holes",)))
+    assert again("--overlap", "0.25") == 3, "the same weights with other post-processing"
     tiny_model("two", seed=1)
     assert again("--overlap", "0.25", "--model", "two") == 3
     record = out / cohort.RECORD_FILE
     record.write_text(record.read_text().replace("{", "", 1)[:-30] + "\n[1]\nnull\n")
     assert again("--overlap", "0.25", "--model", "two") == 1, "only the line that was cut off is done again"
+
+
+def test_a_series_or_a_header_counts_with_its_voxels(tmp_path, tiny_model, images, segmented):
+    tiny_model()
+    SimpleITK.WriteImage(SimpleITK.ReadImage(images[0]), tmp_path / "h.mhd")
+    words = (tmp_path / "h.mhd", images[1], "-o", tmp_path / "out", "--resume")
+    for expected in (2, 0):
+        segmented.clear()
+        assert run(*words) == 0
+        assert len(segmented) == expected
+    (voxels,) = tmp_path.glob("h.*raw")
+    os.utime(voxels, ns=(1, 1))
+    segmented.clear()
+    assert run(*words) == 0
+    assert len(segmented) == 1
+
+
+def test_nothing_to_segment_and_two_results_in_one_file_are_told(tmp_path, tiny_model, images, capsys):
+    tiny_model()
+    assert run(tmp_path / "no1.nii", tmp_path / "no2.nii", "-o", tmp_path / "out", "--resume", "--json") == 2
+    assert len(json.loads(capsys.readouterr().out)["errors"]) == 2
+    both = tmp_path / "r.nii.gz"
+    assert run(images[0], "-o", both, "--probabilities", tmp_path / "." / "r.nii.gz") == 2
+    assert "name the same file" in capsys.readouterr().err
+    assert not both.exists()
+
+
+def test_what_a_failed_case_held_is_free_before_the_next(tmp_path, tiny_model, images, monkeypatch):
+    tiny_model()
+    alive, held = weakref.WeakSet(), []
+
+    class Held:
+        pass
+
+    def failing(_self, _volume, **_options):
+        held.append(len(alive))
+        large = Held()
+        alive.add(large)
+        raise MemoryError
+
+    monkeypatch.setattr(Predictor, "segment", failing)
+    gc.disable()
+    try:
+        assert run(*images, "-o", tmp_path / "out") == 2
+    finally:
+        gc.enable()
+    assert held == [0, 0, 0]
 
 
 def test_results_named_by_json_and_without_a_record(tmp_path, tiny_model, images, capsys):

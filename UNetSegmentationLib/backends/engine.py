@@ -185,7 +185,7 @@ class Engine(nn.Module):
             return route.forward(batch)
         except CancelledError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError, TypeError) as error:
             # eager's own errors say something of the input; those of others may be the backend's.
             if is_out_of_memory(error) or self._forced or route.name == "eager":
                 raise

@@ -40,6 +40,7 @@ def _fused(module: nn.Module) -> nn.Module | None:
         activate = _in_place(module.activation)
         if activate is not None:
             return FusedBlock(FusedConvolution(module.conv), module.norm, activate)
+    # Exactly these: a subclass may compute something else.
     if isinstance(module, _CONVOLUTIONS) and _is_plain(module):
         return FusedConvolution(module)
     if isinstance(module, _TRANSPOSED) and _is_tiling(module):
@@ -50,6 +51,7 @@ def _fused(module: nn.Module) -> nn.Module | None:
 def _is_plain(convolution: nn.Module) -> bool:
     return (
         isinstance(convolution, _CONVOLUTIONS)
+        and type(convolution) in _CONVOLUTIONS
         and convolution.padding_mode == "zeros"
         and not isinstance(convolution.padding, str)
     )
@@ -59,6 +61,7 @@ def _is_tiling(convolution: nn.Module) -> bool:
     """Tell whether every output voxel of a transposed convolution stems from one input voxel."""
     return (
         isinstance(convolution, _TRANSPOSED)
+        and type(convolution) in _TRANSPOSED
         and convolution.kernel_size == convolution.stride
         and convolution.groups == 1
         and not any((*convolution.padding, *convolution.output_padding))

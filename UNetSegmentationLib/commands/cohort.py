@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Volume, crop_to_box
-from ..model_folder import InstalledModel, check_image_fits
+from ..model_folder import WEIGHTS_FILE, InstalledModel, check_image_fits
 from ..volume_io import write_labelmap, write_volume
 from .images import ImageFiles, check_modality, read_image
 from .terminal import rounded
@@ -80,50 +82,68 @@ class Record:
 
     def __init__(self, folder: Path, model: InstalledModel, settings: Settings) -> None:
         self._path = folder / RECORD_FILE
-        self._how = [model.description.weights_sha256, {**asdict(settings), "is_model_chosen": None}]
+        self._probabilities = settings.probabilities
+        # Some descriptions have no checksum of their weights.
+        weights = _stamps([model.folder / WEIGHTS_FILE])
+        self._how = [model.description.to_dict(), weights, {**asdict(settings), "is_model_chosen": None}]
 
-    def add(self, case: Case) -> None:
-        """Remember that a case is done.
+    def key_of(self, case: Case) -> str:
+        """Return what tells a case from the same with another image, model or options; ask before it is read."""
+        stamps = _stamps(case.image.files)
+        return hashlib.sha256(json.dumps([*self._how, case.image.names, stamps]).encode()).hexdigest()
+
+    def add(self, case: Case, key: str) -> None:
+        """Remember that a case with this key is done.
 
         Raises:
             InputError: The file cannot be written.
         """
-        line = json.dumps({"images": case.image.names, "output": case.target.name, "key": self._key_of(case)})
+        entry = {"images": case.image.names, "output": case.target.name, "key": key, "result": _stamps([case.target])}
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                # A crash may have cut off the line before.
+                file.write("\n" + json.dumps(entry) + "\n")
         except OSError as error:
             raise InputError(f"cannot write {self._path}: {error.strerror}; free some space, then --resume") from error
 
     def parted(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
         """Return the cases that are done, whose images and results are as they were, and the others."""
-        keys = self._keys()
-        done = [case for case in cases if case.target.is_file() and keys.get(case.target.name) == self._key_of(case)]
+        entries = self._entries()
+        done = [case for case in cases if entries.get(case.target.name) == (self.key_of(case), _stamps([case.target]))]
+        if self._probabilities and not Path(self._probabilities).is_file():
+            done = []
         return done, [case for case in cases if case not in done]
 
-    def _key_of(self, case: Case) -> str:
-        stamps = [[str(path.absolute()), *_stamp(path)] for path in case.image.files]
-        return hashlib.sha256(json.dumps([*self._how, case.image.names, stamps]).encode()).hexdigest()
-
-    def _keys(self) -> dict[str, str]:
-        """Return the key by the name of the result; lines that a crash cut off are passed over."""
-        keys: dict[str, str] = {}
+    def _entries(self) -> dict[str, tuple[str, list[Any]]]:
+        """Return key and stamp by the name of the result; lines that a crash cut off are passed over."""
+        entries: dict[str, tuple[str, list[Any]]] = {}
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
-            return keys
+            return entries
         for line in lines:
             try:
                 entry = json.loads(line)
-                keys[str(entry["output"])] = str(entry["key"])
+                entries[str(entry["output"])] = (str(entry["key"]), entry["result"])
             except (ValueError, TypeError, KeyError):
                 continue
-        return keys
+        return entries
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+def _stamps(paths: Sequence[Path]) -> list[Any]:
+    """Return name, time and size of files, and of those that hold their voxels."""
+    files = sorted({file for path in paths for file in _files_of(path) if file.is_file()})
+    return [[str(file.absolute()), file.stat().st_mtime_ns, file.stat().st_size] for file in files]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return list(path.rglob("*"))
+    if path.suffix.lower() in ("", ".dcm", ".ima"):  # one file stands for its series
+        return list(path.parent.glob("*"))
+    if path.suffix.lower() in (".mhd", ".nhdr", ".hdr", ".img"):  # the voxels lie beside their header
+        return list(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path]
 
 
 def segment_all(
@@ -148,18 +168,23 @@ def segment_all(
         on_progress: Called with the finished share of all, and which case is at what stage.
     """
     reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
-    read = [reader.submit(_read, case.image, settings, model) for case in cases[:1]]
+    read = [reader.submit(_read_first, case, settings, model, record) for case in cases[:1]]
     writing: Future[Outcome] | None = None
     try:
         for index, case in enumerate(cases):
-            read += [reader.submit(_read, later.image, settings, model) for later in cases[index + 1 : index + 2]]
+            read += [
+                reader.submit(_read_first, later, settings, model, record) for later in cases[index + 1 : index + 2]
+            ]
             try:
-                volume, doubt = read.pop(0).result()
+                volume, doubt, key = read.pop(0).result()
                 found = _predict(predictor, volume, settings, _within(on_progress, index, len(cases)))
             except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
+                # What the failed computation holds would be missing to the next.
+                traceback.clear_frames(error.__traceback__)
                 following_write = writer.submit(Outcome, case=case, error=error)
             else:
-                following_write = writer.submit(_written, case, settings, volume, found, doubt, record)
+                following_write = writer.submit(_written, case, settings, volume, found, doubt, record, key)
+                del volume, found
             # Two results at most wait to be written, however slow the disk.
             if writing is not None:
                 yield writing.result()
@@ -216,24 +241,28 @@ def segment_apart(
             "give its address"
         ) from error
     model = replace(model, folder=model.folder.absolute())
+    keys = [record.key_of(case) if record is not None else "" for case in cases]
+    if settings.probabilities is not None:
+        settings = replace(settings, probabilities=str(Path(settings.probabilities).absolute()))
     with client:
         tasks = {
-            client.submit(segment_case, _absolute(case), settings, model, device, pure=False): case for case in cases
+            client.submit(segment_case, _absolute(case), settings, model, device, pure=False): (case, key)
+            for case, key in zip(cases, keys, strict=True)
         }
         try:
             for done, task in enumerate(as_completed(tasks, loop=client.loop), start=1):
                 on_progress(done / len(cases), f"{done} of {len(cases)} images")
-                yield _outcome_of(task, tasks[task], record)
+                yield _outcome_of(task, *tasks[task], record)
         finally:
             client.cancel(list(tasks), reason="the caller stopped")
 
 
-def _outcome_of(task: Any, case: Case, record: Record | None) -> Outcome:
+def _outcome_of(task: Any, case: Case, key: str, record: Record | None) -> Outcome:
     error = task.exception()
     if error is None:
         try:
             if record is not None:
-                record.add(case)
+                record.add(case, key)
         except InputError as failure:
             error = failure
     return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=task.result())
@@ -263,6 +292,14 @@ def _warm_models() -> WarmModels:
 def _absolute(case: Case) -> Case:
     paths = tuple(None if path is None else path.absolute() for path in case.image.paths)
     return Case(image=replace(case.image, paths=paths), target=case.target.absolute())
+
+
+def _read_first(
+    case: Case, settings: Settings, model: InstalledModel, record: Record | None
+) -> tuple[Volume, str, str]:
+    """Return an image, what makes its modality doubtful, and the key that it had when it was read."""
+    key = record.key_of(case) if record is not None else ""
+    return *_read(case.image, settings, model), key
 
 
 def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple[Volume, str]:
@@ -316,12 +353,13 @@ def _written(
     found: Segmentation,
     doubt: str,
     record: Record | None,
+    key: str,
 ) -> Outcome:
     """Write and remember the result of a case and return what became of it."""
     try:
         report = _write(case, settings, volume, found, doubt)
         if record is not None:
-            record.add(case)
+            record.add(case, key)
     except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
         return Outcome(case=case, error=error)
     return Outcome(case=case, report=report)

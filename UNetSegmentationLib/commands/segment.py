@@ -13,7 +13,7 @@ from ..postprocess import STEPS
 from ..registry import Registry
 from .cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_apart
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
-from .images import ImageFiles, check_is_no_input, choose_model, choose_outputs, find_image
+from .images import ImageFiles, check_is_no_input, check_writable, choose_model, choose_outputs, find_image
 from .terminal import Failures, ProgressBar, warn, write_json
 
 MODES = ("full", "fast", "fine")
@@ -90,7 +90,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     failures = Failures(is_debug=arguments.debug)
     images = _find_images(arguments, failures, model.description)
     targets = choose_outputs(images, arguments.output)
-    _check_options(arguments, images)
+    _check_options(arguments, images, targets)
 
     settings = Settings(
         tta=arguments.tta or arguments.mode == "fine",
@@ -101,7 +101,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         is_model_chosen=arguments.model is not None,
     )
     cases = [Case(image=image, target=target) for image, target in zip(images, targets, strict=True)]
-    record = Record(targets[0].parent, model, settings) if len(cases) > 1 or arguments.resume else None
+    record = Record(targets[0].parent, model, settings) if cases and (len(cases) > 1 or arguments.resume) else None
     done, left = record.parted(cases) if record and arguments.resume else ([], cases)
     if done and not arguments.json:
         out.write(f"{len(done)} of {len(cases)} images were done before\n")
@@ -159,7 +159,7 @@ def _find_images(arguments: Namespace, failures: Failures, description: ModelDes
     return list(found.values())
 
 
-def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
+def _check_options(arguments: Namespace, images: list[ImageFiles], targets: list[Path]) -> None:
     """Find what is wrong before the computation, not after it."""
     if arguments.postprocess:
         from ..finishing import sort_steps
@@ -178,7 +178,11 @@ def _check_options(arguments: Namespace, images: list[ImageFiles]) -> None:
     if not arguments.probabilities.lower().endswith(PROBABILITY_SUFFIXES):
         allowed = ", ".join(PROBABILITY_SUFFIXES)
         raise InputError(f"cannot write probabilities to {arguments.probabilities}: end the name in {allowed}")
-    check_is_no_input(Path(arguments.probabilities), images)
+    path = Path(arguments.probabilities)
+    check_is_no_input(path, images)
+    check_writable(path.parent)
+    if path.resolve() in [target.resolve() for target in targets]:
+        raise InputError(f"--probabilities and -o name the same file {path}: give two names")
 
 
 def _summarise(out: TextIO, report: dict[str, Any]) -> None:
