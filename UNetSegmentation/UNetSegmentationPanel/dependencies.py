@@ -89,7 +89,8 @@ def question(state: DependencyState) -> str:
             "to 3 GB with an NVIDIA graphics card. It takes some minutes, and Slicer can be used meanwhile. Go on?"
         ).format(requirement=TORCH_REQUIREMENT)
     names = ", ".join(missingOthers())
-    return _("The Python package {names} (below 1 MB) will be downloaded from pypi.org. Go on?").format(names=names)
+    question = _("The Python package {names} (below 1 MB) will be downloaded from the Python Package Index. Go on?")
+    return question.format(names=names)
 
 
 def stepsFor(state: DependencyState, constraints: Path) -> list[PythonStep]:
