@@ -62,7 +62,7 @@ def peer(tmp_path, body, name="peer"):
     program = tmp_path / f"{name}.py"
     program.write_text(textwrap.dedent(body))
     python = tmp_path / name
-    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nexec {PYTHON} {program} "$3" "$4"\n')
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nexec "{PYTHON}" "{program}" "$3" "$4"\n')
     python.chmod(0o755)
     return str(python)
 
