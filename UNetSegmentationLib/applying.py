@@ -13,7 +13,7 @@ from .backends.engine import Engine
 from .backends.measuring import default_backend
 from .devices import is_out_of_memory
 from .geometry import Array
-from .memory import Load, Need, Way, check_fits, fits, need_of, ways
+from .memory import Load, Need, Way, check_fits, fits, need_of, surely_fits, ways
 from .model_folder import ModelDescription
 from .preprocessing import PreparedVolume
 from .restoring import classes_on_image
@@ -44,9 +44,10 @@ def apply_network(
     """
     left = _ways(engine, description, load)
     first = left[0]
-    while len(left) > 1 and not fits(need_of(description, load, left[0]), left[0].device):
-        left.pop(0)
-    check_fits(need_of(description, load, left[0]), left[0])
+    if not surely_fits(description, load, first):
+        while len(left) > 1 and not fits(need_of(description, load, left[0]), left[0].device):
+            left.pop(0)
+        check_fits(need_of(description, load, left[0]), left[0])
     while True:
         way = left.pop(0)
         try:

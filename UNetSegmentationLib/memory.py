@@ -21,6 +21,8 @@ _FLOAT = 4
 # Of what is free, the rest is for what the estimate may miss and for other programs.
 _USABLE_SHARE = 0.85
 _SMALLEST_TILE = 32
+# As many full-resolution feature maps of the first stage as no network here holds at once.
+_MAPS_ASSUMED, _WIDTH_ASSUMED = 64, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +83,29 @@ class Load:
     is_mirrored: bool = False
 
 
-def need_of(description: ModelDescription, load: Load, way: Way) -> Need:
+def surely_fits(description: ModelDescription, load: Load, way: Way) -> bool:
+    """Tell whether a segmentation fits even if a tile took several times what tiles take.
+
+    Small images are not to wait for the exact estimate, whose first one takes a second and a half.
+
+    Args:
+        description: Of the model.
+        load: What is to be segmented.
+        way: How.
+    """
+    widths = description.network_config.get("features_per_stage") or [_WIDTH_ASSUMED]
+    features = _MAPS_ASSUMED * max(_WIDTH_ASSUMED, int(widths[0])) * _FLOAT * prod(way.tile)
+    return fits(need_of(description, load, way, features=features), way.device)
+
+
+def need_of(description: ModelDescription, load: Load, way: Way, *, features: int | None = None) -> Need:
     """Return what a segmentation takes at its peak.
 
     Args:
         description: Of the model.
         load: What is to be segmented.
         way: How.
+        features: Bytes that forwarding a tile takes; by default they are counted.
     """
     classes = int(description.network_config["num_classes"])
     channels, *shape = load.source
@@ -104,7 +122,9 @@ def need_of(description: ModelDescription, load: Load, way: Way) -> Need:
     logits = _FLOAT * classes * prod(load.shape) if load.is_whole else 0
     label = 1 if classes <= MOST_CLASSES_OF_A_BYTE else 2
     labels = label * prod(shape)
-    tile = tile_bytes(description.network, json.dumps(description.network_config, sort_keys=True), way.tile)
+    if features is None:
+        features = tile_bytes(description.network, json.dumps(description.network_config, sort_keys=True), way.tile)
+    tile = features
     # The sum over mirrored copies.
     tile += _FLOAT * classes * prod(way.tile) if load.is_mirrored else 0
     segmenting = image + sums + across + logits + labels

@@ -126,6 +126,9 @@ def test_what_does_not_fit_is_computed_in_a_thriftier_way_from_the_start_or_refu
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[-1] * 0.9)
     with pytest.raises(InputError, match=r"needs about .* GB of memory, .* GB are free: take a region"):
         predictor.segment(volume())
+    monkeypatch.setattr(memory, "tile_bytes", lambda *_: pytest.fail("small images do not wait for the estimate"))
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: 2**34)
+    assert predictor.segment(volume()).warnings == ()
     monkeypatch.setattr(memory, "free_bytes", lambda _device: None)
     assert predictor.segment(volume()).warnings == ()
 

@@ -210,7 +210,7 @@ def test_what_is_no_model_goes_on_to_the_main_window(panel, source, tmp_path, lo
 def test_without_torch_a_dropped_model_is_told_why_not(panel, source, monkeypatch):
     from UNetSegmentationPanel import dependencies
 
-    missing = dependencies.DependencyState(isReady=False, message="PyTorch is not installed yet.")
+    missing = dependencies.DependencyState(kind=dependencies.MISSING, message="PyTorch is not installed yet.")
     monkeypatch.setattr(dependencies, "findState", lambda: missing)
     panel.widget.enter()
     drop(panel, source("spheres"))

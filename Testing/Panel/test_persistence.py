@@ -41,7 +41,10 @@ def test_a_reloaded_result_counts_as_the_users_own(panel):
     slicer.util.loadScene(path)
     assert spin(lambda: panel.ui.applyButton.enabled)
     former = panel.parameters.outputSegmentation
-    panel.run()
+    panel.press()
+    assert panel.ui.questionFrame.visible
+    panel.ui.newButton.click()
+    panel.waitForEnd()
     assert panel.parameters.outputSegmentation is not former
     assert former.GetSegmentation().GetNumberOfSegments() == 2
 

@@ -129,13 +129,18 @@ class _Child:
     def _close(self, reason: str) -> None:
         if self in _ending:
             _ending.remove(self)
-        # A connection keeps this object, and this object the process: neither would ever go.
-        for name, slot in self._slots.items():
-            self._process.disconnect(name, slot)
-        self._slots = {}
+        if self._slots:
+            # Later: a process must not go while its own signal is being told.
+            qt.QTimer.singleShot(0, self._letGo)
         onEnd, self._onEnd = self._onEnd, None
         if onEnd is not None:
             onEnd(reason)
+
+    def _letGo(self) -> None:
+        """Cut the connections: they keep this object, and this object the process, so that neither would ever go."""
+        slots, self._slots = self._slots, {}
+        for name, slot in slots.items():
+            self._process.disconnect(name, slot)
 
 
 _ending: list[_Child] = []
