@@ -134,7 +134,9 @@ def _settledTally(driver: PanelDriver, pids: set[int]) -> Tally:
     # What a reload deletes later waits for the outermost event loop, which a script never gets back to.
     qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
     gc.collect()
-    objects = Counter(type(one).__name__ for one in gc.get_objects() if type(one).__module__.startswith("UNetSeg"))
+    # Of some types of extension modules `__module__` is no text.
+    kinds = [type(one) for one in gc.get_objects()]
+    objects = Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith("UNetSeg"))
     return Tally(
         nodes=slicer.mrmlScene.GetNumberOfNodes(),
         objects={name: objects[name] for name in OURS},
