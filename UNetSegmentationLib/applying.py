@@ -13,7 +13,7 @@ from .backends.engine import Engine
 from .backends.measuring import default_backend
 from .devices import is_out_of_memory
 from .geometry import Array
-from .memory import Load, Need, Way, check_fits, fits, need_of, surely_fits, ways
+from .memory import Need, Way, Workload, check_fits, fits, need_of, surely_fits, ways
 from .model_folder import ModelDescription
 from .preprocessing import PreparedVolume
 from .restoring import classes_on_image
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def apply_network(
-    engine: Engine, description: ModelDescription, prepared: PreparedVolume, load: Load, **options: Any
+    engine: Engine, description: ModelDescription, prepared: PreparedVolume, workload: Workload, **options: Any
 ) -> tuple[Tensor | None, Array | None, str]:
     """Return all logits, or the class of every voxel of the image; and a sentence where memory was short.
 
@@ -35,23 +35,23 @@ def apply_network(
         engine: The network on its device.
         description: Of the model.
         prepared: What it sees.
-        load: The same as far as memory goes; `is_whole` asks for all logits.
+        workload: The same as far as memory goes; `is_whole` asks for all logits.
         options: Of sliding_window.logit_slabs.
 
     Raises:
         InputError: Not even the thriftiest way fits.
         CancelledError: The job was cancelled.
     """
-    left = _ways(engine, description, load)
+    left = _ways(engine, description, workload)
     first = left[0]
-    if not surely_fits(description, load, first):
-        while len(left) > 1 and not fits(need_of(description, load, left[0]), left[0].device):
+    if not surely_fits(description, workload, first):
+        while len(left) > 1 and not fits(need_of(description, workload, left[0]), left[0].device):
             left.pop(0)
-        check_fits(need_of(description, load, left[0]), left[0])
+        check_fits(need_of(description, workload, left[0]), left[0])
     while True:
         way = left.pop(0)
         try:
-            logits, classes = _apply(engine, description, prepared, load, way, **options)
+            logits, classes = _apply(engine, description, prepared, workload, way, **options)
         except Exception as error:
             if not left or not is_out_of_memory(error):
                 raise
@@ -65,29 +65,34 @@ def apply_network(
             torch.cuda.empty_cache()
 
 
-def foresee(engine: Engine, description: ModelDescription, load: Load) -> tuple[Need, Way]:
+def estimate_memory(engine: Engine, description: ModelDescription, workload: Workload) -> tuple[Need, Way]:
     """Return the way that would be taken now, and what it takes at its peak.
 
     Args:
         engine: The network on its device.
         description: Of the model.
-        load: What is to be segmented.
+        workload: What is to be segmented.
     """
-    left = _ways(engine, description, load)
-    needs = [need_of(description, load, way) for way in left]
+    left = _ways(engine, description, workload)
+    needs = [need_of(description, workload, way) for way in left]
     pairs = list(zip(needs, left, strict=True))
     return next(((need, way) for need, way in pairs if fits(need, way.device)), pairs[-1])
 
 
-def _ways(engine: Engine, description: ModelDescription, load: Load) -> list[Way]:
+def _ways(engine: Engine, description: ModelDescription, workload: Workload) -> list[Way]:
     plan, alignment = description.plan, cast("SegmentationNetwork", engine.network).alignment
-    first = Way(tile=tile_size(plan, load.shape, alignment), device=str(engine.device))
+    first = Way(tile=tile_size(plan, workload.shape, alignment), device=str(engine.device))
     may_shrink = plan.conventions == "own" and plan.tiling is None
     return list(ways(first, may_shrink=may_shrink, alignment=alignment))
 
 
 def _apply(
-    engine: Engine, description: ModelDescription, prepared: PreparedVolume, load: Load, way: Way, **options: Any
+    engine: Engine,
+    description: ModelDescription,
+    prepared: PreparedVolume,
+    workload: Workload,
+    way: Way,
+    **options: Any,
 ) -> tuple[Tensor | None, Array | None]:
     plan = description.plan
     applied = engine
@@ -106,7 +111,7 @@ def _apply(
         "dtype": torch.float16 if way.is_half else torch.float32,
         "device": torch.device(way.device),
     }
-    if load.is_whole:
+    if workload.is_whole:
         return predict_logits(applied, image, **options), None
     slabs = logit_slabs(applied, image, **options)
     is_cancelled = options["is_cancelled"]

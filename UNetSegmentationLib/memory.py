@@ -67,7 +67,7 @@ class Need:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class Workload:
     """What is to be segmented, as far as memory goes.
 
     Attributes:
@@ -83,52 +83,52 @@ class Load:
     is_mirrored: bool = False
 
 
-def surely_fits(description: ModelDescription, load: Load, way: Way) -> bool:
+def surely_fits(description: ModelDescription, workload: Workload, way: Way) -> bool:
     """Tell whether a segmentation fits even if a tile took several times what tiles take.
 
     Small images are not to wait for the exact estimate, whose first one takes a second and a half.
 
     Args:
         description: Of the model.
-        load: What is to be segmented.
+        workload: What is to be segmented.
         way: How.
     """
     widths = description.network_config.get("features_per_stage") or [_WIDTH_ASSUMED]
     features = _MAPS_ASSUMED * max(_WIDTH_ASSUMED, int(widths[0])) * _FLOAT * prod(way.tile)
-    return fits(need_of(description, load, way, features=features), way.device)
+    return fits(need_of(description, workload, way, features=features), way.device)
 
 
-def need_of(description: ModelDescription, load: Load, way: Way, *, features: int | None = None) -> Need:
+def need_of(description: ModelDescription, workload: Workload, way: Way, *, features: int | None = None) -> Need:
     """Return what a segmentation takes at its peak.
 
     Args:
         description: Of the model.
-        load: What is to be segmented.
+        workload: What is to be segmented.
         way: How.
         features: Bytes that forwarding a tile takes; by default they are counted.
     """
     classes = int(description.network_config["num_classes"])
-    channels, *shape = load.source
-    padded = [max(size, tile) for size, tile in zip(load.shape, way.tile, strict=True)]
+    channels, *shape = workload.source
+    padded = [max(size, tile) for size, tile in zip(workload.shape, way.tile, strict=True)]
     image = _FLOAT * channels * prod(padded)
     read = _FLOAT * channels * prod(shape)
     # Normalised copies on the image's grid, one more where channels are joined or blurred, then the network's grid.
-    copies = 1 if load.shape == tuple(shape) and channels == 1 else 2
-    preparing = copies * read + (image if load.shape != tuple(shape) else 0)
+    copies = 1 if workload.shape == tuple(shape) and channels == 1 else 2
+    preparing = copies * read + (image if workload.shape != tuple(shape) else 0)
     number = 2 if way.is_half else _FLOAT
     sums = (classes * number + _FLOAT) * way.tile[0] * padded[1] * padded[2]
     # Few slices of two classes are interpolated at a time.
     across = (3 * _FLOAT + 2) * SLICES_AT_ONCE * shape[1] * shape[2]
-    logits = _FLOAT * classes * prod(load.shape) if load.is_whole else 0
+    logits = _FLOAT * classes * prod(workload.shape) if workload.is_whole else 0
     label = 1 if classes <= MOST_CLASSES_OF_A_BYTE else 2
     labels = label * prod(shape)
     if features is None:
         features = tile_bytes(description.network, json.dumps(description.network_config, sort_keys=True), way.tile)
     tile = features
     # The sum over mirrored copies.
-    tile += _FLOAT * classes * prod(way.tile) if load.is_mirrored else 0
+    tile += _FLOAT * classes * prod(way.tile) if workload.is_mirrored else 0
     segmenting = image + sums + across + logits + labels
-    finishing = 3 * labels + (image + logits + 2 * (classes + 1) * prod(shape) if load.is_whole else 0)
+    finishing = 3 * labels + (image + logits + 2 * (classes + 1) * prod(shape) if workload.is_whole else 0)
     if way.device == "cpu":
         return Need(host=max(preparing, segmenting + tile, finishing))
     if way.is_on_host:

@@ -24,7 +24,7 @@ from .errors import CancelledError, InputError
 from .finishing import FinishingSteps, refine_logits, sort_steps
 from .geometry import Array, Volume
 from .labels import Label
-from .memory import Load
+from .memory import Workload
 from .modalities import doubt_of_values, lowest_value
 from .model_folder import check_image_fits, doubt_of_spacing, find_previous
 from .postprocess import apply_steps
@@ -135,7 +135,7 @@ class Predictor:
                 self.engine,
                 self.description,
                 prepared,
-                Load(
+                Workload(
                     source=(volume.channels, *volume.shape),
                     shape=prepared.grid_shape,
                     is_whole=is_whole,

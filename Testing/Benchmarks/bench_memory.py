@@ -95,9 +95,9 @@ def measure(name: str) -> dict[str, Any]:
     """Segment one case in this process and return what was foreseen and what it took, in bytes and seconds."""
     import numpy as np
 
-    from UNetSegmentationLib.applying import foresee
+    from UNetSegmentationLib.applying import estimate_memory
     from UNetSegmentationLib.geometry import Volume
-    from UNetSegmentationLib.memory import Load
+    from UNetSegmentationLib.memory import Workload
     from UNetSegmentationLib.prediction import Predictor
 
     case = CASES[name]
@@ -115,10 +115,10 @@ def measure(name: str) -> dict[str, Any]:
     # Libraries allocate what they keep, such as threads, at their first use.
     predictor.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
     grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
-    need, way = foresee(
+    need, way = estimate_memory(
         predictor.engine,
         predictor.description,
-        Load(source=array.shape, shape=tuple(grid)),
+        Workload(source=array.shape, shape=tuple(grid)),
     )
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _memory("VmRSS"), perf_counter()

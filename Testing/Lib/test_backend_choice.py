@@ -28,12 +28,7 @@ CPU = torch.device("cpu")
 SHAPE = (1, 1, 4, 4, 4)
 
 
-@pytest.fixture(autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_backend(change=lambda logits: logits, *, seconds=1.0, missing="", precision="float32", in_tile=None):

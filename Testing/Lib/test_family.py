@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from UNetSegmentationLib.cli import main
@@ -48,13 +47,7 @@ PLAN_2D = {
 STEPS = partial(TrainingOptions, precision="float32", validate_every=0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Make these small networks faster, and leave the other core alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_data_set(folder: Path, *, dimensions: int, channels: int = 1, labels: int = 2) -> Path:

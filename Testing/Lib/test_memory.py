@@ -13,8 +13,9 @@ import torch
 from UNetSegmentationLib import applying, memory
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.memory import Load, Way, free_bytes, need_of, ways
+from UNetSegmentationLib.memory import Way, Workload, free_bytes, need_of, ways
 from UNetSegmentationLib.model_folder import read_description
+from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.prediction import Predictor
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +42,10 @@ def test_what_is_foreseen_is_within_a_fifth_of_what_is_taken(case):
 
 def test_ways_need_less_and_less_in_the_order_of_their_harm(tiny_model):
     description = read_description(tiny_model("tiny", patch_size=(64, 96, 64)))
-    load = Load(source=(1, 300, 400, 400), shape=(300, 400, 400))
+    workload = Workload(source=(1, 300, 400, 400), shape=(300, 400, 400))
     left = list(ways(Way(tile=(64, 96, 64)), may_shrink=True, alignment=(2, 2, 2)))
     assert [way.tile for way in left] == [(64, 96, 64), (64, 48, 64), (32, 48, 64), (32, 48, 32), (32, 48, 32)]
-    needs = [need_of(description, load, way).host for way in left]
+    needs = [need_of(description, workload, way).host for way in left]
     assert needs == sorted(needs, reverse=True)
     assert left[-1].is_half
     assert left[-1].changes(left[0]) == "in tiles of 32 x 48 x 32 voxels and with sums in half precision"
@@ -52,7 +53,7 @@ def test_ways_need_less_and_less_in_the_order_of_their_harm(tiny_model):
 
 def test_a_gpu_gives_up_tiles_precision_memory_and_itself_in_this_order(tiny_model):
     description = read_description(tiny_model("tiny", patch_size=(64, 64, 64)))
-    load = Load(source=(1, 300, 400, 400), shape=(300, 400, 400), is_mirrored=True)
+    workload = Workload(source=(1, 300, 400, 400), shape=(300, 400, 400), is_mirrored=True)
     left = list(ways(Way(tile=(64, 64, 64), device="cuda"), may_shrink=False, alignment=(2, 2, 2)))
     said = [way.changes(left[0]) for way in left]
     assert said == [
@@ -62,7 +63,7 @@ def test_a_gpu_gives_up_tiles_precision_memory_and_itself_in_this_order(tiny_mod
         "with sums in half precision and with sums in the computer's memory and on the CPU",
         "with sums in half precision and with sums in the computer's memory and on the CPU",
     ]
-    needs = [need_of(description, load, way) for way in left]
+    needs = [need_of(description, workload, way) for way in left]
     assert needs[0].device > needs[1].device > needs[2].device > 0 == needs[3].device
     assert needs[2].host > needs[0].host
 
@@ -117,9 +118,9 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, monkeypatch
 
 def test_what_does_not_fit_is_computed_in_a_thriftier_way_from_the_start_or_refused(tiny_model, monkeypatch):
     predictor = Predictor(tiny_model("tiny", patch_size=(32, 64, 64)), device="cpu")
-    load = Load(source=(1, 40, 72, 70), shape=(40, 72, 70))
+    workload = Workload(source=(1, 40, 72, 70), shape=(40, 72, 70))
     left = list(ways(Way(tile=(32, 64, 64)), may_shrink=True, alignment=predictor.network.alignment))
-    needs = [need_of(predictor.description, load, way).host for way in left]
+    needs = [need_of(predictor.description, workload, way).host for way in left]
     assert needs[0] > needs[2]
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[2] / memory._USABLE_SHARE + 1)
     assert "in tiles of 32 x 32 x 32 voxels" in predictor.segment(volume()).warnings[0]
@@ -149,3 +150,18 @@ def test_free_memory_is_no_more_than_a_container_leaves(tmp_path, monkeypatch):
     assert memory._left_of_group(tmp_path / "none") is None
     monkeypatch.setattr(memory, "_left_of_group", lambda: 5)
     assert free_bytes("cpu") == 5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_rough_bound_is_several_times_what_any_network_takes(name):
+    tile = (64, 64, 64)
+    # hu_prior's and brain_tumour's numbers of sequences are their own.
+    for channels in (1, 4):
+        try:
+            taken = memory.tile_bytes(
+                name, json.dumps({"in_channels": channels, "num_classes": 3, "dimensions": 3}), tile
+            )
+            break
+        except InputError:
+            continue
+    assert 3 * taken < memory._MAPS_ASSUMED * memory._WIDTH_ASSUMED * memory._FLOAT * np.prod(tile)

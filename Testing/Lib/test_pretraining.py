@@ -52,12 +52,7 @@ STEPS = 3
 PRETRAINABLE = sorted(set(NETWORKS) - {"hu_prior"})
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_image(path: Path, seed: int) -> None:

@@ -33,13 +33,7 @@ SHAPES = ((10, 13, 9), (9, 10, 8), (12, 12, 11))
 SLICES_WIN, FULL_WINS = {"full": 0.5, "slices": 0.9}, {"full": 0.9, "slices": 0.5}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Make these small networks faster, and leave the other core alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -40,7 +40,6 @@ def _fused(module: nn.Module) -> nn.Module | None:
         activate = _in_place(module.activation)
         if activate is not None:
             return FusedBlock(FusedConvolution(module.conv), module.norm, activate)
-    # Exactly these: a subclass may compute something else.
     if isinstance(module, _CONVOLUTIONS) and _is_plain(module):
         return FusedConvolution(module)
     if isinstance(module, _TRANSPOSED) and _is_tiling(module):
@@ -49,6 +48,7 @@ def _fused(module: nn.Module) -> nn.Module | None:
 
 
 def _is_plain(convolution: nn.Module) -> bool:
+    # Exactly these: a subclass may compute something else.
     return (
         isinstance(convolution, _CONVOLUTIONS)
         and type(convolution) in _CONVOLUTIONS

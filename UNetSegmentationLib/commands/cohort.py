@@ -106,7 +106,7 @@ class Record:
         except OSError as error:
             raise InputError(f"cannot write {self._path}: {error.strerror}; free some space, then --resume") from error
 
-    def parted(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    def split_done(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
         """Return the cases that are done, whose images and results are as they were, and the others."""
         entries = self._entries()
         done = [case for case in cases if entries.get(case.target.name) == (self.key_of(case), _stamps([case.target]))]
@@ -168,12 +168,12 @@ def segment_all(
         on_progress: Called with the finished share of all, and which case is at what stage.
     """
     reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
-    read = [reader.submit(_read_first, case, settings, model, record) for case in cases[:1]]
+    read = [reader.submit(_read_with_key, case, settings, model, record) for case in cases[:1]]
     writing: Future[Outcome] | None = None
     try:
         for index, case in enumerate(cases):
             read += [
-                reader.submit(_read_first, later, settings, model, record) for later in cases[index + 1 : index + 2]
+                reader.submit(_read_with_key, later, settings, model, record) for later in cases[index + 1 : index + 2]
             ]
             try:
                 volume, doubt, key = read.pop(0).result()
@@ -181,14 +181,14 @@ def segment_all(
             except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
                 # What the failed computation holds would be missing to the next.
                 traceback.clear_frames(error.__traceback__)
-                following_write = writer.submit(Outcome, case=case, error=error)
+                next_write = writer.submit(Outcome, case=case, error=error)
             else:
-                following_write = writer.submit(_written, case, settings, volume, found, doubt, record, key)
+                next_write = writer.submit(_write_outcome, case, settings, volume, found, doubt, record, key)
                 del volume, found
             # Two results at most wait to be written, however slow the disk.
             if writing is not None:
                 yield writing.result()
-            writing = following_write
+            writing = next_write
         if writing is not None:
             yield writing.result()
     finally:
@@ -203,7 +203,7 @@ def _within(on_progress: Progress, index: int, count: int) -> Progress:
     return lambda share, stage: on_progress((index + share) / count, f"{index + 1} of {count}: {stage}")
 
 
-def segment_apart(
+def segment_with_dask(
     cases: Sequence[Case],
     settings: Settings,
     *,
@@ -294,7 +294,7 @@ def _absolute(case: Case) -> Case:
     return Case(image=replace(case.image, paths=paths), target=case.target.absolute())
 
 
-def _read_first(
+def _read_with_key(
     case: Case, settings: Settings, model: InstalledModel, record: Record | None
 ) -> tuple[Volume, str, str]:
     """Return an image, what makes its modality doubtful, and the key that it had when it was read."""
@@ -346,7 +346,7 @@ def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, 
     }
 
 
-def _written(
+def _write_outcome(
     case: Case,
     settings: Settings,
     volume: Volume,

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..model_folder import InstalledModel, ModelDescription
 from ..postprocess import STEPS
 from ..registry import Registry
-from .cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_apart
+from .cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_with_dask
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
 from .images import ImageFiles, check_is_no_input, check_writable, choose_model, choose_outputs, find_image
 from .terminal import Failures, ProgressBar, warn, write_json
@@ -102,7 +102,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     )
     cases = [Case(image=image, target=target) for image, target in zip(images, targets, strict=True)]
     record = Record(targets[0].parent, model, settings) if cases and (len(cases) > 1 or arguments.resume) else None
-    done, left = record.parted(cases) if record and arguments.resume else ([], cases)
+    done, left = record.split_done(cases) if record and arguments.resume else ([], cases)
     if done and not arguments.json:
         out.write(f"{len(done)} of {len(cases)} images were done before\n")
     reports = []
@@ -132,7 +132,7 @@ def _outcomes(
         return
     with ProgressBar(is_quiet=arguments.quiet) as bar:
         if arguments.dask:
-            yield from segment_apart(
+            yield from segment_with_dask(
                 cases, settings, model=model, device=arguments.device, scheduler=arguments.dask, record=record,
                 on_progress=bar,
             )  # fmt: skip
