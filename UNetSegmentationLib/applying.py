@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from .backends.engine import Engine
 from .backends.measuring import default_backend
 from .devices import is_out_of_memory
+from .errors import InputError
 from .geometry import Array
 from .memory import Need, Way, Workload, check_fits, fits, need_of, surely_fits, ways
 from .model_folder import ModelDescription
@@ -45,9 +47,7 @@ def apply_network(
     left = _ways(engine, description, workload)
     first = left[0]
     if not surely_fits(description, workload, first):
-        while len(left) > 1 and not fits(need_of(description, workload, left[0]), left[0].device):
-            left.pop(0)
-        check_fits(need_of(description, workload, left[0]), left[0])
+        check_fits(*_first_that_fits(description, workload, left))
     while True:
         way = left.pop(0)
         try:
@@ -65,18 +65,51 @@ def apply_network(
             torch.cuda.empty_cache()
 
 
-def estimate_memory(engine: Engine, description: ModelDescription, workload: Workload) -> tuple[Need, Way]:
-    """Return the way that would be taken now, and what it takes at its peak.
+@dataclass(frozen=True, kw_only=True)
+class Foresight:
+    """How a segmentation would be computed with the memory that is free now.
+
+    Attributes:
+        need: What it takes at its peak; None where it surely fits and nothing was counted.
+        way: How it would be computed.
+        shortage: What of that is owed to a shortage, in words; empty where nothing is.
+        refusal: Why it would be refused, as a sentence; empty where it would not.
+    """
+
+    need: Need | None
+    way: Way
+    shortage: str = ""
+    refusal: str = ""
+
+
+def foresee(engine: Engine, description: ModelDescription, workload: Workload, *, is_exact: bool = False) -> Foresight:
+    """Tell how `apply_network` would go about a workload now.
 
     Args:
         engine: The network on its device.
         description: Of the model.
         workload: What is to be segmented.
+        is_exact: Count the need also where it surely fits.
     """
     left = _ways(engine, description, workload)
-    needs = [need_of(description, workload, way) for way in left]
-    pairs = list(zip(needs, left, strict=True))
-    return next(((need, way) for need, way in pairs if fits(need, way.device)), pairs[-1])
+    first = left[0]
+    if not is_exact and surely_fits(description, workload, first):
+        return Foresight(need=None, way=first)
+    need, way = _first_that_fits(description, workload, left)
+    try:
+        check_fits(need, way)
+    except InputError as error:
+        return Foresight(need=need, way=way, refusal=str(error))
+    return Foresight(need=need, way=way, shortage=way.changes(first))
+
+
+def _first_that_fits(description: ModelDescription, workload: Workload, left: list[Way]) -> tuple[Need, Way]:
+    """Return the first way that fits, and what it takes; the last where none does. Those before it leave the list."""
+    while True:
+        need = need_of(description, workload, left[0])
+        if len(left) == 1 or fits(need, left[0].device):
+            return need, left[0]
+        left.pop(0)
 
 
 def _ways(engine: Engine, description: ModelDescription, workload: Workload) -> list[Way]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from . import __version__
-from .applying import apply_network
+from .applying import Foresight, apply_network, foresee
 from .backends.engine import Engine
 from .backends.store import identity_of
 from .cascade import add_found_labels
@@ -28,7 +28,7 @@ from .memory import Workload
 from .modalities import doubt_of_values, lowest_value
 from .model_folder import check_image_fits, doubt_of_spacing, find_previous
 from .postprocess import apply_steps
-from .preprocessing import PreparedVolume, fill_gaps, prepare
+from .preprocessing import PreparedVolume, fill_gaps, foreseen_shape, prepare
 from .restoring import classes_on_image, probabilities_on_image
 from .sliding_window import OVERLAP
 
@@ -128,19 +128,12 @@ class Predictor:
             clean, warnings = self.check(volume)
             clock.stop_if_cancelled()
             prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
-        # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
-        is_whole = with_probabilities or bool(steps.on_probabilities) or prepared.grid is not None
         with clock.stage("Segmenting", _PREDICTING) as report:
             logits, classes, shortage = apply_network(
                 self.engine,
                 self.description,
                 prepared,
-                Workload(
-                    source=(volume.channels, *volume.shape),
-                    shape=prepared.grid_shape,
-                    is_whole=is_whole,
-                    is_mirrored=tta,
-                ),
+                self._workload(volume, prepared.grid_shape, steps, tta=tta, with_probabilities=with_probabilities),
                 overlap=overlap,
                 mirror_axes=plan.mirror_axes if tta else (),
                 on_progress=self.engine.begin_run(report),
@@ -175,6 +168,45 @@ class Predictor:
             warnings=tuple(warnings),
             provenance=self._provenance(tta=tta, overlap=overlap, postprocess=names),
         )
+
+    def foresee(
+        self,
+        volume: Volume,
+        *,
+        tta: bool = False,
+        postprocess: tuple[str, ...] | None = None,
+        with_probabilities: bool = False,
+    ) -> Foresight:
+        """Tell how a volume would be segmented with the memory that is free now; of a cascade, its last stage.
+
+        Args:
+            volume: Of whose voxels nothing but their number and type is looked at.
+            tta: As of `segment`.
+            postprocess: Likewise.
+            with_probabilities: Likewise.
+
+        Raises:
+            InputError: The volume does not fit the model.
+        """
+        check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
+        steps = sort_steps(self.description.postprocess if postprocess is None else postprocess)
+        shape = foreseen_shape(volume, self.description.plan)
+        workload = self._workload(volume, shape, steps, tta=tta, with_probabilities=with_probabilities)
+        return foresee(self.engine, self.description, workload)
+
+    def _workload(
+        self,
+        volume: Volume,
+        shape: tuple[int, int, int],
+        steps: FinishingSteps,
+        *,
+        tta: bool,
+        with_probabilities: bool,
+    ) -> Workload:
+        """Return what is to be segmented, of sizes `shape` (D, H, W) on the network's grid."""
+        # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
+        is_whole = with_probabilities or bool(steps.on_probabilities) or self.description.plan.recipe is not None
+        return Workload(source=(volume.channels, *volume.shape), shape=shape, is_whole=is_whole, is_mirrored=tta)
 
     def prepare(self, volume: Volume, *, is_cancelled: Callable[[], bool] | None = None) -> PreparedVolume:
         """Return a volume as the network takes it, with what the first stage of a cascade finds.

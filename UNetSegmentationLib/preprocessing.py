@@ -214,6 +214,28 @@ def _prepare_for_monai(
     )
 
 
+def foreseen_shape(volume: Volume, plan: Plan) -> tuple[int, int, int]:
+    """Return the sizes (D, H, W) that `prepare` will give a volume at most, by its geometry alone.
+
+    Cropping to the content, by the conventions that do it, may leave less.
+
+    Args:
+        volume: Of whose voxels nothing but their number is looked at.
+        plan: How it will be prepared.
+
+    Raises:
+        InputError: A spacing that is out of all proportion.
+    """
+    turned, _ = turn(volume, plan)
+    if plan.conventions == "nnunet":
+        spacing_mm = rule_spacing_mm(turned, plan)
+        depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
+        shape = shape_at(turned.shape, spacing_mm, (depth, height, width))
+        _check_size(shape, turned)
+        return shape
+    return network_shape(turned, plan)
+
+
 def turn(volume: Volume, plan: Plan) -> tuple[Volume, AxisOrder]:
     """Return the volume with its axes as the plan wants them, and the order that undoes it."""
     oriented = AxisOrder() if plan.orientation == "stored" else order_for(volume.affine_ras, plan.orientation)

@@ -37,6 +37,12 @@ def _segment(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[s
     return segment(values, models, **hooks)
 
 
+def _foresee(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
+    from .worker_jobs import foresee
+
+    return foresee(values, models, **hooks)
+
+
 def _import_model(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
     from .worker_jobs import import_model
 
@@ -44,7 +50,11 @@ def _import_model(values: dict[str, Any], models: WarmModels, **hooks: Any) -> d
 
 
 # Functions that import what they need, so that the listener knows the names before torch is there.
-OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {"segment": _segment, "import": _import_model}
+OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "segment": _segment,
+    "foresee": _foresee,
+    "import": _import_model,
+}
 
 
 class Job:

@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from .errors import InputError
+from .errors import CancelledError, InputError
 from .files import atomic_path
 from .geometry import Array, Volume, clear_outside, crop_to_region, same_grid
 from .labels import Label
 from .model_folder import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE, ModelDescription
 from .model_import import add_model
 from .prediction import Predictor, Progress
-from .protocol import ArrayFile, ImportRequest, ImportResult, SegmentFound, SegmentRequest, SegmentResult
+from .protocol import (
+    ArrayFile,
+    ForeseeRequest,
+    ForeseeResult,
+    ImportRequest,
+    ImportResult,
+    SegmentFound,
+    SegmentRequest,
+    SegmentResult,
+)
 from .uncertainty import most_uncertain, uncertainty_of
 from .volume_io import stack_channels
 
@@ -164,6 +173,34 @@ def _with_channels(
     return stack_channels(volume, channels, names=names), warnings
 
 
+def foresee(
+    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    """Serve a "foresee" request and return the fields of its result; the model is in memory from then on.
+
+    Args:
+        values: The request as it came.
+        models: Where the model comes from.
+        on_progress: Not called: it takes moments.
+        is_cancelled: Asked once, before the model is loaded.
+
+    Raises:
+        InputError: The request cannot be understood, or the volume or its region does not fit the model.
+        CancelledError: `is_cancelled` said so.
+    """
+    del on_progress
+    request = ForeseeRequest.from_dict(values)
+    if is_cancelled():
+        raise CancelledError("cancelled")
+    volume = _empty_volume(request)
+    if request.region_to_ras is not None:
+        volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
+    predictor = models.get(request.model, request.device)
+    found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
+    doubt = f"memory is short: it will be computed {found.shortage}" if found.shortage else found.refusal
+    return ForeseeResult(doubt=doubt).to_dict()
+
+
 def import_model(
     values: dict[str, Any], _models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -205,6 +242,16 @@ def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound,
         )
         for label in labels
     )
+
+
+def _empty_volume(request: ForeseeRequest) -> Volume:
+    """Return a volume of the right sizes that takes no memory."""
+    try:
+        return Volume(np.broadcast_to(np.int8(0), request.shape), np.array(request.affine_ras))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the foresee request cannot be understood: {error}") from error
 
 
 def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[Volume | None]]:

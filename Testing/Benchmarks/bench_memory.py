@@ -95,7 +95,7 @@ def measure(name: str) -> dict[str, Any]:
     """Segment one case in this process and return what was foreseen and what it took, in bytes and seconds."""
     import numpy as np
 
-    from UNetSegmentationLib.applying import estimate_memory
+    from UNetSegmentationLib.applying import foresee
     from UNetSegmentationLib.geometry import Volume
     from UNetSegmentationLib.memory import Workload
     from UNetSegmentationLib.prediction import Predictor
@@ -115,11 +115,8 @@ def measure(name: str) -> dict[str, Any]:
     # Libraries allocate what they keep, such as threads, at their first use.
     predictor.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
     grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
-    need, way = estimate_memory(
-        predictor.engine,
-        predictor.description,
-        Workload(source=array.shape, shape=tuple(grid)),
-    )
+    workload = Workload(source=array.shape, shape=tuple(grid))
+    foreseen = foresee(predictor.engine, predictor.description, workload, is_exact=True)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _memory("VmRSS"), perf_counter()
     result = predictor.segment(volume)
@@ -127,11 +124,11 @@ def measure(name: str) -> dict[str, Any]:
     peak = _memory("VmHWM")
     return {
         "case": name,
-        "foreseen": need.host,
+        "foreseen": foreseen.need.host,
         "took": peak - before,
         "whole_process": peak,
         "seconds": seconds,
-        "way": str(way),
+        "way": str(foreseen.way),
         "warnings": result.warnings,
     }
 

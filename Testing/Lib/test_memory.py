@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from UNetSegmentationLib import applying, memory
+from UNetSegmentationLib.applying import Foresight
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.memory import Way, Workload, free_bytes, need_of, ways
@@ -132,6 +133,28 @@ def test_what_does_not_fit_is_computed_in_a_thriftier_way_from_the_start_or_refu
     assert predictor.segment(volume()).warnings == ()
     monkeypatch.setattr(memory, "free_bytes", lambda _device: None)
     assert predictor.segment(volume()).warnings == ()
+
+
+def test_what_would_be_done_is_told_without_a_voxel(tiny_model, monkeypatch):
+    predictor = Predictor(tiny_model("tiny", patch_size=(32, 64, 64)), device="cpu")
+    # The network sees every second slice.
+    half = np.diag([1.0, 1.0, 0.5, 1.0])
+    empty = Volume(np.broadcast_to(np.int8(0), (1, 80, 72, 70)), half)
+    workload = Workload(source=(1, 80, 72, 70), shape=(40, 72, 70))
+    left = list(ways(Way(tile=(32, 64, 64)), may_shrink=True, alignment=predictor.network.alignment))
+    needs = [need_of(predictor.description, workload, way).host for way in left]
+    assert predictor.foresee(empty) == Foresight(need=None, way=left[0])
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[2] / memory._USABLE_SHARE + 1)
+    foreseen = predictor.foresee(empty)
+    assert (foreseen.way, foreseen.refusal) == (left[2], "")
+    assert foreseen.shortage == "in tiles of 32 x 32 x 32 voxels"
+    assert foreseen.need.host == needs[2]
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[-1] * 0.9)
+    foreseen = predictor.foresee(empty)
+    assert (foreseen.way, foreseen.shortage) == (left[-1], "")
+    assert "take a region of it, or close other programs" in foreseen.refusal
+    with pytest.raises(InputError, match="has 2 channel"):
+        predictor.foresee(Volume(np.broadcast_to(np.int8(0), (2, 80, 72, 70)), half))
 
 
 def test_imported_models_keep_their_tiles():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -22,7 +24,15 @@ from UNetSegmentationLib.devices import is_out_of_memory
 from UNetSegmentationLib.geometry import Volume, crop_to_region
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.protocol import PROTOCOL_VERSION, ArrayFile, LineDecoder, SegmentRequest, SegmentResult, encode
+from UNetSegmentationLib.protocol import (
+    PROTOCOL_VERSION,
+    ArrayFile,
+    ForeseeRequest,
+    LineDecoder,
+    SegmentRequest,
+    SegmentResult,
+    encode,
+)
 from UNetSegmentationLib.uncertainty import uncertainty_of
 from UNetSegmentationLib.worker_jobs import WarmModels, segments_of
 from UNetSegmentationLib.worker_jobs import segment as serve_segment
@@ -319,14 +329,28 @@ def test_a_killed_worker_is_noticed_by_the_end_of_its_output(start, heavy):
     assert process.child.wait(3) == -signal.SIGKILL
 
 
+def test_memory_is_foreseen_by_sizes_alone(worker, tiny_model):
+    request = ForeseeRequest(model=str(tiny_model()), shape=(1, 90, 90, 90), affine_ras=AFFINE)
+    worker.send({"id": 1, "op": "foresee", **request.to_dict()})
+    assert worker.until(*FINAL) == {"id": 1, "event": "result", "doubt": ""}
+    endless = replace(request, shape=(1, 1500, 1500, 1500))
+    worker.send({"id": 2, "op": "foresee", **endless.to_dict()})
+    doubt = worker.until(*FINAL)["doubt"]
+    assert re.search(r"needs about \d+\.\d GB of memory, .* GB are free: take a region of it", doubt)
+    region = tuple(map(tuple, np.diag([20.0, 20.0, 20.0, 1.0]).tolist()))
+    worker.send({"id": 3, "op": "foresee", **replace(endless, region_to_ras=region).to_dict()})
+    assert worker.until(*FINAL) == {"id": 3, "event": "result", "doubt": ""}
+
+
 def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp_path, tiny_model):
     good = request_for(tmp_path, tiny_model(), random_volume((1, 9, 9, 9)))
+    foresee = {"op": "foresee", "model": good["model"], "shape": [1, 9, 9, 9], "affine_ras": good["affine_ras"]}
     refusals = [
         (b"hello\n", 0, "'hello' is not a JSON object"),
         (b"[1, 2]\n", 0, "is not a JSON object"),
         (b'{"op": "segment"}\n', 0, "the request's id is None"),
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
-        ({"id": 1}, 1, "unknown op None: choose one of segment, import, cancel, shutdown"),
+        ({"id": 1}, 1, "unknown op None: choose one of segment, foresee, import, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
         ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
@@ -348,6 +372,10 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region has no size"),
         ({"id": 21, **good, "uncertainty": 3}, 21, "uncertainty of the segment request is 3: give a path"),
         ({"id": 16, "op": "import", "path": 3}, 16, "path of the import request is 3: give a path"),
+        ({"id": 22, "op": "foresee", "shape": [1, 2, 3]}, 22, "the foresee request cannot be understood"),
+        ({"id": 23, **foresee, "shape": [1, -9, 9, 9]}, 23, "the foresee request cannot be understood"),
+        ({"id": 24, **foresee, "affine_ras": [[0] * 4] * 4}, 24, "is not a finite 4x4 affine matrix"),
+        ({"id": 25, **foresee, "shape": [2, 9, 9, 9]}, 25, "has 2 channel"),
         ({"id": 15, **good, "output": str(tmp_path / "volume.raw" / "labels.raw")}, 15, "cannot write"),
     ]
     for message, number, text in refusals:

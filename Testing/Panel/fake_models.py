@@ -6,7 +6,7 @@ from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.model_folder import Channel, ModelDescription, write_description
 from UNetSegmentationLib.planning import Normalization, Plan
 
-BEHAVIOURS = ("plain", "slow", "deaf", "crash", "refuse", "empty")
+BEHAVIOURS = ("plain", "slow", "deaf", "crash", "refuse", "empty", "vast")
 LABELS = (
     Label(value=1, name="Body", color=(210, 160, 120)),
     Label(value=2, name="Core", color=(220, 60, 50)),

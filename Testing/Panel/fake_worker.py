@@ -2,6 +2,7 @@
 
 Behaviours, taken from the model's id: "plain"; "slow" runs until cancelled; "deaf" ignores cancel;
 "crash" dies halfway; "refuse" answers with an input error; "empty" finds nothing. Gaps (NaN) are warned of.
+"vast" is foreseen to need too much memory for more than 8000 voxels.
 An import copies a model folder; here the name of what is imported tells the behaviour.
 """
 
@@ -132,7 +133,16 @@ def import_model(request: dict) -> None:
     send(id=request["id"], event="result", folder=str(target), warnings=warnings)
 
 
-OPERATIONS = {"segment": segment, "import": import_model}
+def foresee(request: dict) -> None:
+    behaviour = json.loads((Path(request["model"]) / "model.json").read_text())["id"]
+    voxels = np.prod(request["shape"])
+    if request["region_to_ras"] is not None:
+        voxels = 8 * np.linalg.det(np.array(request["region_to_ras"])[:3, :3])
+    isTooMuch = behaviour == "vast" and voxels > 8000
+    send(id=request["id"], event="result", doubt="the image needs <b>40</b> GB of memory" if isTooMuch else "")
+
+
+OPERATIONS = {"segment": segment, "foresee": foresee, "import": import_model}
 
 
 def main() -> None:

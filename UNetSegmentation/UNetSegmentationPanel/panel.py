@@ -1,5 +1,6 @@
 """Wires the widgets of the panel to the parameter node and the jobs; it computes nothing."""
 
+import html
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from . import certainty, choices, modality, readiness, results, samples, scene_e
 from .dependency_section import DependencySection
 from .display_window import DisplayWindow
 from .first_steps import Hint, addShortcut
+from .foresight import Foresight, requestFor
 from .input_section import InputSection
 from .job import Outcome, Progress
 from .jobs import Jobs
@@ -69,7 +71,8 @@ class Panel(VTKObservationMixin):
         self._resultSection = ResultSection(self.ui)
         self._question = QuestionSection(self.ui, onAnswer=self._start, onChanged=self.refresh)
         self._inputSection = InputSection(self.ui, onChosen=self._onReferenceChosen, onChanged=self._onInputChanged)
-        jobs.worker.onReady = lambda _message: self.refresh()
+        self._foresight = Foresight(jobs.worker, onChanged=self.refresh)
+        jobs.worker.onReady = lambda _message: self._onWorkerReady()
         jobs.worker.onStillborn = self._dependencySection.tellUnloadable
         self._connect()
 
@@ -116,6 +119,7 @@ class Panel(VTKObservationMixin):
         self._models = self.jobs.listModels()
         self._dependencySection.look()
         self._isWarm = False
+        self._foresight.askAgain()
         self.refresh()
 
     def cleanup(self) -> None:
@@ -127,6 +131,7 @@ class Panel(VTKObservationMixin):
         self._dependencySection.cleanup()
         self._modelsSection.cleanup()
         self._inputSection.forget()
+        self._foresight.cleanup()
         self.jobs.cleanup()
 
     def onNodeRemoved(self) -> None:
@@ -188,6 +193,7 @@ class Panel(VTKObservationMixin):
         self._inputSection.suggest(self._parameters, self._choices.model)
         isRunning, reason = self.jobs.isRunning, self._whyNot()
         self._reason = reason
+        self._foresee()
         self._inputSection.refresh(self._parameters, self._choices.model, isEnabled=not isRunning)
         for section in (self.ui.presetComboBox, self.ui.networkComboBox, self.ui.advancedContents):
             section.enabled = not isRunning
@@ -211,7 +217,12 @@ class Panel(VTKObservationMixin):
         elif self._outcome is not None:
             self._status.sayOutcome(self._outcome)
         else:
-            self._status.sayHint("<br>".join(readiness.doubts(self._parameters, self._choices, self._watch.look)))
+            doubts = readiness.doubts(self._parameters, self._choices, self._watch.look)
+            self._status.sayHint("<br>".join([*doubts, *filter(None, [html.escape(self._foresight.doubt)])]))
+
+    def _foresee(self) -> None:
+        isPossible = not (self.jobs.isRunning or self._reason)
+        self._foresight.follow(requestFor(self._parameters, self._choices.model) if isPossible else None)
 
     def _whyNot(self) -> str:
         return readiness.whyNoRun(
@@ -239,6 +250,10 @@ class Panel(VTKObservationMixin):
         if not self._isWarm and self.ui.applyButton.enabled:
             self._isWarm = True
             self.jobs.worker.start()
+
+    def _onWorkerReady(self) -> None:
+        self._foresight.askAgain()
+        self.refresh()
 
     def _onParametersModified(self, _caller: Any, _event: str) -> None:
         if self._isUpdating or self._parameters is None:
@@ -301,8 +316,13 @@ class Panel(VTKObservationMixin):
         self.refresh()
 
     def _onInputChanged(self) -> None:
+        if self._parameters is None or self.jobs.isRunning:
+            return
+        former = self._reason, self._foresight.doubt
+        self._reason = self._whyNot()
+        self._foresee()
         # Dragging a handle tells of every pixel.
-        if self._parameters is not None and not self.jobs.isRunning and self._whyNot() != self._reason:
+        if former != (self._reason, self._foresight.doubt):
             self.refresh()
 
     def _onOutputChosen(self, node: Any) -> None:
