@@ -37,6 +37,13 @@ def segment_in_little_memory(*arguments, **options):
 Predictor.segment = segment_in_little_memory
 runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 """
+# A worker on a computer whose memory is nearly full.
+ON_A_FULL_COMPUTER = """
+import runpy
+from UNetSegmentationLib import memory
+memory.free_bytes = lambda _device: 40_000_000
+runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
+"""
 
 
 def wait_until(holds: Callable[[], Any], what: str) -> None:
@@ -199,6 +206,11 @@ def takeRuns(take: Photographer) -> None:
     if "memory" not in take.ui.statusLabel.text:
         sys.exit(f"memory did not run out: {take.ui.statusLabel.text}")
     take.takePanel("out-of-memory")
+    worker.stop()
+    worker.command = (sys.executable, "-c", ON_A_FULL_COMPUTER)
+    take.widget.panel.enter()
+    wait_until(lambda: "memory" in take.ui.statusLabel.text, "a doubt about memory")
+    take.takePanel("foreseen")
     worker.stop()
     worker.command = None
     take.clear()

@@ -56,6 +56,8 @@ def test_it_is_asked_again_when_the_panel_is_opened_again(panel):
 
 def test_a_worker_that_cannot_tell_keeps_nobody_from_a_run(panel):
     panel.addVolume()
-    panel.widget.panel._foresight._onMessage(panel.widget.panel._foresight._request, {"event": "error", "message": "no"})
+    panel.widget.panel._foresight._onMessage(
+        panel.widget.panel._foresight._request, {"event": "error", "message": "no"}
+    )
     assert panel.says == ""
     assert panel.ui.applyButton.enabled
