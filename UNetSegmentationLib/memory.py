@@ -200,9 +200,13 @@ def check_fits(need: Need, way: Way) -> None:
         free = free_bytes(device) if needed else None
         if free is not None and needed > free:
             raise InputError(
-                f"the image needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: "
+                f"the image needs about {_in_words(needed)} of memory, {_in_words(free)} are free: "
                 "take a region of it, or close other programs"
             )
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def free_bytes(device: str) -> int | None:

@@ -41,7 +41,7 @@ runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 ON_A_FULL_COMPUTER = """
 import runpy
 from UNetSegmentationLib import memory
-memory.free_bytes = lambda _device: 40_000_000
+memory.free_bytes = lambda _device: 25_000_000
 runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 """
 
@@ -188,6 +188,14 @@ def takeRuns(take: Photographer) -> None:
     volume = take.loadSample()
     slicer.util.updateVolumeFromArray(volume, np.tile(slicer.util.arrayFromVolume(volume), (4, 3, 3)))
     slicer.util.resetSliceViews()
+    worker = take.widget.logic.jobs.worker
+    worker.stop()
+    worker.command = (sys.executable, "-c", ON_A_FULL_COMPUTER)
+    take.widget.panel.enter()
+    wait_until(lambda: "memory" in take.ui.statusLabel.text, "a doubt about memory")
+    take.takePanel("foreseen")
+    worker.stop()
+    worker.command = None
     take.start()
     wait_until(lambda: "left" in take.ui.statusLabel.text or not take.isRunning, "progress")
     take.takePanel("running", isMoving=True)
@@ -196,21 +204,15 @@ def takeRuns(take: Photographer) -> None:
     take.takePanel("cancelled")
     take.start()
     wait_until(lambda: take.ui.progressBar.value > 5, "progress")
-    os.kill(take.widget.logic.jobs.worker.ready["pid"], signal.SIGKILL)
+    os.kill(worker.ready["pid"], signal.SIGKILL)
     wait_until(lambda: not take.isRunning, "the end of a run")
     take.takePanel("failed")
-    worker = take.widget.logic.jobs.worker
     worker.stop()
     worker.command = (sys.executable, "-c", WITHOUT_MEMORY)
     take.run()
     if "memory" not in take.ui.statusLabel.text:
         sys.exit(f"memory did not run out: {take.ui.statusLabel.text}")
     take.takePanel("out-of-memory")
-    worker.stop()
-    worker.command = (sys.executable, "-c", ON_A_FULL_COMPUTER)
-    take.widget.panel.enter()
-    wait_until(lambda: "memory" in take.ui.statusLabel.text, "a doubt about memory")
-    take.takePanel("foreseen")
     worker.stop()
     worker.command = None
     take.clear()

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_computed_in_a_thriftier_way_from_the_start_or_refu
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[2] / memory._USABLE_SHARE + 1)
     assert "in tiles of 32 x 32 x 32 voxels" in predictor.segment(volume()).warnings[0]
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[-1] * 0.9)
-    with pytest.raises(InputError, match=r"needs about .* GB of memory, .* GB are free: take a region"):
+    with pytest.raises(InputError, match=r"needs about .* MB of memory, .* MB are free: take a region"):
         predictor.segment(volume())
     monkeypatch.setattr(memory, "tile_bytes", lambda *_: pytest.fail("small images do not wait for the estimate"))
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 2**34)
