@@ -133,7 +133,7 @@ def _apply(
         device = torch.device(way.device)
         applied = Engine(deepcopy(engine.network).to(device), device=device, backend=default_backend(device))
         # Whoever asks the engine how it was done is to hear of this.
-        engine.used = applied.used
+        engine.used, engine.computed_on = applied.used, device
     image = prepared.image.to("cpu" if way.is_on_host else way.device)
     options |= {
         "patch_size": way.tile,

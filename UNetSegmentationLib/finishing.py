@@ -28,11 +28,15 @@ class FinishingSteps:
     on_labelmap: tuple[str, ...]
 
 
-def sort_steps(names: Sequence[str]) -> FinishingSteps:
-    """Return the steps by kind; a misspelt one is noticed here, before anything is computed.
+def sort_steps(names: Sequence[str], *, output: str = "labels") -> FinishingSteps:
+    """Return the steps by kind; what cannot be done is noticed here, before anything is computed.
+
+    Args:
+        names: Steps as text.
+        output: One of model_folder.OUTPUTS of the model.
 
     Raises:
-        InputError: Unknown step or option, or a value out of range.
+        InputError: Unknown step or option, a value out of range, or a probability step for regions that overlap.
     """
     early, late = [], []
     for text in names:
@@ -46,28 +50,22 @@ def sort_steps(names: Sequence[str]) -> FinishingSteps:
         else:
             known = ", ".join(sorted([*STEPS, *PROBABILITY_STEPS]))
             raise InputError(f"unknown post-processing step '{name}': choose one of {known}")
+    if early and output == "regions":
+        raise InputError(f"the model finds regions that overlap, {', '.join(early)} needs labels: leave it out")
     return FinishingSteps(tuple(early), tuple(late))
 
 
-def refine_logits(
-    logits: Tensor, image: Tensor, *, spacing_mm: Sequence[float], names: Sequence[str], output: str = "labels"
-) -> Tensor:
+def refine_logits(logits: Tensor, image: Tensor, *, spacing_mm: Sequence[float], names: Sequence[str]) -> Tensor:
     """Return logits (K, D, H, W) after probability steps; unchanged where there is none.
 
     Args:
         logits: Of the network, on its grid.
         image: The network's input (C, D, H, W).
         spacing_mm: Spacing (D, H, W) of that grid.
-        names: Probability steps, as text.
-        output: One of model_folder.OUTPUTS; steps need classes that exclude each other.
-
-    Raises:
-        InputError: A step for a model whose regions overlap.
+        names: Probability steps, as text; they need classes that exclude each other.
     """
     if not names:
         return logits
-    if output == "regions":
-        raise InputError(f"the model finds regions that overlap, {', '.join(names)} needs labels: leave it out")
     probabilities = apply_probability_steps(
         logits.softmax(dim=0), image.to(logits.device), spacing_mm=spacing_mm, names=names
     )

@@ -119,7 +119,7 @@ class Predictor:
         if overlap is None:
             overlap = plan.tiling.overlap if plan.tiling else OVERLAP
         names = self.description.postprocess if postprocess is None else postprocess
-        steps = sort_steps(names)
+        steps = sort_steps(names, output=output)
         found_first = self._find_first(
             volume, tta=tta, overlap=overlap, on_progress=on_progress, is_cancelled=is_cancelled
         )
@@ -189,7 +189,9 @@ class Predictor:
             InputError: The volume does not fit the model.
         """
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
-        steps = sort_steps(self.description.postprocess if postprocess is None else postprocess)
+        steps = sort_steps(
+            self.description.postprocess if postprocess is None else postprocess, output=self.description.output
+        )
         shape = foreseen_shape(volume, self.description.plan)
         workload = self._workload(volume, shape, steps, tta=tta, with_probabilities=with_probabilities)
         return foresee(self.engine, self.description, workload)
@@ -283,7 +285,6 @@ class Predictor:
             image[present],
             spacing_mm=prepared.spacing_mm,
             names=steps.on_probabilities,
-            output=self.description.output,
         )
 
     def _label_values(self, classes: Array) -> Array:
@@ -308,7 +309,7 @@ class Predictor:
         return {
             **self._identity(),
             **({"first_stage": self.previous._identity()} if self.previous else {}),
-            "device": str(self.device),
+            "device": str(self.engine.computed_on),
             "backend": ", ".join(self.engine.used),
             "precision": ", ".join(dict.fromkeys(self.engine.used.values())),
             "settings": settings,

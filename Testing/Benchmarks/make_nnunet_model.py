@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Fixtures"))
 import make_nnunet_fixtures as fixtures
 
 CLASSES = 8
-BATCH = 2
+# Of learning; smaller than the tiles, so that it takes minutes.
+CROP, BATCH = 48, 2
 
 
-def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, patch: int, spacing: float, steps: int) -> None:
+def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: float, steps: int) -> None:
     """Let the network of a results folder learn the largest labels of one volume, and store its weights there."""
     image, target = prepared(volume, labelmap, spacing)
     predictor = fixtures.nnunet.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -42,7 +43,7 @@ def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, patch: int,
         centres = (
             generator.choice(foreground) if draw == 0 else generator.integers(0, target.shape) for draw in range(BATCH)
         )
-        boxes = [_box(centre, target.shape, patch) for centre in centres]
+        boxes = [_box(centre, target.shape) for centre in centres]
         logits = network(torch.stack([image[box] for box in boxes])[:, None])
         loss = dice_cross_entropy(logits, torch.stack([target[box] for box in boxes]))
         optimizer.zero_grad()
@@ -81,9 +82,9 @@ def dice_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return F.cross_entropy(logits, target) + 1 - dice[1:].mean()
 
 
-def _box(centre: Any, shape: Sequence[int], patch: int) -> tuple[slice, ...]:
-    starts = [min(max(0, int(at) - patch // 2), extent - patch) for at, extent in zip(centre, shape, strict=True)]
-    return tuple(slice(start, start + patch) for start in starts)
+def _box(centre: Any, shape: Sequence[int]) -> tuple[slice, ...]:
+    starts = [min(max(0, int(at) - CROP // 2), extent - CROP) for at, extent in zip(centre, shape, strict=True)]
+    return tuple(slice(start, start + CROP) for start in starts)
 
 
 def main() -> int:
@@ -115,7 +116,7 @@ def main() -> int:
     volume = sitk.ReadImage(known.volume)
     if known.labels:
         labelmap = sitk.ReadImage(known.labels)
-        learn(folder, volume, labelmap, patch=known.patch, spacing=known.spacing, steps=known.steps)
+        learn(folder, volume, labelmap, spacing=known.spacing, steps=known.steps)
     elif not known.no_balance:
         middle = [slice(max(0, size - known.patch) // 2, (size + known.patch) // 2) for size in volume.GetSize()[::-1]]
         image = sitk.GetArrayFromImage(volume)[None][(slice(None), *middle)]

@@ -330,8 +330,9 @@ def test_a_long_run_is_measured_in_its_middle_and_can_be_cancelled_there(backend
         handle = engine.pulse.register_forward_pre_hook(stop)
         with pytest.raises(CancelledError):
             engine(torch.randn(SHAPE))
-    handle.remove()
-    assert ended == [True]
+        handle.remove()
+        assert ended == [True]
+        assert engine._routes[SHAPE].attempts == 0, "an interrupted measuring may be begun again"
 
 
 def test_one_that_fails_in_a_tile_is_left_and_the_tile_computed(backends, no_process, tmp_path):  # noqa: ARG001
@@ -350,6 +351,21 @@ def test_one_that_cannot_be_built_is_left(backends, no_process, tmp_path):  # no
     with torch.inference_mode():
         engine(torch.randn(SHAPE))
     assert engine.used == {"eager": "float32"}
+
+
+def test_one_that_there_is_no_memory_to_load_is_left_and_the_tile_computed(backends, no_process, tmp_path):  # noqa: ARG001
+    backends["faster"] = make_backend(seconds=0.1)
+    store = Store(tmp_path)
+    results_of(store)
+    backends["faster"] = make_backend(MemoryError())
+    engine = make_engine(store, tmp_path)
+    with torch.inference_mode():
+        engine(torch.randn(SHAPE))
+        (route,) = engine._routes.values()
+        route.spent_s = route.loading_s + 1
+        engine(torch.randn(SHAPE))
+    assert list(engine.used) == ["fused"]
+    assert list(engine.refused) == ["faster"]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), CancelledError("cancelled")])

@@ -437,6 +437,7 @@ def test_descriptions_that_make_no_sense_are_refused(tmp_path: Path, entries: di
 def test_steps_on_probabilities_are_refused_for_regions_that_overlap(tmp_path: Path) -> None:
     import_model(FIXTURES / "regions", tmp_path / "model")
     predictor = Predictor(tmp_path / "model", device="cpu")
+    predictor.engine.register_forward_pre_hook(lambda *_: pytest.fail("refused before a tile is computed"))
     with pytest.raises(InputError, match="overlap"):
         predictor.segment(volume_in(FIXTURES / "regions")[0], postprocess=("dense_crf",))
 

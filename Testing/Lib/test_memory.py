@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,14 @@ def test_what_would_be_done_is_told_without_a_voxel(tiny_model, monkeypatch):
     assert "take a region of it, or close other programs" in foreseen.refusal
     with pytest.raises(InputError, match="has 2 channel"):
         predictor.foresee(Volume(np.broadcast_to(np.int8(0), (2, 80, 72, 70)), half))
+
+
+def test_provenance_names_the_device_that_computed(tiny_model, monkeypatch):
+    predictor = Predictor(tiny_model(), device="cpu")
+    predictor.engine.device = torch.device("cuda")
+    # The last resort of a GPU without memory.
+    monkeypatch.setattr(applying, "ways", lambda first, **_: [replace(first, device="cpu")])
+    assert predictor.segment(volume((20, 20, 20))).provenance["device"] == "cpu"
 
 
 def test_imported_models_keep_their_tiles():

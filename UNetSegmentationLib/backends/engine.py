@@ -99,6 +99,7 @@ class Engine(nn.Module):
         self.pulse = nn.Identity()
         self.eval()
         self.device = device
+        self.computed_on = device
         self.used: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self._folder = folder if identity else None
@@ -113,6 +114,7 @@ class Engine(nn.Module):
     def begin_run(self, report: Callable[[float], None] | None = None) -> Callable[[float], None]:
         """Note that a run of many tiles begins; return what takes its finished share, 0 to 1, and passes it on."""
         self.used = {}
+        self.computed_on = self.device
         self._run = run = _Run()
 
         def note(fraction: float) -> None:
@@ -199,10 +201,15 @@ class Engine(nn.Module):
         if self._folder is None or route.attempts >= MOST_ATTEMPTS or is_complete(known_results(task), task):
             return
         route.attempts += 1
-        with start_measuring(self._folder, self.device, shape, self._store.folder) as process:
-            while process.poll() is None:
-                yield
-                sleep(POLL_S)
+        try:
+            with start_measuring(self._folder, self.device, shape, self._store.folder) as process:
+                while process.poll() is None:
+                    yield
+                    sleep(POLL_S)
+        except GeneratorExit:
+            # Interrupted: what it found until then is kept, and it goes on from there.
+            route.attempts -= 1
+            raise
 
     def _look_up(self, shape: tuple[int, ...], route: _Route) -> None:
         results = {
@@ -220,9 +227,7 @@ class Engine(nn.Module):
         name, route.better = route.better, ""
         try:
             route.forward, route.name = self._build(name, shape), name
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
+        except Exception as error:  # noqa: BLE001  # also where there is no memory for another one, this one goes on
             self._refuse(name, error)
 
     def _refuse(self, name: str, error: Exception) -> None:
