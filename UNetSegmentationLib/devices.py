@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,15 @@ def choose_device(name: str) -> torch.device:
     if chosen not in known:
         raise InputError(f"there is no device '{name}' here: choose auto or one of {', '.join(known)}")
     return torch.device(chosen)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16, which processors without them emulate many times slower."""
+    if device.type != "cpu":
+        return True
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

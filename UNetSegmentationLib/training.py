@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .augmentation import AugmentationConfig
 from .dataset import PreparedCase
+from .devices import computes_in_bfloat16
 from .distributed import ALONE, Processes
 from .errors import CancelledError, InputError
 from .losses import DeepSupervisionLoss, build_loss
@@ -27,8 +28,6 @@ from .training_options import TrainingOptions
 from .training_record import describe_validation
 from .training_state import CHECKPOINT_FILE, TRAINING, LoopState, load_state, save_state
 
-# bfloat16 is given up where it takes this many times longer on a corner of a patch, too small to tell more exactly.
-_HOPELESS_RATIO = 4.0
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
 ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
 # Between the draws of processes, whose steps do not meet.
@@ -219,15 +218,12 @@ def _choose_precision(
     """Return the asked-for precision; for "auto" time forward and backward in both and take the faster."""
     if options.precision != "auto":
         return options.precision
-    image, labels = (tensor.to(device) for tensor in patches.batch(0))
-    image = _laid_out(image)
-    # Where the processor has no bfloat16 it is emulated, up to forty times slower: a corner of a patch tells.
-    corner = (slice(0, 1), slice(None), *(slice(0, 2 * step) for step in state.network.alignment))
-    of_labels = corner if labels.ndim == image.ndim else corner[:1] + corner[2:]
-    # The first process's measure counts, as all must go the same way: batch norm waits for every one of them.
-    if processes.agreed(_ratio(state, image[corner], labels[of_labels], loss_function)) > _HOPELESS_RATIO:
+    # The first process's answer counts, as all must go the same way: batch norm waits for every one of them.
+    if not processes.agreed(float(computes_in_bfloat16(device))):
         return "float32"
-    return "bfloat16" if processes.agreed(_ratio(state, image, labels, loss_function)) < 1 else "float32"
+    image, labels = (tensor.to(device) for tensor in patches.batch(0))
+    ratio = _ratio(state, _laid_out(image), labels, loss_function)
+    return "bfloat16" if processes.agreed(ratio) < 1 else "float32"
 
 
 def _ratio(state: LoopState, image: Tensor, labels: Tensor, loss_function: nn.Module) -> float:

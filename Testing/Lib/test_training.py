@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from UNetSegmentationLib import training
 from UNetSegmentationLib.augmentation import AugmentationConfig
 from UNetSegmentationLib.dataset import PreparedCase
 from UNetSegmentationLib.errors import CancelledError, InputError
@@ -49,7 +50,7 @@ def cases(number=3, shape=(10, 11, 12)):
     return made
 
 
-def run(folder, *, steps=6, net=None, stop_at=None, augmentation=None, **options):
+def run(folder, *, steps=6, net=None, stop_at=None, augmentation=None, precision="float32", **options):
     net = net or network()
     seen = []
     stop = {"now": False}
@@ -59,7 +60,7 @@ def run(folder, *, steps=6, net=None, stop_at=None, augmentation=None, **options
             cases(),
             cases(1),
             PLAN,
-            options=TrainingOptions(steps=steps, precision="float32", validate_every=0, **options),
+            options=TrainingOptions(steps=steps, precision=precision, validate_every=0, **options),
             augmentation=augmentation or AugmentationConfig(),
             folder=folder,
             device=CPU,
@@ -139,6 +140,20 @@ def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
                 device=CPU,
             )
         )
+
+
+@pytest.mark.parametrize(
+    ("can", "ratio", "expected"), [(False, 0.5, "float32"), (True, 0.5, "bfloat16"), (True, 1.5, "float32")]
+)
+def test_bfloat16_is_taken_where_there_are_instructions_for_it_and_it_is_faster(
+    tmp_path, monkeypatch, can, ratio, expected
+):
+    measured = []
+    monkeypatch.setattr(training, "computes_in_bfloat16", lambda _device: can)
+    monkeypatch.setattr(training, "_ratio", lambda *_: measured.append(1) or ratio)
+    _, events = run(tmp_path, steps=1, precision="auto")
+    assert events[0]["precision"] == expected
+    assert len(measured) == can, "nothing is measured where it would be emulated"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(tmp_path):

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, autocast_forward
 from .twins import ask_at_every_layer, channels_last_twin
 
@@ -20,7 +21,7 @@ class BFloat16(Backend):
         """A CPU without these instructions emulates them, an order of magnitude slower than float32."""
         if device.type != "cpu":
             return "for the CPU only"
-        return "" if torch.cpu._is_avx512_bf16_supported() else "this CPU does not compute in bfloat16"
+        return "" if computes_in_bfloat16(device) else "this CPU does not compute in bfloat16"
 
     def build(self, task: Task) -> Forward:
         """Return the forward of a copy."""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, main_output
 
 PULSE_MS = 50
@@ -89,7 +90,7 @@ class OpenVINOBFloat16(OpenVINO):
         """It needs the package and a CPU with bfloat16 instructions."""
         if missing := super().obstacle(device):
             return missing
-        return "" if torch.cpu._is_avx512_bf16_supported() else "this CPU does not compute in bfloat16"
+        return "" if computes_in_bfloat16(device) else "this CPU does not compute in bfloat16"
 
 
 def _wait_out(request: Any) -> None:
