@@ -42,7 +42,7 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
             logits = infer(prepared[None], network)
             logits = torch.nn.functional.interpolate(logits, size=turned.shape, mode="trilinear")
             classes = order.undo(logits[0].argmax(0).numpy())
-        return Answer(labelmap=values[classes], tiles=counter.take())
+        return Answer(labelmap=values[classes], tiles=counter.take(), details="tiles every half, the last at the end")
 
     return segment
 
