@@ -31,14 +31,20 @@ from .errors import InputError
 from .geometry import Array, Volume
 from .importers import import_model
 from .metrics.overlap import dice
-from .model_folder import check_image_fits, find_model, read_description
+from .model_folder import check_image_fits, find_model, read_description, write_description
+from .monai_recipe import MonaiRecipe, Resample, ScaleRange, Standardise, Tiling
 from .networks.summary import summarise_network
+from .planning import Normalization
 
-OWN = "unetseg"
+OWN, TWIN = "unetseg", "unetseg as monai"
 # Names of peers, and the package that each needs.
 PEERS = {"nnunetv2": "nnunetv2", "monai": "monai"}
 LEAST_VOXELS = 1000  # of a class whose Dice says something
 _NNUNET_MARK = "plans.json"
+_NO_SOURCE = {
+    "nnunetv2": "it runs folders of nnU-Net results only, and this model is none",
+    "monai": "it has no equal of how this model prepares its images",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +59,8 @@ class Figures:
         tiles: That the network computed in a run.
         details: What else it said.
         peak_share: Rate of convolutions over the whole run, as a share of the machine's peak.
-        equal_labels: Share of voxels with the same label as ours; 1 for ours.
-        dice: By label value, to ours, of classes of more than LEAST_VOXELS voxels in either.
+        equal_labels: Share of voxels with the same label as ours under the same conventions; 1 for ours.
+        dice: By label value, to the same, of classes of more than LEAST_VOXELS voxels in either.
     """
 
     engine: str
@@ -134,12 +140,14 @@ def compare(
         missing = {}
         for name in against:
             python = _python_with(PEERS[name], pythons)
-            source = foreign if name == "nnunetv2" else own
+            source = foreign if name == "nnunetv2" else _twin_for_monai(own, folder)
             if python is None:
                 missing[name] = f"no interpreter has the package {PEERS[name]}: install it, or name one that has it"
             elif source is None:
-                missing[name] = "it runs folders of nnU-Net results only, and this model is none"
+                missing[name] = _NO_SOURCE[name]
             else:
+                if name == "monai":
+                    engines[TWIN] = stack.enter_context(_engine("own", source, folder, sys.executable))
                 engines[name] = stack.enter_context(_engine(name, source, folder, python))
         answers = _take_turns(engines, folder, runs=runs, missing=missing, on_progress=on_progress)
         return replace(_summarise(own, answers, missing, runs=runs), backends=backends)
@@ -161,6 +169,37 @@ def _models(model: str, scratch: Path) -> tuple[Path, Path | None]:
     own = scratch / "model"
     import_model(Path(model), own)
     return own, Path(model).resolve()
+
+
+def _twin_for_monai(own: Path, scratch: Path) -> Path | None:
+    """Return a model folder with the same weights by MONAI's conventions; None where these have no equal.
+
+    MONAI resamples, divides and blends otherwise than this library and nnU-Net do, which changes results more than
+    any engine may: so each is compared with ours under its own conventions.
+    """
+    description = read_description(own)
+    plan = description.plan
+    if plan.conventions == "monai":
+        return own
+    steps = [_step_of(scheme) for scheme in plan.normalization[:1]]
+    if plan.dimensions != 3 or len(set(plan.normalization)) > 1 or description.output != "labels" or None in steps:
+        return None
+    tiling = Tiling(overlap=0.5, weights="gaussian")
+    recipe = MonaiRecipe(steps=(Resample(), *(step for step in steps if step)), tiling=tiling, restored="logits")
+    folder = scratch / "monai-twin"
+    shutil.copytree(own, folder)
+    write_description(folder, replace(description, plan=replace(plan, conventions="monai", recipe=recipe)))
+    return folder
+
+
+def _step_of(scheme: Normalization) -> ScaleRange | Standardise | None:
+    if scheme.scheme == "ct":
+        source = (scheme.lower, scheme.upper)
+        lower, upper = ((end - scheme.mean) / scheme.std for end in source)
+        return ScaleRange(source=source, target=(lower, upper), is_clipped=True)
+    if scheme.scheme == "zscore":
+        return Standardise(is_masked=scheme.use_mask, is_each_channel=True)
+    return None
 
 
 def _measure(own: Path, on_progress: Callable[[float, str], None]) -> dict[str, str]:
@@ -253,7 +292,7 @@ def _take_turns(
 
 
 def _note_failure(name: str, reason: str, missing: dict[str, str]) -> None:
-    if name == OWN:
+    if name in (OWN, TWIN):
         raise InputError(f"this model cannot be measured on this image: {reason}")
     missing[name] = f"it failed: {reason}"
 
@@ -283,9 +322,10 @@ def _summarise(own: Path, answers: dict[str, _Answers], missing: dict[str, str],
     size = plan.patch_size if plan.dimensions == 3 else plan.patch_size[1:]
     per_tile = summarise_network(description.network, description.network_config, size).flops * description.members
     peak = convolution_peak()
-    reference = answers[OWN].labelmap
     figures = []
     for name, given in answers.items():
+        # A peer under its own conventions is compared with ours under them.
+        reference = answers[TWIN if TWIN in answers and name in (TWIN, "monai") else OWN].labelmap
         seconds = median(run["seconds"] for run in given.runs)
         tiles = given.runs[-1]["tiles"]
         rate = per_tile / (description.members if name == "nnunetv2" else 1) * tiles / seconds / 1e9

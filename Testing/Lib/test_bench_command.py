@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 from UNetSegmentationLib import inference_benchmark
@@ -102,7 +103,8 @@ def fake_own(tmp_path, monkeypatch):
 def test_a_peer_is_measured_without_its_first_run(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(inference_benchmark, "PEERS", {"monai": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["monai"], pythons=[peer(tmp_path, ANSWERING)], runs=3)
-    own, other = found.engines
+    own, twin, other = found.engines
+    assert (twin.engine, twin.equal_labels) == ("unetseg as monai", 1)
     assert (other.seconds, other.extra_mb, other.load_s, other.tiles) == (2.0, 20.0, 1.5, 3)
     assert other.equal_labels == 0.5
     assert other.dice == {1: pytest.approx(2 / 3)}
@@ -121,8 +123,28 @@ def test_a_peer_is_measured_without_its_first_run(tiny_model, tmp_path, monkeypa
 def test_a_peer_that_fails_is_named_and_left_out(tiny_model, tmp_path, monkeypatch, body, reason):
     monkeypatch.setattr(inference_benchmark, "PEERS", {"monai": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["monai"], pythons=[peer(tmp_path, body)], runs=1)
-    assert [entry.engine for entry in found.engines] == ["unetseg"]
+    assert [entry.engine for entry in found.engines] == ["unetseg", "unetseg as monai"]
     assert found.missing == {"monai": reason}
+
+
+def test_monai_finds_what_we_find_by_its_conventions(tiny_model):
+    model = tiny_model(patch_size=(24, 16, 16))
+    oblique = np.eye(4)
+    oblique[:3, :3] = Rotation.from_euler("xyz", (10, 20, -15), degrees=True).as_matrix() @ np.diag([0.9, 1.2, 0.8])
+    noise = np.random.default_rng(0).normal(size=(1, 30, 33, 27)).astype(np.float32)
+    found = compare(str(model), Volume(noise, oblique), against=["monai"], runs=1)
+    assert found.missing == {}
+    own, twin, monai = found.engines
+    assert monai.equal_labels > 0.9999
+    assert twin.tiles == monai.tiles
+    assert own.equal_labels == twin.equal_labels == 1
+
+
+def test_monai_is_left_out_where_it_has_no_equal(tiny_model, tmp_path):
+    flat = tiny_model(dimensions=2, patch_size=(1, 16, 16))
+    image = Volume(volume_of().array[:, :1], np.eye(4))
+    found = compare(str(flat), image, against=["monai"], pythons=[peer(tmp_path, "")], runs=1)
+    assert found.missing == {"monai": "it has no equal of how this model prepares its images"}
 
 
 @pytest.mark.usefixtures("fake_own")
@@ -206,6 +228,7 @@ def test_the_table_has_a_line_for_every_engine(tiny_model, tmp_path, monkeypatch
     out = io.StringIO()
     _write_figures(out, found)
     lines = out.getvalue().splitlines()
-    assert lines[-2].startswith("unetseg")
+    assert lines[-3].startswith("unetseg ")
+    assert lines[-2].startswith("unetseg as monai")
     assert lines[-1].startswith("monai")
     assert "GFLOP/s" in lines[1]

@@ -2,7 +2,8 @@
 
 python Testing/StarterModels/train.py MODEL_ID --data FOLDER -o MODEL_FOLDER [further options of `unetseg train`]
 
-FOLDER holds the data sets that recipes.json names. A recipe is a call of `unetseg train` and nothing else.
+FOLDER holds the data sets that recipes.json names. A recipe is a call of `unetseg train` and nothing else, or several
+(`begin`), whose models but the last are put beside MODEL_FOLDER.
 """
 
 from __future__ import annotations
@@ -21,9 +22,22 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES_FILE = Path(__file__).with_name("recipes.json")
 
 
-def arguments_of(model_id: str, recipes: dict[str, Any], data: Path) -> list[str]:
-    """Return what follows `unetseg train` for a model."""
-    recipe = recipes["models"][model_id]
+def trainings_of(model_id: str, recipes: dict[str, Any], data: Path, output: Path) -> list[list[str]]:
+    """Return what follows `unetseg train` for each training of a model; each begins with the weights of the last."""
+    recipe = dict(recipes["models"][model_id])
+    earlier = recipe.pop("begin", [])
+    common = {name: recipe[name] for name in ("title", "data", "variant", "options")}
+    folders = [output.with_name(f"{output.name}-{number}") for number in range(1, len(earlier) + 1)] + [output]
+    trainings = []
+    for number, (stage, folder) in enumerate(zip([*earlier, recipe], folders, strict=True)):
+        arguments = arguments_of(model_id, common | stage, recipes, data)
+        begins_with = ["--init", str(folders[number - 1])] if number else []
+        trainings.append([*arguments, *begins_with, "-o", str(folder)])
+    return trainings
+
+
+def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any], data: Path) -> list[str]:
+    """Return what follows `unetseg train` for one training, but for where it goes."""
     about = recipes["data"][recipe["data"]]
     arguments = [str(data / recipe["data"]), "--id", model_id, "--title", recipe["title"]]
     arguments += ["--variant", recipe["variant"], "--preset", about["preset"]]
@@ -36,8 +50,7 @@ def arguments_of(model_id: str, recipes: dict[str, Any], data: Path) -> list[str
         arguments += ["--network-option", f"{name}={json.dumps(value)}"]
     if "plan" in recipe:
         arguments += ["--plan", str(RECIPES_FILE.with_name(recipe["plan"]))]
-    if recipe.get("demonstration"):
-        arguments.append("--demonstration")
+    arguments += [f"--{name}" for name in ("demonstration", "replay") if recipe.get(name)]
     for name in ("steps", "minutes", "learning-rate", "fold"):
         if name in recipe:
             arguments += [f"--{name}", str(recipe[name])]
@@ -50,8 +63,12 @@ def train(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=recipes["models"])
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL_FOLDER")
     known, further = parser.parse_known_args(argv)
-    return main(["train", *arguments_of(known.model, recipes, known.data), *further])
+    for training in trainings_of(known.model, recipes, known.data, known.output):
+        if status := main(["train", *training, *further]):
+            return status
+    return 0
 
 
 if __name__ == "__main__":
