@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from .backends.contract import BACKENDS, Backend
 from .errors import InputError
 from .model_folder import ModelDescription
-from .networks.summary import summarise_network
+from .networks.summary import NetworkSummary, summarise_network
 from .source_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
 
 _FLOAT = 4
@@ -105,25 +106,30 @@ def need_of(description: ModelDescription, workload: Workload, way: Way, *, feat
         description: Of the model.
         workload: What is to be segmented.
         way: How.
-        features: Bytes that forwarding a tile takes; by default they are counted.
+        features: Bytes that forwarding a tile takes; by default they are counted, with what backends hold of weights.
     """
     classes = int(description.network_config["num_classes"])
     channels, *shape = workload.source
     padded = [max(size, tile) for size, tile in zip(workload.shape, way.tile, strict=True)]
     image = _FLOAT * channels * prod(padded)
-    read = _FLOAT * channels * prod(shape)
-    # Normalised copies on the image's grid, one more where channels are joined or blurred, then the network's grid.
-    copies = 1 if workload.shape == tuple(shape) and channels == 1 else 2
-    preparing = copies * read + (image if workload.shape != tuple(shape) else 0)
+    channel = _FLOAT * prod(shape)
+    is_resampled = workload.shape != tuple(shape)
+    schemes = description.plan.normalization
+    # Channels are made one by one; what is blurred, sorted or masked is there once more.
+    is_twice = is_resampled or any(entry.scheme == "percentile" or entry.use_mask for entry in schemes)
+    network_grid = _FLOAT * channels * prod(workload.shape) if is_resampled or channels > 1 else 0
+    preparing = (2 if is_twice else 1) * channel + network_grid
     number = 2 if way.is_half else _FLOAT
     sums = (classes * number + _FLOAT) * way.tile[0] * padded[1] * padded[2]
     # Few slices of two classes are interpolated at a time.
-    across = (3 * _FLOAT + 2) * SLICES_AT_ONCE * shape[1] * shape[2]
+    across = (3 * _FLOAT + 2) * min(SLICES_AT_ONCE, shape[0]) * shape[1] * shape[2]
     logits = _FLOAT * classes * prod(workload.shape) if workload.is_whole else 0
     label = 1 if classes <= MOST_CLASSES_OF_A_BYTE else 2
     labels = label * prod(shape)
     if features is None:
-        features = tile_bytes(description.network, json.dumps(description.network_config, sort_keys=True), way.tile)
+        network = description.network, json.dumps(description.network_config, sort_keys=True), way.tile
+        copies = description.members * _weight_copies(way.device)
+        features = tile_bytes(*network) + copies * weight_bytes(*network)
     tile = features
     # The sum over mirrored copies.
     tile += _FLOAT * classes * prod(way.tile) if workload.is_mirrored else 0
@@ -136,7 +142,6 @@ def need_of(description: ModelDescription, workload: Workload, way: Way, *, feat
     return Need(host=max(preparing, finishing), device=tile + image + sums + across + logits)
 
 
-@lru_cache(maxsize=64)
 def tile_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
     """Return what forwarding one tile takes at its peak, the weights not counted.
 
@@ -145,13 +150,37 @@ def tile_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
         config: Its configuration as JSON text.
         tile: Sizes (D, H, W).
     """
-    options: dict[str, Any] = json.loads(config)
-    dimensions = int(options.get("dimensions", 3))
-    summary = summarise_network(network, options, tile[3 - dimensions :])
-    features = summary.memory_bytes - _FLOAT * summary.weights
+    summary = _summary(network, config, tile)
     # A 2D network takes the slices of a tile as its batch.
-    batch = prod(tile[: 3 - dimensions])
-    return features * batch
+    batch = prod(tile[: 3 - len(summary.size)])
+    return (summary.memory_bytes - _FLOAT * summary.weights) * batch
+
+
+def weight_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
+    """Return what the weights of a network take.
+
+    Args:
+        network: Registered name.
+        config: Its configuration as JSON text.
+        tile: Sizes (D, H, W) that it accepts.
+    """
+    return _FLOAT * _summary(network, config, tile).weights
+
+
+@lru_cache(maxsize=64)
+def _summary(network: str, config: str, tile: tuple[int, int, int]) -> NetworkSummary:
+    options: dict[str, Any] = json.loads(config)
+    return summarise_network(network, options, tile[3 - int(options.get("dimensions", 3)) :])
+
+
+def _weight_copies(device: str) -> int:
+    """Return how often the backends that may come to work on a device hold the weights beside the network."""
+    here = torch.device(device)
+    if here.type != "cpu":
+        # Which ones a GPU can use is told by the GPU alone.
+        return Backend.weight_copies
+    usable = (BACKENDS[name] for name in BACKENDS if not BACKENDS[name]().obstacle(here))
+    return max(backend.weight_copies for backend in usable)
 
 
 def ways(first: Way, *, may_shrink: bool, alignment: Sequence[int]) -> Iterator[Way]:

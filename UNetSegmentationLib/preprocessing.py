@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -129,18 +129,20 @@ def prepare(
         return _prepare_for_nnunet(turned, plan, order, labelled=labelled, is_cancelled=is_cancelled)
     if plan.recipe is not None:
         return _prepare_for_monai(turned, plan, plan.recipe, order, is_cancelled=is_cancelled)
-    channels = []
-    for channel, scheme in zip(turned.array, plan.normalization, strict=True):
-        _stop_if(is_cancelled)
-        channels.append(normalize(channel, scheme))
-    image = torch.stack(channels) if len(channels) > 1 else channels[0][None]
     shape = network_shape(turned, plan)
+
+    def channels() -> Iterator[Tensor]:
+        for channel, scheme in zip(turned.array, plan.normalization, strict=True):
+            _stop_if(is_cancelled)
+            # Not all at once: blurring takes several times what it blurs.
+            yield resample_image(normalize(channel, scheme)[None], shape, is_cancelled=is_cancelled)[0]
+
     depth, height, width = (
         step * before / after for step, before, after in zip(turned.spacing_mm, turned.shape, shape, strict=True)
     )
     return PreparedVolume(
-        image=resample_image(image, shape, is_cancelled=is_cancelled),
-        padding=_padding_of(image, plan),
+        image=_stack(channels(), turned.channels),
+        padding=_padding_of(turned.array, plan),
         spacing_mm=(depth, height, width),
         shape=turned.shape,
         order=order,
@@ -166,14 +168,16 @@ def _prepare_for_nnunet(
     shape = shape_at(mask.shape, spacing_mm, target_mm)
     _check_size(shape, turned)
     across = plane_axis(spacing_mm, target_mm)
-    channels = []
-    for channel, scheme in zip(turned.array, plan.normalization, strict=True):
-        _stop_if(is_cancelled)
-        normal = normalize(channel[box], scheme, mask=mask, smallest_deviation=SMALLEST_DEVIATION["nnunet"])
-        channels.append(torch.from_numpy(resample_spline(normal.numpy(), shape, across=across)))
+
+    def channels() -> Iterator[Tensor]:
+        for channel, scheme in zip(turned.array, plan.normalization, strict=True):
+            _stop_if(is_cancelled)
+            normal = normalize(channel[box], scheme, mask=mask, smallest_deviation=SMALLEST_DEVIATION["nnunet"])
+            yield torch.from_numpy(resample_spline(normal.numpy(), shape, across=across))
+
     return PreparedVolume(
-        image=torch.stack(channels),
-        padding=torch.zeros(len(channels)),
+        image=_stack(channels(), turned.channels),
+        padding=torch.zeros(turned.channels),
         spacing_mm=target_mm,
         shape=(mask.shape[0], mask.shape[1], mask.shape[2]),
         order=order,
@@ -316,10 +320,24 @@ def fill_gaps(channel: Array) -> tuple[Array, int]:
     return (np.where(is_finite, channel, channel[is_finite].min()) if gaps else channel), gaps
 
 
-def _padding_of(image: Tensor, plan: Plan) -> Tensor:
+def _padding_of(array: Array, plan: Plan) -> Tensor:
     """Return (C,): 0 where the plan normalises, the smallest value (air) where values stay as they are stored."""
-    is_raw = torch.tensor([scheme.scheme == "none" for scheme in plan.normalization])
-    return torch.where(is_raw, image.flatten(1).amin(dim=1), torch.zeros(len(image)))
+    pairs = zip(array, plan.normalization, strict=True)
+    return torch.tensor([float(channel.min()) if scheme.scheme == "none" else 0.0 for channel, scheme in pairs])
+
+
+def _stack(channels: Iterable[Tensor], count: int) -> Tensor:
+    """Return (C, D, H, W) of so many channels (D, H, W) that are made one by one; no more than one exists twice."""
+    if count == 1:
+        (only,) = channels
+        return only[None]
+    image: Tensor | None = None
+    for index, channel in enumerate(channels):
+        image = channel.new_empty((count, *channel.shape)) if image is None else image
+        image[index] = channel
+        del channel  # before the next is made
+    assert image is not None
+    return image
 
 
 def resample_image(

@@ -9,15 +9,20 @@ top of that until the labelmap is there. Linux alone tells it.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from UNetSegmentationLib.prediction import Predictor
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -45,6 +50,13 @@ CASES = {
         spacing_mm=0.8,
     ),
     "brain": Case(network="unet", features=(8, 16, 32), classes=4, tile=(64, 64, 64), shape=(99, 200, 200), channels=4),
+    # Sampled more coarsely, for which all sequences are blurred.
+    "coarser brain": Case(
+        network="unet", features=(8, 16, 32), classes=4, tile=(64, 64, 64), shape=(155, 240, 240), spacing_mm=0.5,
+        channels=4,
+    ),
+    # More weights than features.
+    "wide": Case(network="unet", features=(32, 64, 128, 256, 320), classes=3, tile=(32, 32, 32), shape=(40, 40, 40)),
     "slices": Case(
         network="attention_unet", features=(16, 32, 64), classes=3, tile=(1, 256, 256), shape=(4, 320, 320),
         dimensions=2,
@@ -98,12 +110,10 @@ def measure(name: str) -> dict[str, Any]:
     from UNetSegmentationLib.applying import foresee
     from UNetSegmentationLib.geometry import Volume
     from UNetSegmentationLib.memory import Workload
-    from UNetSegmentationLib.prediction import Predictor
 
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder), case)
-        predictor = Predictor(folder, device="cpu")
+        predictor, other = _predictor(Path(folder) / "own", case), _predictor(Path(folder) / "other", _tiny(case))
     generator = np.random.default_rng(0)
     array = np.empty((case.channels, *case.shape), dtype=np.int16)
     # Where a body is wide, air is round it: as many bytes, and fewer tiles to wait for.
@@ -112,11 +122,14 @@ def measure(name: str) -> dict[str, Any]:
     for plane in array.reshape(-1, *case.shape[1:])[:, middle, middle]:
         plane[...] = generator.integers(0, 1000, plane.shape)
     volume = Volume(array, np.diag([case.spacing_mm] * 3 + [1.0]))
-    # Libraries allocate what they keep, such as threads, at their first use.
-    predictor.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
+    # Libraries allocate what they keep, such as threads, at their first use; what they free is given back.
+    other.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
     grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
     workload = Workload(source=array.shape, shape=tuple(grid))
     foreseen = foresee(predictor.engine, predictor.description, workload, is_exact=True)
+    del other
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _memory("VmRSS"), perf_counter()
     result = predictor.segment(volume)
@@ -131,6 +144,19 @@ def measure(name: str) -> dict[str, Any]:
         "way": str(foreseen.way),
         "warnings": result.warnings,
     }
+
+
+def _predictor(folder: Path, case: Case) -> Predictor:
+    from UNetSegmentationLib.prediction import Predictor
+
+    folder.mkdir()
+    make_model(folder, case)
+    return Predictor(folder, device="cpu")
+
+
+def _tiny(case: Case) -> Case:
+    """Return a case of a network that does not matter, and of the same libraries."""
+    return replace(case, features=(4, 8), classes=2, tile=tuple(min(size, 64) for size in case.tile))
 
 
 def _memory(name: str) -> int:

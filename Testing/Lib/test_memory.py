@@ -13,11 +13,13 @@ import torch
 
 from UNetSegmentationLib import applying, memory
 from UNetSegmentationLib.applying import Foresight
+from UNetSegmentationLib.backends.contract import BACKENDS, Task
 from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.memory import Way, Workload, free_bytes, need_of, ways
 from UNetSegmentationLib.model_folder import read_description
-from UNetSegmentationLib.networks import NETWORKS
+from UNetSegmentationLib.networks import NETWORKS, build_network
+from UNetSegmentationLib.networks.summary import _PeakMemory
 from UNetSegmentationLib.prediction import Predictor
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,7 @@ def volume(shape=(40, 72, 70)) -> Volume:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
-@pytest.mark.parametrize("case", ["hippocampus", "ct", "slices"])
+@pytest.mark.parametrize("case", ["hippocampus", "ct", "coarser brain", "wide", "slices"])
 def test_what_is_foreseen_is_within_a_fifth_of_what_is_taken(case):
     # One thread: with several the scratch space of the convolutions differs from machine to machine.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0"}
@@ -40,6 +42,20 @@ def test_what_is_foreseen_is_within_a_fifth_of_what_is_taken(case):
     (result,) = json.loads(answer.stdout)
     # Libraries keep or return a few pages as they please, which tells in small cases.
     assert abs(result["foreseen"] - result["took"]) < max(0.2 * result["took"], 25e6), result
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if not BACKENDS[name].is_recorded])
+def test_backends_hold_the_weights_as_often_as_they_say(name):
+    if reason := BACKENDS[name]().obstacle(torch.device("cpu")):
+        pytest.skip(reason)
+    config = {"in_channels": 1, "num_classes": 3, "features_per_stage": [8, 16, 32]}
+    network = build_network("unet", config).eval()
+    own = [parameter.untyped_storage() for parameter in network.parameters()]
+    with _PeakMemory() as made:
+        made._seen.update(own)
+        forward = BACKENDS[name]().build(Task(network=network, shape=(1, 1, 8, 8, 8), device=torch.device("cpu")))
+    weights = memory.weight_bytes("unet", json.dumps(config), (8, 8, 8))
+    assert made.live_bytes == pytest.approx(BACKENDS[name].weight_copies * weights, rel=0.1), forward
 
 
 def test_ways_need_less_and_less_in_the_order_of_their_harm(tiny_model):

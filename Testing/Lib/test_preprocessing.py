@@ -103,6 +103,21 @@ def test_a_plan_sets_the_spacing_of_the_turned_volume():
     np.testing.assert_array_equal(prepared.order.undo(prepared.order.apply(volume.array)), volume.array)
 
 
+@pytest.mark.parametrize("conventions", ["own", "nnunet"])
+def test_channels_are_prepared_as_each_would_be_alone(conventions):
+    array = np.random.default_rng(0).integers(1, 100, (3, 12, 14, 9)).astype(np.int16)
+    schemes = tuple(Normalization(scheme=name) for name in ("zscore", "none", "rescale"))
+    plan = plan_of(normalization=schemes, conventions=conventions, spacing_mm=(2.5, 1.7, 0.8))
+    together = prepare(Volume(array, np.eye(4)), plan)
+    for index, scheme in enumerate(schemes):
+        alone = prepare(
+            Volume(array[index : index + 1], np.eye(4)), plan_of(**{**vars(plan), "normalization": (scheme,)})
+        )
+        assert torch.equal(together.image[index], alone.image[0])
+        assert together.padding[index] == alone.padding[0]
+    assert together.padding.tolist() == [0.0, array[1].min() if conventions == "own" else 0.0, 0.0]
+
+
 def test_a_radiograph_is_brought_to_its_longest_side():
     volume = Volume(np.random.default_rng(0).random((1, 1, 300, 200)), np.diag((0.1, 0.1, 1, 1)))
     plan = plan_of(dimensions=2, patch_size=(1, 8, 8), orientation="stored", longest_side=60, spacing_mm=(0, 0, 0))

@@ -45,11 +45,13 @@ class Backend(ABC):
         precision: Of the arithmetic: "float32", "bfloat16" or "float16".
         is_recorded: What it does is recorded once for all tiles, so that a network must not decide by a tile's values.
         is_slow_to_build: Building takes so long (a minute) that only a deliberate benchmark may try it.
+        weight_copies: How often the weights are in memory beside the network's own.
     """
 
     precision: ClassVar[str] = "float32"
     is_recorded: ClassVar[bool] = False
     is_slow_to_build: ClassVar[bool] = False
+    weight_copies: ClassVar[int] = 1
 
     @abstractmethod
     def obstacle(self, device: torch.device) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from .contract import BACKENDS, Backend, Forward, Task, main_output
@@ -10,6 +12,8 @@ from .contract import BACKENDS, Backend, Forward, Task, main_output
 @BACKENDS.register("eager", title="torch, float32")
 class Eager(Backend):
     """The network itself."""
+
+    weight_copies: ClassVar[int] = 0
 
     def obstacle(self, device: torch.device) -> str:  # noqa: ARG002
         """It runs everywhere."""

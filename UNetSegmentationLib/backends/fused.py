@@ -11,7 +11,7 @@ from .twins import ask_at_every_layer
 
 @BACKENDS.register("fused", title="torch, float32, fused layers")
 class Fused(Backend):
-    """Needs no conversion and no second copy of the weights worth mentioning: ready at once."""
+    """Needs no conversion, only the weights laid out anew: ready at once."""
 
     def obstacle(self, device: torch.device) -> str:
         """It needs a CPU and a torch with oneDNN."""

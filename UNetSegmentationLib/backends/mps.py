@@ -15,6 +15,7 @@ class MpsFloat16(Backend):
     """Convolutions in float16, the rest as autocast has it."""
 
     precision: ClassVar[str] = "float16"
+    weight_copies: ClassVar[int] = 0
 
     def obstacle(self, device: torch.device) -> str:
         """It needs Apple's GPU."""
