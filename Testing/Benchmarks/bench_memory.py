@@ -1,9 +1,12 @@
 """Peak memory of a segmentation beside what is foreseen, on networks with drawn weights.
 
-python Testing/Benchmarks/bench_memory.py [--case NAME ...] [--json]
+python Testing/Benchmarks/bench_memory.py [--case NAME ...] [--limit-gb SIZE] [--slices N] [--json]
 
 Each case is a process of its own, in which a model is loaded and a volume of noise is made; the peak is what comes on
 top of that until the labelmap is there. Linux alone tells it.
+
+With a limit the process gets no more memory than that in all, as on a small computer: the library is told that only so
+much is free, and the system refuses more. It fails where the peak of the process is above the limit nevertheless.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -40,6 +44,7 @@ class Case:
     spacing_mm: float = 1.0
     channels: int = 1
     dimensions: int = 3
+    overlap: float = 0.5
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,9 +66,9 @@ CASES = {
         network="attention_unet", features=(16, 32, 64), classes=3, tile=(1, 256, 256), shape=(4, 320, 320),
         dimensions=2,
     ),
-    # A hundred structures in a whole body, with tiles as small as the network: its features are not what is measured.
+    # A hundred structures in a whole body; a small network and few tiles, since memory is what is measured.
     "whole body": Case(
-        network="unet", features=(8, 16), classes=100, tile=(96, 96, 96), shape=(1000, 512, 512),
+        network="unet", features=(4, 8), classes=100, tile=(96, 96, 96), shape=(1000, 512, 512), overlap=0.25,
     ),
 }  # fmt: skip
 
@@ -103,8 +108,14 @@ def make_model(folder: Path, case: Case) -> None:
     write_description(folder, description)
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Segment one case in this process and return what was foreseen and what it took, in bytes and seconds."""
+def measure(name: str, *, slices: int | None, limit: float) -> dict[str, Any]:
+    """Segment one case in this process and return what was foreseen and what it took, in bytes and seconds.
+
+    Args:
+        name: Of the case.
+        slices: Only so many of the volume's.
+        limit: Bytes that the process may have in all.
+    """
     import numpy as np
 
     from UNetSegmentationLib.applying import foresee
@@ -112,6 +123,7 @@ def measure(name: str) -> dict[str, Any]:
     from UNetSegmentationLib.memory import Workload
 
     case = CASES[name]
+    case = replace(case, shape=(min(slices or case.shape[0], case.shape[0]), *case.shape[1:]))
     with tempfile.TemporaryDirectory() as folder:
         predictor, other = _predictor(Path(folder) / "own", case), _predictor(Path(folder) / "other", _tiny(case))
     generator = np.random.default_rng(0)
@@ -124,6 +136,8 @@ def measure(name: str) -> dict[str, Any]:
     volume = Volume(array, np.diag([case.spacing_mm] * 3 + [1.0]))
     # Libraries allocate what they keep, such as threads, at their first use; what they free is given back.
     other.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
+    if limit < inf:
+        limit_memory(limit)
     grid = [round(size * case.spacing_mm) for size in case.shape] if case.dimensions == 3 else case.shape
     workload = Workload(source=array.shape, shape=tuple(grid))
     foreseen = foresee(predictor.engine, predictor.description, workload, is_exact=True)
@@ -132,7 +146,7 @@ def measure(name: str) -> dict[str, Any]:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, began = _memory("VmRSS"), perf_counter()
-    result = predictor.segment(volume)
+    result = predictor.segment(volume, overlap=case.overlap)
     seconds = perf_counter() - began
     peak = _memory("VmHWM")
     return {
@@ -144,6 +158,18 @@ def measure(name: str) -> dict[str, Any]:
         "way": str(foreseen.way),
         "warnings": result.warnings,
     }
+
+
+def limit_memory(limit: float) -> None:
+    """Let the library believe, and the system see to it, that this process gets no more than `limit` bytes in all."""
+    import resource
+
+    from UNetSegmentationLib import memory
+
+    told = memory.free_bytes
+    memory.free_bytes = lambda device: round(min(limit - _memory("VmRSS"), told(device) or inf))
+    # Of all memory, what the process itself writes to; mapped files can be dropped at any time.
+    resource.setrlimit(resource.RLIMIT_DATA, (round(limit), resource.RLIM_INFINITY))
 
 
 def _predictor(folder: Path, case: Case) -> Predictor:
@@ -164,24 +190,31 @@ def _memory(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
-def main() -> None:
-    """Measure the cases, each in a process of its own, and print a table."""
+def main() -> int:
+    """Measure the cases, each in a process of its own, and print a table; return 1 where one went over the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
+    parser.add_argument("--limit-gb", type=float, default=inf, help="what the process may have in all, 10^9 bytes")
+    parser.add_argument("--slices", type=int, help="take only so many slices of the volume, to try a case out")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
-        sys.stdout.write(json.dumps(measure(arguments.case[0])) + "\n")
-        return
+        result = measure(arguments.case[0], slices=arguments.slices, limit=1e9 * arguments.limit_gb)
+        sys.stdout.write(json.dumps(result) + "\n")
+        return 0
     results = []
     for name in arguments.case:
-        command = [sys.executable, __file__, "--case", name, "--here"]
+        command = [sys.executable, __file__, "--case", name, "--here", "--limit-gb", str(arguments.limit_gb)]
+        command += ["--slices", str(arguments.slices)] if arguments.slices else []
         answer = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
         results.append(json.loads(answer.stdout.splitlines()[-1]))
     sys.stdout.write((json.dumps(results, indent=2) if arguments.json else format_table(results)) + "\n")
+    over = [entry["case"] for entry in results if entry["whole_process"] > 1e9 * arguments.limit_gb]
+    sys.stderr.write(f"over the limit of {arguments.limit_gb:g} GB: {', '.join(over)}\n" if over else "")
+    return 1 if over else 0
 
 
 def format_table(results: list[dict[str, Any]]) -> str:
@@ -195,8 +228,9 @@ def format_table(results: list[dict[str, Any]]) -> str:
         ratio = f"{entry['foreseen'] / entry['took']:.2f}"
         cells = [entry["case"], *sizes, ratio, f"{entry['whole_process'] / 1e6:.0f}", f"{entry['seconds']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    notes = [f"{entry['case']}: {warning}" for entry in results for warning in entry["warnings"]]
+    return "\n".join([*lines, *[""] * bool(notes), *notes])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
