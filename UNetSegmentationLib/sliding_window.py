@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise, product, repeat
 from math import ceil
 from typing import Any, Self
 
@@ -23,6 +23,8 @@ GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
 _FEWEST_AT_THE_BOTTOM = 2
 SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
 _SMALLEST_HALF_WEIGHT = 2**-10
+# As many float32 numbers as a cache line holds.
+_FEW_CLASSES = 16
 
 
 def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -186,9 +188,13 @@ class _Blending:
         """Add a tile (K, d, h, w) at its place (H, W)."""
         if self._total is None:
             self._total = torch.zeros((len(logits), *self._shape), dtype=self._dtype, device=self._weights.device)
-        # Class by class: a product of all would take the memory of the tile's logits once more.
-        for total, channel in zip(self._total[:, :, place[0], place[1]], logits, strict=True):
-            total.addcmul_(channel.to(self._dtype), self._weights)
+        # Part by part: a product of all would take the memory of the tile's logits once more. Of many classes that lie
+        # channels-last, each number of one class is in a cache line of its own: 2.5 times slower than by slices.
+        axis = 1 if len(logits) > _FEW_CLASSES else 0
+        weights = self._weights.unbind() if axis else repeat(self._weights, len(logits))
+        totals = self._total[:, :, place[0], place[1]].unbind(axis)
+        for total, part, weight in zip(totals, logits.unbind(axis), weights, strict=True):
+            total.addcmul_(part.to(self._dtype).contiguous(), weight)
         self._weight_sum[:, place[0], place[1]] += self._weights
 
     def mean(self, rows: int) -> Tensor:

@@ -59,6 +59,19 @@ def test_an_identity_network_reproduces_any_volume(size, patch, overlap):
     torch.testing.assert_close(logits, image, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_logits_of_a_class_do_not_depend_on_how_many_there_are_and_how_they_lie(dtype):
+    class ChannelsLast(nn.Module):
+        def forward(self, image):
+            return image.contiguous(memory_format=torch.channels_last_3d)
+
+    image = torch.randn(40, 9, 11, 10, generator=torch.Generator().manual_seed(1))
+    options = {"patch_size": (4, 6, 5), "dimensions": 3, "dtype": dtype}
+    many = predict_logits(ChannelsLast(), image, **options)
+    few = predict_logits(Identity(), image[:3], **options)
+    torch.testing.assert_close(many[:3], few)
+
+
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
 def test_mirroring_is_undone_before_averaging(axes):
     image = torch.randn(1, 7, 9, 8, generator=torch.Generator().manual_seed(2))
