@@ -200,7 +200,11 @@ class _Blending:
     def mean(self, rows: int) -> Tensor:
         """Return the blended logits (K, rows, H, W) of the first slices; it is called once for each."""
         assert self._total is not None
-        return self._total[:, :rows].div_(self._weight_sum[:rows])
+        blended = self._total[:, :rows]
+        for channel in blended:
+            # Class by class: half precision is divided in float32, which would take twice the memory of all sums.
+            channel.div_(self._weight_sum[:rows])
+        return blended
 
     def drop(self, rows: int) -> None:
         """Go on to the slices after the first ones."""

@@ -21,6 +21,7 @@ from UNetSegmentationLib.model_folder import read_description
 from UNetSegmentationLib.networks import NETWORKS, build_network
 from UNetSegmentationLib.networks.summary import _PeakMemory
 from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.sliding_window import _Blending
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "Testing" / "Benchmarks" / "bench_memory.py"
@@ -42,6 +43,21 @@ def test_what_is_foreseen_is_within_a_fifth_of_what_is_taken(case):
     (result,) = json.loads(answer.stdout)
     # Libraries keep or return a few pages as they please, which tells in small cases.
     assert abs(result["foreseen"] - result["took"]) < max(0.2 * result["took"], 25e6), result
+
+
+def resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
+def test_sums_in_half_precision_are_divided_without_a_copy():
+    blending = _Blending(torch.ones(16, 128, 128), (16, 128, 128), torch.float16)
+    blending.add(torch.ones(200, 16, 128, 128), (slice(0, 128), slice(0, 128)))
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident("VmRSS")
+    assert blending.mean(16).min() == 1
+    assert resident("VmHWM") - before < 0.3 * blending._total.nbytes
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if not BACKENDS[name].is_recorded])
