@@ -1,4 +1,4 @@
-"""How torch's threads wait for each other; to be settled before torch is imported."""
+"""What torch reads from the environment of its process; to be settled before it is imported."""
 
 from __future__ import annotations
 
@@ -12,3 +12,12 @@ def let_threads_sleep() -> None:
     needs: with two threads on two processors, both busy otherwise, a prediction took 5 s that takes 0.5 s asleep.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def take_large_pages() -> None:
+    """Let torch ask Linux for pages of 2 MB where it asks for as much memory, unless the environment says otherwise.
+
+    Large tensors come new from the system every time, page by page: with those of 4 kB, a training step on a patch of
+    96 x 96 x 96 spent a quarter of its time on that, and one on 24 x 96 x 112 with 8 features 40 %.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 CASES = {"ct_3mm_full": "images/ct_3mm_full.nii.gz", "dicom_ct_20slices": "dicom/ct_20slices"}
-# Values of Resources/Labels/ct_demo.json, and the names in label_names.json that each is made of.
+# Values of ct_demo_organs.json, and the names in label_names.json that each is made of.
 GROUPS = {
     1: ("liver",),
     2: ("spleen",),

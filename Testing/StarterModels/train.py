@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from UNetSegmentationLib.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
+LABELS = ROOT / "Resources" / "Labels"
 RECIPES_FILE = Path(__file__).with_name("recipes.json")
 
 
@@ -41,7 +42,8 @@ def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any],
     about = recipes["data"][recipe["data"]]
     arguments = [str(data / recipe["data"]), "--id", model_id, "--title", recipe["title"]]
     arguments += ["--variant", recipe["variant"], "--preset", about["preset"]]
-    arguments += ["--labels", str(ROOT / "Resources" / "Labels" / about["labels"])]
+    labels = RECIPES_FILE.with_name(recipe["labels"]) if "labels" in recipe else LABELS / about["labels"]
+    arguments += ["--labels", str(labels)]
     for name in ("data-licence", "data-source"):
         arguments += [f"--{name}", about[name]]
     if "channels" in about:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..geometry import Volume
-from ..threads import let_threads_sleep
+from ..threads import let_threads_sleep, take_large_pages
 from .serving import Answer, Scan, TileCounter, serve
 
 
@@ -28,4 +28,5 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
 
 if __name__ == "__main__":
     let_threads_sleep()
+    take_large_pages()
     serve(load)
