@@ -368,6 +368,30 @@ def test_one_that_there_is_no_memory_to_load_is_left_and_the_tile_computed(backe
     assert list(engine.refused) == ["faster"]
 
 
+def test_without_memory_for_the_default_the_network_itself_computes(backends, no_process, tmp_path):  # noqa: ARG001
+    backends["fused"] = make_backend(torch.OutOfMemoryError("out of memory"))
+    engine = make_engine(Store(tmp_path), tmp_path)
+    batch = torch.randn(SHAPE)
+    with torch.inference_mode():
+        assert torch.equal(engine(batch), engine.network(batch))
+    assert engine.used == {"eager": "float32"}
+    assert list(engine.refused) == ["fused"]
+
+
+def test_cancelling_while_one_is_loaded_is_not_its_fault(backends, no_process, tmp_path):  # noqa: ARG001
+    backends["faster"] = make_backend(seconds=0.1)
+    store = Store(tmp_path)
+    results_of(store)
+    backends["faster"] = make_backend(CancelledError("cancelled"))
+    engine = make_engine(store, tmp_path)
+    with torch.inference_mode():
+        engine(torch.randn(SHAPE))
+        engine._routes[SHAPE].loading_s = 0.0
+        with pytest.raises(CancelledError):
+            engine(torch.randn(SHAPE))
+    assert engine.refused == {}
+
+
 @pytest.mark.parametrize("error", [MemoryError(), CancelledError("cancelled")])
 def test_lack_of_memory_and_cancelling_are_not_the_backends_fault(backends, no_process, tmp_path, error):  # noqa: ARG001
     backends["fused"] = make_backend(in_tile=error)
@@ -415,6 +439,7 @@ def test_a_worker_without_work_measures_in_a_process_of_its_own(tiny_model, own_
     next(improvements)
     improvements.close()  # a request came: the process ends with it
     assert list(own_cache.glob("timing*")) == []
+    assert [route.attempts for route in predictor.engine._routes.values()] == [0]
     for _ in models.improvements():
         pass
     known = known_results(predictor.engine._task((1, 1, 16, 16, 16)))

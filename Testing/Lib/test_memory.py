@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,10 +191,23 @@ def test_what_would_be_done_is_told_without_a_voxel(tiny_model, monkeypatch):
 
 def test_provenance_names_the_device_that_computed(tiny_model, monkeypatch):
     predictor = Predictor(tiny_model(), device="cpu")
-    predictor.engine.device = torch.device("cuda")
-    # The last resort of a GPU without memory.
-    monkeypatch.setattr(applying, "ways", lambda first, **_: [replace(first, device="cpu")])
-    assert predictor.segment(volume((20, 20, 20))).provenance["device"] == "cpu"
+    predictor.device = predictor.engine.device = torch.device("cuda")
+    apply, tried = applying._apply, []
+
+    def apply_on_full_gpu(engine, description, prepared, workload, way, **options):
+        tried.append(way.device)
+        if way.device == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return apply(engine, description, prepared, workload, way, **options)
+
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: None)
+    monkeypatch.setattr(applying, "_apply", apply_on_full_gpu)
+    found = predictor.segment(volume((20, 20, 20)))
+    assert tried[0] == "cuda"
+    assert tried[-1] == "cpu"
+    assert found.provenance["device"] == "cpu"
+    assert found.provenance["backend"] == "fused"
+    assert "on the CPU" in found.warnings[0]
 
 
 def test_imported_models_keep_their_tiles():

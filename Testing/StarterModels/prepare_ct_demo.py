@@ -1,10 +1,10 @@
-"""Make the data set of the CT demonstration from TotalSegmentator's test references.
+"""Make the data sets of the CT demonstration from TotalSegmentator's test references.
 
-python Testing/StarterModels/prepare_ct_demo.py FOLDER -o DATASET
+python Testing/StarterModels/prepare_ct_demo.py FOLDER LABELS -o DATASET
 
-FOLDER holds ct_mr_totalsegmentator_test. The whole scan of one patient is there to learn from and twenty slices of
-another to measure on; the third scan is cut out of the first and so is left out. Of the labels, which are a model's
-output, five groups are kept.
+FOLDER holds ct_mr_totalsegmentator_test, LABELS is ct_demo.json or ct_demo_organs.json of Resources/Labels. The whole
+scan of one patient is there to learn from and twenty slices of another to measure on; the third scan is cut out of the
+first and so is left out. The labels are a model's output.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 CASES = {"ct_3mm_full": "images/ct_3mm_full.nii.gz", "dicom_ct_20slices": "dicom/ct_20slices"}
-# Values of ct_demo_organs.json, and the names in label_names.json that each is made of.
+# What each label is made of: beginnings of names in label_names.json.
 GROUPS = {
-    1: ("liver",),
-    2: ("spleen",),
-    3: ("kidney_right", "kidney_left"),
-    4: ("urinary_bladder",),
-    5: ("vertebrae_", "sacrum", "hip_", "femur_", "humerus_", "rib_"),
+    "Liver": ("liver",),
+    "Spleen": ("spleen",),
+    "Kidneys": ("kidney_right", "kidney_left"),
+    "Urinary bladder": ("urinary_bladder",),
+    "Bones": ("vertebrae_", "sacrum", "hip_", "femur_", "humerus_", "rib_"),
 }
 
 
-def prepare(source: Path, dataset: Path) -> None:
+def prepare(source: Path, labels: Path, dataset: Path) -> None:
     """Write images/ and labels/ of the data set."""
     names = json.loads((source / "label_names.json").read_text(encoding="utf-8"))["total"]
     for case, image in CASES.items():
         volume = read_volume(source / image)
         found = read_labelmap(source / "labels" / f"{case}.nii.gz")
         kept = np.zeros(found.shape, dtype=np.uint8)
-        for value, beginnings in GROUPS.items():
-            members = [int(number) for number, name in names.items() if name.startswith(beginnings)]
-            kept[np.isin(found.array[0], members)] = value
+        for label in json.loads(labels.read_text(encoding="utf-8")):
+            members = [int(number) for number, name in names.items() if name.startswith(GROUPS[label["name"]])]
+            kept[np.isin(found.array[0], members)] = label["value"]
         write_volume(dataset / "images" / f"{case}.nii.gz", volume)
         write_labelmap(dataset / "labels" / f"{case}.nii.gz", kept, affine_ras=found.affine_ras)
 
@@ -48,8 +48,9 @@ def prepare(source: Path, dataset: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="FOLDER")
+    parser.add_argument("labels", type=Path, metavar="LABELS")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATASET")
     known = parser.parse_args()
     for folder in ("images", "labels"):
         (known.output / folder).mkdir(parents=True, exist_ok=True)
-    prepare(known.source, known.output)
+    prepare(known.source, known.labels, known.output)

@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from UNetSegmentationLib.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = ROOT / "Resources" / "Labels"
 RECIPES_FILE = Path(__file__).with_name("recipes.json")
 
 
@@ -42,8 +41,7 @@ def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any],
     about = recipes["data"][recipe["data"]]
     arguments = [str(data / recipe["data"]), "--id", model_id, "--title", recipe["title"]]
     arguments += ["--variant", recipe["variant"], "--preset", about["preset"]]
-    labels = RECIPES_FILE.with_name(recipe["labels"]) if "labels" in recipe else LABELS / about["labels"]
-    arguments += ["--labels", str(labels)]
+    arguments += ["--labels", str(ROOT / "Resources" / "Labels" / about["labels"])]
     for name in ("data-licence", "data-source"):
         arguments += [f"--{name}", about[name]]
     if "channels" in about:

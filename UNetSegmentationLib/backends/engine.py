@@ -7,7 +7,8 @@ measuring_process), while the worker has nothing to do, or in the middle of a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, sleep
@@ -160,24 +161,19 @@ class Engine(nn.Module):
         return self._routes[shape]
 
     def _default_route(self, shape: tuple[int, ...]) -> _Route:
-        for name in (default_backend(self.device), "eager"):
-            if name in self.refused:
-                continue
-            try:
-                return _Route(name, self._build(name, shape))
-            except Exception as error:
-                if is_out_of_memory(error) or name == "eager":
-                    raise
-                self._refuse(name, error)
-        raise AssertionError("eager is never refused")
+        name = default_backend(self.device)
+        if name not in ("eager", *self.refused) and (forward := self._build_or_refuse(name, shape)):
+            return _Route(name, forward)
+        return _Route("eager", self._build("eager", shape))
 
     def _improve_within_run(self, route: _Route, batch: Tensor) -> None:
         """Measure where the run lasts much longer than that, and load what is faster once it has earned its loading."""
         shape = tuple(batch.shape)
         cost_s = MEASURING_S + MEASURING_TILES * route.tile_s
         if not route.attempts and route.spent_s and self._run.remaining_s > MUCH_LONGER * cost_s:
-            for _ in self._measuring(shape, route):
-                self._ask()
+            with closing(self._measuring(shape, route)) as measuring:
+                for _ in measuring:
+                    self._ask()
             self._look_up(shape, route)
         if route.better and route.spent_s >= route.loading_s:
             self._load_better(shape, route)
@@ -196,7 +192,7 @@ class Engine(nn.Module):
         route.name, route.forward, route.better = fallback.name, fallback.forward, ""
         return self._computed(route, batch)
 
-    def _measuring(self, shape: tuple[int, ...], route: _Route) -> Iterator[None]:
+    def _measuring(self, shape: tuple[int, ...], route: _Route) -> Generator[None]:
         task = self._task(shape)
         if self._folder is None or route.attempts >= MOST_ATTEMPTS or is_complete(known_results(task), task):
             return
@@ -225,10 +221,18 @@ class Engine(nn.Module):
         if not route.better:
             return
         name, route.better = route.better, ""
+        if forward := self._build_or_refuse(name, shape):
+            route.forward, route.name = forward, name
+
+    def _build_or_refuse(self, name: str, shape: tuple[int, ...]) -> Forward | None:
+        """Return a backend's forward; None where it cannot be built, if only for want of memory: another is at hand."""
         try:
-            route.forward, route.name = self._build(name, shape), name
-        except Exception as error:  # noqa: BLE001  # also where there is no memory for another one, this one goes on
+            return self._build(name, shape)
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001
             self._refuse(name, error)
+        return None
 
     def _refuse(self, name: str, error: Exception) -> None:
         self.refused[name] = f"{type(error).__name__}: {error}"
