@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,16 @@ def begin_with_model(network: SegmentationNetwork, model: str) -> dict[str, Any]
             f"give --variant {description.network}, or another model"
         )
     carry_over(network, source.state_dict())
-    return {"event": EVENT, "step": 0, "model": description.id}
+    return {"event": EVENT, "step": 0, "model": description.id, "earlier_steps": total_steps(description.training)}
+
+
+def total_steps(training: Mapping[str, Any]) -> int:
+    """Return the steps of a training and of those before it, as far as the model tells of them.
+
+    Args:
+        training: Of a model's description.
+    """
+    return int(training.get("steps", 0)) + int(training.get("init", {}).get("earlier_steps", 0))
 
 
 def read_beginning(path: Path) -> dict[str, Any]:

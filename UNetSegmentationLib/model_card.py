@@ -88,7 +88,8 @@ def _beginning_of(training: dict[str, Any]) -> list[str]:
     """Return what the training began with, where that was not drawn."""
     beginning = training.get("init", {})
     if "model" in beginning:
-        return [f"- Began with the weights of `{beginning['model']}`, whose data and licence count too."]
+        steps = f", after {beginning['earlier_steps']} steps" if beginning.get("earlier_steps") else ""
+        return [f"- Began with the weights of `{beginning['model']}`{steps}, whose data and licence count too."]
     if not beginning:
         return []
     return [

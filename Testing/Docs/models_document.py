@@ -10,6 +10,7 @@ from typing import Any
 
 from markdown_table import table
 
+from UNetSegmentationLib.initialisation import total_steps
 from UNetSegmentationLib.model_folder import WEIGHTS_FILE, InstalledModel, list_models
 from UNetSegmentationLib.networks.summary import summarise_network
 
@@ -26,6 +27,7 @@ This file is written by `python Testing/Docs/make_tables.py` from the models' ow
 that the model has not seen; for each group of models they are the same cases. Dice, HD95 and surface Dice (at 1 mm) are
 means over cases and labels; radiographs do not say how large a pixel is, so they have no distances. Weights in
 millions; operations of one forward pass over a patch in GFLOP; training on two CPU cores, shared with other work.
+Models that were trained in several goes count the steps of all, and the minutes of the last.
 """
 
 
@@ -69,7 +71,7 @@ def _row(model: InstalledModel, seconds: float | None) -> list[str]:
         f"{summary.weights / 1e6:.2f}",
         f"{summary.flops / 1e9:.1f}",
         "–" if seconds is None else f"{seconds:.2f}",
-        str(description.training["steps"]),
+        str(total_steps(description.training)),
         f"{description.training['minutes']:.0f}",
         f"{(model.folder / WEIGHTS_FILE).stat().st_size / 1e6:.1f}",
     ]

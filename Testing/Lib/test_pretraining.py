@@ -17,7 +17,7 @@ from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.dataset import PreparedCase, find_cases
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.initialisation import begin_with_model
+from UNetSegmentationLib.initialisation import begin_with_model, total_steps
 from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.networks import NETWORKS, build_network
 from UNetSegmentationLib.networks.ensemble import Ensemble
@@ -209,7 +209,6 @@ def test_every_network_but_its_heads_begins_as_it_was_pretrained(tmp_path, name,
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_precision_is_chosen_for_pretraining_too(tmp_path, monkeypatch, channels):
-    """Its targets have channels, which the corner that is timed must not cut."""
     ratios = []
 
     def time_it(_state, image, target, _loss):
@@ -217,6 +216,7 @@ def test_precision_is_chosen_for_pretraining_too(tmp_path, monkeypatch, channels
         return 2.0
 
     monkeypatch.setattr("UNetSegmentationLib.training._ratio", time_it)
+    monkeypatch.setattr("UNetSegmentationLib.training.computes_in_bfloat16", lambda _device: True)
     plan = replace(PLAN, normalization=PLAN.normalization * channels)
     list(
         pretrain(
@@ -229,7 +229,7 @@ def test_precision_is_chosen_for_pretraining_too(tmp_path, monkeypatch, channels
             device=CPU,
         )
     )
-    assert ratios == [((1, channels, 4, 4, 4),) * 2, ((2, channels, 8, 8, 8),) * 2]
+    assert ratios == [((2, channels, 8, 8, 8),) * 2]
 
 
 def test_heads_are_what_depends_on_the_number_of_classes():
@@ -355,9 +355,11 @@ def test_another_models_weights_begin_a_training_but_for_the_heads(dataset, tmp_
         if value.is_floating_point() and "running" not in name:
             is_head = name.startswith("decoder.heads")
             assert torch.allclose(value, child[name], atol=1e-3) != is_head or name.endswith("bias"), name
-    assert {"event": "initialised", "step": 0, "model": "first"} in events
+    steps = first.options.steps
+    assert {"event": "initialised", "step": 0, "model": "first", "earlier_steps": steps} in events
+    assert total_steps(read_description(second.folder).training) == steps + 1
     assert read_description(second.folder).parent == "first"
-    assert "Began with the weights of `first`" in (second.folder / "CARD.md").read_text()
+    assert f"Began with the weights of `first`, after {steps} steps" in (second.folder / "CARD.md").read_text()
 
 
 def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tiny_model):
