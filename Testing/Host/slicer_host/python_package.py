@@ -13,6 +13,7 @@ from pathlib import Path
 import slicer
 
 STAND_INS = Path(__file__).parent / "python_stand_ins"
+_TREE_MODULE = "qSlicerSubjectHierarchyModuleWidgetsPythonQt"
 _LEAKED_PREFIXES = ("vtkITK", "vtkTeem", "vtkHTTPHandler")
 
 
@@ -42,6 +43,9 @@ def add_python_half() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("slicer_core."):
             sys.modules.setdefault(f"{name.removeprefix('slicer_core.')}Python", module)
+    # The wrapper of parameter nodes takes a widget from where it is wrapped.
+    sys.modules.setdefault(_TREE_MODULE, types.ModuleType(_TREE_MODULE))
+    sys.modules[_TREE_MODULE].qMRMLSubjectHierarchyTreeView = slicer.qMRMLSubjectHierarchyTreeView
     slicer.selfTests = {}
     for name in ("i18n", "packaging", "ScriptedLoadableModule", "parameterNodeWrapper", "testing"):
         if name in ("packaging", "testing") and not (Path(folder) / f"{name}.py").exists():

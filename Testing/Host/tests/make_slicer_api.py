@@ -6,6 +6,7 @@ names and signatures of the look-alikes and their base classes are kept.
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -15,6 +16,9 @@ _KEPT = ("b", "b2", "p", "sig", "slot", "inv", "fn", "st", "en")
 
 def main() -> None:
     """Write the file beside this script."""
+    # The application imports its window and views when it needs them; their look-alikes count here too.
+    import_module("slicer_host.main_window")
+    import_module("slicer_host.views.layout_manager")
     from slicer_host.application import LOOK_ALIKES
 
     everything = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["cpp"]

@@ -12,6 +12,7 @@ from slicer_host.widgets import (
     mrml_node_selector,
     mrml_numbers,
     mrml_segments,
+    mrml_subject_hierarchy,
     mrml_widget,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "mrml_node_selector",
     "mrml_numbers",
     "mrml_segments",
+    "mrml_subject_hierarchy",
     "mrml_widget",
 ]
