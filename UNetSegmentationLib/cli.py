@@ -18,7 +18,7 @@ from . import __version__
 from .commands import COMMANDS
 from .commands.terminal import explain, warn, write_json
 from .errors import InputError
-from .threads import let_threads_sleep, take_large_pages
+from .process_environment import settle_environment
 
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    let_threads_sleep()
-    take_large_pages()
+    settle_environment()
     out = sys.stdout
     for stream in (out, sys.stderr):
         if hasattr(stream, "reconfigure"):

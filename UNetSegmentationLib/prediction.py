@@ -174,7 +174,6 @@ class Predictor:
         volume: Volume,
         *,
         tta: bool = False,
-        postprocess: tuple[str, ...] | None = None,
         with_probabilities: bool = False,
     ) -> Foresight:
         """Tell how a volume would be segmented with the memory that is free now; of a cascade, its last stage.
@@ -182,16 +181,13 @@ class Predictor:
         Args:
             volume: Of whose voxels nothing but their number and type is looked at.
             tta: As of `segment`.
-            postprocess: Likewise.
             with_probabilities: Likewise.
 
         Raises:
             InputError: The volume does not fit the model.
         """
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
-        steps = sort_steps(
-            self.description.postprocess if postprocess is None else postprocess, output=self.description.output
-        )
+        steps = sort_steps(self.description.postprocess, output=self.description.output)
         shape = foreseen_shape(volume, self.description.plan)
         workload = self._workload(volume, shape, steps, tta=tta, with_probabilities=with_probabilities)
         return foresee(self.engine, self.description, workload)

@@ -163,8 +163,7 @@ def _prepare_for_nnunet(
     mask, box = content_mask(turned.array)
     mask = mask if labelled is None else mask | labelled[box]
     spacing_mm = rule_spacing_mm(turned, plan)
-    depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
-    target_mm = (depth, height, width)
+    target_mm = _target_mm(spacing_mm, plan)
     shape = shape_at(mask.shape, spacing_mm, target_mm)
     _check_size(shape, turned)
     across = plane_axis(spacing_mm, target_mm)
@@ -219,9 +218,9 @@ def _prepare_for_monai(
 
 
 def foreseen_shape(volume: Volume, plan: Plan) -> tuple[int, int, int]:
-    """Return the sizes (D, H, W) that `prepare` will give a volume at most, by its geometry alone.
+    """Return about which sizes (D, H, W) `prepare` will give a volume, by its geometry alone.
 
-    Cropping to the content, by the conventions that do it, may leave less.
+    Cropping to the content, by the conventions that do it, may leave less; MONAI's grid may be one voxel larger.
 
     Args:
         volume: Of whose voxels nothing but their number is looked at.
@@ -233,8 +232,7 @@ def foreseen_shape(volume: Volume, plan: Plan) -> tuple[int, int, int]:
     turned, _ = turn(volume, plan)
     if plan.conventions == "nnunet":
         spacing_mm = rule_spacing_mm(turned, plan)
-        depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
-        shape = shape_at(turned.shape, spacing_mm, (depth, height, width))
+        shape = shape_at(turned.shape, spacing_mm, _target_mm(spacing_mm, plan))
         _check_size(shape, turned)
         return shape
     return network_shape(turned, plan)
@@ -253,9 +251,15 @@ def network_shape(turned: Volume, plan: Plan) -> tuple[int, int, int]:
     if plan.longest_side:
         scale = plan.longest_side / max(height, width)
         return depth, max(1, round(height * scale)), max(1, round(width * scale))
-    target = tuple(new or old for new, old in zip(plan.spacing_mm, turned.spacing_mm, strict=True))
-    depth, height, width = resampled_shape(turned.shape, turned.spacing_mm, target)
+    target_mm = _target_mm(turned.spacing_mm, plan)
+    depth, height, width = resampled_shape(turned.shape, turned.spacing_mm, target_mm)
     _check_size((depth, height, width), turned)
+    return depth, height, width
+
+
+def _target_mm(spacing_mm: Sequence[float], plan: Plan) -> tuple[float, float, float]:
+    """Return the spacing (D, H, W) of the network's grid for an image of another one."""
+    depth, height, width = (new or old for new, old in zip(plan.spacing_mm, spacing_mm, strict=True))
     return depth, height, width
 
 

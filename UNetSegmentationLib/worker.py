@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import CancelledError, InputError
+from .process_environment import settle_environment
 from .protocol import PROTOCOL_VERSION, LineDecoder, encode
-from .threads import let_threads_sleep, take_large_pages
 
 if TYPE_CHECKING:
     from .worker_jobs import WarmModels
@@ -225,8 +225,7 @@ def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
 
 def main() -> None:
     """Serve standard input until it closes, then end the process within seconds, whatever is at work."""
-    let_threads_sleep()
-    take_large_pages()
+    settle_environment()
     # Whatever a library prints must not get between the messages: file 1 becomes standard error.
     sink = os.dup(1)
     os.dup2(2, 1)

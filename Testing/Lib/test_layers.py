@@ -21,7 +21,7 @@ LAYERS = (
             "__init__",
             "errors",
             "configuration",
-            "threads",
+            "process_environment",
             "files",
             "registry",
             "labels",

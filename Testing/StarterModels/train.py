@@ -50,7 +50,8 @@ def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any],
         arguments += ["--network-option", f"{name}={json.dumps(value)}"]
     if "plan" in recipe:
         arguments += ["--plan", str(RECIPES_FILE.with_name(recipe["plan"]))]
-    arguments += [f"--{name}" for name in ("demonstration", "replay") if recipe.get(name)]
+    if recipe.get("demonstration"):
+        arguments.append("--demonstration")
     for name in ("steps", "minutes", "learning-rate", "fold"):
         if name in recipe:
             arguments += [f"--{name}", str(recipe[name])]

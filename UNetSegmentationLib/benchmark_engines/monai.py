@@ -25,13 +25,14 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
 
     network, description = load_network(folder)
     plan = description.plan
-    if plan.recipe is None or plan.dimensions != 3:
-        raise ValueError("the comparison with MONAI knows models of its conventions in 3D")
+    steps = plan.recipe.steps if plan.recipe else ()
+    if plan.recipe is None or plan.dimensions != 3 or Resample() not in steps[:1] or plan.recipe.restored != "logits":
+        raise ValueError("the comparison with MONAI knows 3D models that resample linearly first and restore logits")
     counter = TileCounter()
     network.register_forward_pre_hook(counter)
     # MONAI's arrays run x, y, z.
     resample = Spacing(pixdim=plan.spacing_mm[::-1], mode="bilinear")
-    scale = [_scaling(step) for step in plan.recipe.steps if not isinstance(step, Resample)]
+    scale = [_scaling(step) for step in steps[1:]]
     tiling = plan.recipe.tiling
     infer = SlidingWindowInferer(plan.patch_size[::-1], sw_batch_size=1, overlap=tiling.overlap, mode=tiling.weights)
     values = np.array([0, *(label.value for label in description.labels)], dtype=np.uint8)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..geometry import Volume
-from ..threads import let_threads_sleep, take_large_pages
+from ..process_environment import settle_environment
 from .serving import Answer, Scan, TileCounter, serve
 
 
@@ -27,6 +27,5 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
 
 
 if __name__ == "__main__":
-    let_threads_sleep()
-    take_large_pages()
+    settle_environment()
     serve(load)
