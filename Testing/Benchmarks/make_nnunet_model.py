@@ -29,7 +29,7 @@ CLASSES = 8
 CROP, BATCH = 48, 2
 
 
-def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: float, steps: int) -> None:
+def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: float, steps: int, is_half: bool) -> None:
     """Let the network of a results folder learn the largest labels of one volume, and store its weights there."""
     image, target = prepared(volume, labelmap, spacing)
     predictor = fixtures.nnunet.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -44,8 +44,9 @@ def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: fl
             generator.choice(foreground) if draw == 0 else generator.integers(0, target.shape) for draw in range(BATCH)
         )
         boxes = [_box(centre, target.shape) for centre in centres]
-        logits = network(torch.stack([image[box] for box in boxes])[:, None])
-        loss = dice_cross_entropy(logits, torch.stack([target[box] for box in boxes]))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half):
+            logits = network(torch.stack([image[box] for box in boxes])[:, None])
+        loss = dice_cross_entropy(logits.float(), torch.stack([target[box] for box in boxes]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,6 +98,7 @@ def main() -> int:
     parser.add_argument("--spacing", type=float, default=2.8)
     parser.add_argument("--labels", metavar="LABELMAP", help="of the volume, for the network to learn from")
     parser.add_argument("--steps", type=int, default=200, help="of learning")
+    parser.add_argument("--bfloat16", action="store_true", help="learn in it, on a processor that computes in it")
     parser.add_argument("--no-balance", action="store_true", help="leave the heads as they are drawn")
     known = parser.parse_args()
     depth = len(known.features)
@@ -116,7 +118,7 @@ def main() -> int:
     volume = sitk.ReadImage(known.volume)
     if known.labels:
         labelmap = sitk.ReadImage(known.labels)
-        learn(folder, volume, labelmap, spacing=known.spacing, steps=known.steps)
+        learn(folder, volume, labelmap, spacing=known.spacing, steps=known.steps, is_half=known.bfloat16)
     elif not known.no_balance:
         middle = [slice(max(0, size - known.patch) // 2, (size + known.patch) // 2) for size in volume.GetSize()[::-1]]
         image = sitk.GetArrayFromImage(volume)[None][(slice(None), *middle)]

@@ -70,6 +70,22 @@ def test_a_backend_gives_the_logits_of_eager_float32(backend, network_name, dime
         assert (found - expected).square().mean().sqrt() < 0.1 * expected.std()
 
 
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_a_backend_keeps_a_tile_that_is_cut_out_of_a_volume_until_it_is_computed(backend, monkeypatch):
+    """A copy that is freed too early is overwritten by the next one, and labels are wrong without an error."""
+    network = network_of()
+    if reason := obstacle(backend, network, CPU):
+        pytest.skip(reason)
+    monkeypatch.setattr("UNetSegmentationLib.backends.openvino_cpu.PULSE_MS", 0)
+    volume = make_tile((1, 2, 40, 40, 40))
+    tile = volume[..., 4:36, 4:36, 4:36]
+    kept = []
+    task = task_of(network, tile.shape[2:], pulse=lambda: kept.append(torch.full(tile.shape, torch.nan)))
+    with torch.inference_mode():
+        found = BACKENDS[backend]().build(task)(tile)
+        assert (found - network(tile)).square().mean().sqrt() < 0.1 * found.std()
+
+
 @pytest.mark.parametrize("norm", ["instance", "group", "batch", "none"])
 @pytest.mark.parametrize("activation", ["leaky_relu", "relu", "elu", "prelu"])
 @pytest.mark.parametrize("residual", [True, False])

@@ -66,7 +66,8 @@ class OpenVINO(Backend):
         request = core.compile_model(_converted(task, openvino, core), "CPU", settings).create_infer_request()
 
         def forward(batch: Tensor) -> Tensor:
-            request.set_input_tensor(openvino.Tensor(batch.contiguous().numpy(), shared_memory=True))
+            tile = batch.contiguous()  # the request reads its memory, and does not keep it alive
+            request.set_input_tensor(openvino.Tensor(tile.numpy(), shared_memory=True))
             request.start_async()
             try:
                 while not request.wait_for(PULSE_MS):
