@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from UNetSegmentationLib.backends import BACKENDS, Backend
 from UNetSegmentationLib.backends.contract import Task
+from UNetSegmentationLib.backends.ends import end_layers
 from UNetSegmentationLib.backends.fused_layers import BLOCK_BYTES, FusedTransposed, fused_twin, normalise_
 from UNetSegmentationLib.backends.measuring import obstacle
 from UNetSegmentationLib.backends.parity import disagreement, make_tile
@@ -68,6 +69,44 @@ def test_a_backend_gives_the_logits_of_eager_float32(backend, network_name, dime
         # Random weights leave classes nearly equal everywhere, so that labels say little.
         assert found.dtype == torch.float32
         assert (found - expected).square().mean().sqrt() < 0.1 * expected.std()
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_ends_of_a_network_are_its_first_and_last_layers(dimensions):
+    network = network_of("unet", dimensions)
+    names = {module: name for name, module in network.named_modules()}
+    assert {names[layer] for layer in end_layers(network, task_of(network).shape)} == {
+        "encoder.stages.0.blocks.0.conv",
+        "encoder.stages.0.blocks.0.norm",
+        "decoder.stages.0.blocks.1.norm",
+        "decoder.heads.0",
+    }
+
+
+@pytest.mark.parametrize("network_name", NETWORKS)
+def test_every_network_has_ends_to_keep_in_float32(network_name):
+    network = network_of(network_name)
+    ends = end_layers(network, task_of(network).shape)
+    assert 2 <= len(ends) < len([module for module in network.modules() if not list(module.children())])
+
+
+@pytest.mark.parametrize("backend", ["bfloat16", "openvino_bfloat16"])
+def test_bfloat16_is_more_exact_with_both_ends_in_float32(backend, monkeypatch):
+    network = network_of(features_per_stage=[8, 16, 16])
+    if reason := obstacle(backend, network, CPU):
+        pytest.skip(reason)
+    task = task_of(network, (32, 32, 32))
+    tile = make_tile(task.shape)
+
+    def error():
+        with torch.inference_mode():
+            expected = network(tile)
+            return float((BACKENDS[backend]().build(task)(tile) - expected).square().mean().sqrt() / expected.std())
+
+    with_ends = error()
+    monkeypatch.setattr("UNetSegmentationLib.backends.bfloat16.end_layers", lambda *_: set())
+    monkeypatch.setattr("UNetSegmentationLib.backends.openvino_cpu.keep_ends_in_float32", lambda content: content)
+    assert with_ends < 0.9 * error()
 
 
 @pytest.mark.parametrize("backend", ON_CPU)

@@ -8,12 +8,13 @@ import torch
 
 from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, autocast_forward
+from .ends import InFloat32, end_layers
 from .twins import ask_at_every_layer, channels_last_twin
 
 
 @BACKENDS.register("bfloat16", title="torch, bfloat16, channels last")
 class BFloat16(Backend):
-    """Convolutions in bfloat16, statistics of norms in float32."""
+    """Convolutions in bfloat16 but for the first and the last, statistics of norms in float32."""
 
     precision: ClassVar[str] = "bfloat16"
 
@@ -25,6 +26,9 @@ class BFloat16(Backend):
 
     def build(self, task: Task) -> Forward:
         """Return the forward of a copy."""
-        return autocast_forward(
-            ask_at_every_layer(channels_last_twin(task.network), task.pulse), task.device, torch.bfloat16
+        ends = end_layers(task.network, task.shape)
+        twin = channels_last_twin(
+            task.network,
+            replace=lambda layer: InFloat32(channels_last_twin(layer), task.device.type) if layer in ends else None,
         )
+        return autocast_forward(ask_at_every_layer(twin, task.pulse), task.device, torch.bfloat16)

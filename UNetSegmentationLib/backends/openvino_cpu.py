@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .openvino_precision import keep_ends_in_float32
 
 PULSE_MS = 50
+_CONVERSION = 2  # of what the store holds; a change makes every conversion anew
 
 
 def openvino_version() -> str:
@@ -84,7 +86,7 @@ class OpenVINO(Backend):
 
 @BACKENDS.register("openvino_bfloat16", title="OpenVINO, bfloat16")
 class OpenVINOBFloat16(OpenVINO):
-    """bfloat16, on CPUs that compute in it."""
+    """bfloat16 between the first and the last layers, on CPUs that compute in it."""
 
     precision: ClassVar[str] = "bfloat16"
     hint: ClassVar[str] = "bf16"
@@ -105,15 +107,14 @@ def _wait_out(request: Any) -> None:
 
 
 def _converted(task: Task, openvino: Any, core: Any) -> Any:
-    key = {"network": task.identity, "shape": list(task.shape), "openvino": openvino_version()}
+    key = {"network": task.identity, "shape": list(task.shape), "openvino": openvino_version(), "form": _CONVERSION}
     store = task.store if task.identity else None
-    kept = None if store is None else store.get("openvino", key)
-    if kept is not None:
-        return _unpacked(kept, openvino, core)
-    model = _convert(task, openvino)
-    if store is not None:
-        store.put("openvino", key, _packed(model, openvino))
-    return model
+    content = None if store is None else store.get("openvino", key)
+    if content is None:
+        content = _packed(_convert(task, openvino), openvino)
+        if store is not None:
+            store.put("openvino", key, content)
+    return _unpacked(content, openvino, core)
 
 
 def _convert(task: Task, openvino: Any) -> Any:
@@ -131,7 +132,7 @@ def _packed(model: Any, openvino: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         description = Path(folder) / "network.xml"
         openvino.save_model(model, description, compress_to_fp16=False)
-        xml, weights = description.read_bytes(), description.with_suffix(".bin").read_bytes()
+        xml, weights = keep_ends_in_float32(description.read_bytes()), description.with_suffix(".bin").read_bytes()
     return len(xml).to_bytes(8, "little") + xml + weights
 
 

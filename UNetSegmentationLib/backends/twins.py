@@ -58,14 +58,15 @@ def _twin(
     return twin
 
 
-def channels_last_twin(network: nn.Module) -> nn.Module:
-    """Return a copy with weights laid out for channels-last features."""
-    return twin_of(
-        network,
-        lay_out=lambda tensor: (
-            tensor.contiguous(memory_format=FORMATS[tensor.ndim]) if tensor.ndim in FORMATS else tensor
-        ),
-    )
+def channels_last_twin(
+    network: nn.Module, *, replace: Callable[[nn.Module], nn.Module | None] = lambda _: None
+) -> nn.Module:
+    """Return a copy with weights laid out for channels-last features; `replace` as for `twin_of`."""
+    return twin_of(network, replace=replace, lay_out=_channels_last)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=FORMATS[tensor.ndim]) if tensor.ndim in FORMATS else tensor
 
 
 def ask_at_every_layer(network: nn.Module, pulse: Callable[[], None]) -> nn.Module:

@@ -1,0 +1,52 @@
+"""Which layers of an OpenVINO graph are marked to stay in float32."""
+
+from xml.etree import ElementTree
+
+from UNetSegmentationLib.backends.openvino_precision import keep_ends_in_float32
+
+
+def graph(kinds, ways):
+    """Return a description of layers 0, 1, ... and of the ways between them."""
+    layers = "".join(f'<layer id="{place}" type="{kind}"><data/><output/></layer>' for place, kind in enumerate(kinds))
+    edges = "".join(f'<edge from-layer="{source}" to-layer="{target}"/>' for source, target in ways)
+    return f"<net><layers>{layers}</layers><edges>{edges}</edges></net>".encode()
+
+
+def marked(description):
+    root = ElementTree.fromstring(keep_ends_in_float32(description))
+    return [
+        int(layer.get("id"))
+        for layer in root.iter("layer")
+        if layer.find("rt_info/attribute[@name='precise']") is not None
+    ]
+
+
+def chain(length):
+    return [(place, place + 1) for place in range(length - 1)]
+
+
+def test_the_ends_of_a_chain_are_marked_up_to_the_second_weights():
+    kinds = ["Parameter", "Convolution", "MVN", "Convolution", "MVN", "Convolution", "MVN", "Convolution", "Result"]
+    assert marked(graph(kinds, chain(9))) == [1, 2, 6, 7]
+
+
+def test_weights_and_what_is_computed_of_constants_alone_are_no_inputs():
+    kinds = ["Const", "Reshape", "Parameter", "Convolution", "Add", "Convolution", "Convolution", "Result"]
+    ways = [(0, 1), (1, 3), (2, 3), (3, 4), (0, 4), (4, 5), (5, 6), (6, 7)]
+    assert marked(graph(kinds, ways)) == [3, 4, 6]
+
+
+def test_marks_end_where_layers_meet():
+    """A skip from the first layers to a concatenation far behind: the first are marked, the concatenation is not."""
+    kinds = ["Parameter", "Convolution", "PReLU", "Convolution", "Concat", "Convolution", "Convolution", "Result"]
+    assert marked(graph(kinds, [*chain(8), (2, 4)])) == [1, 2, 6]
+
+
+def test_what_others_read_is_not_of_the_logits_alone():
+    kinds = ["Parameter", "Convolution", "Convolution", "MVN", "Convolution", "Add", "Result"]
+    assert marked(graph(kinds, [*chain(7), (3, 5)])) == [1]
+
+
+def test_a_mark_stands_where_openvino_reads_it():
+    root = ElementTree.fromstring(keep_ends_in_float32(graph(["Parameter", "Convolution", "Result"], chain(3))))
+    assert [part.tag for part in root.find("layers/layer[@id='1']")] == ["data", "rt_info", "output"]
