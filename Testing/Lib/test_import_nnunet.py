@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.errors import InputError
@@ -372,6 +373,14 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 
 def test_every_importer_leaves_an_empty_folder_alone(tmp_path: Path) -> None:
     assert not any(IMPORTERS[name].recognises(tmp_path) for name in IMPORTERS)
+
+
+@pytest.mark.parametrize("shape", [(7, 40, 21), (90, 13, 30), (24, 31, 30), (1, 2, 3)])
+def test_splines_are_those_of_scipy(shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).normal(size=(24, 31, 30)).astype(np.float32)
+    factors = [new / old for new, old in zip(shape, image.shape, strict=True)]
+    points = ndimage.zoom(image.astype(np.float64), factors, order=3, mode="nearest", grid_mode=True)
+    assert np.allclose(resample_spline(image, shape, across=None), points.clip(image.min(), image.max()), atol=2e-6)
 
 
 def test_thick_slices_are_resampled_plane_by_plane() -> None:
