@@ -221,7 +221,9 @@ def _choose_precision(
     # The first process's answer counts, as all must go the same way: batch norm waits for every one of them.
     if not processes.agreed(float(computes_in_bfloat16(device))):
         return "float32"
-    image, labels = (tensor.to(device) for tensor in patches.batch(0))
+    # One image: in float32 a batch would take more memory than the whole training in bfloat16.
+    count = 1 if device.type == "cpu" else None
+    image, labels = (tensor[:count].to(device) for tensor in patches.batch(0))
     ratio = _ratio(state, _laid_out(image), labels, loss_function)
     return "bfloat16" if processes.agreed(ratio) < 1 else "float32"
 
