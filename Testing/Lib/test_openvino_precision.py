@@ -2,7 +2,14 @@
 
 from xml.etree import ElementTree
 
+import pytest
+import torch
+
+from UNetSegmentationLib.backends.contract import Task
+from UNetSegmentationLib.backends.openvino_cpu import _convert, _packed, _unpacked
 from UNetSegmentationLib.backends.openvino_precision import keep_ends_in_float32
+from UNetSegmentationLib.devices import computes_in_bfloat16
+from UNetSegmentationLib.networks import build_network
 
 
 def graph(kinds, ways):
@@ -50,3 +57,24 @@ def test_what_others_read_is_not_of_the_logits_alone():
 def test_a_mark_stands_where_openvino_reads_it():
     root = ElementTree.fromstring(keep_ends_in_float32(graph(["Parameter", "Convolution", "Result"], chain(3))))
     assert [part.tag for part in root.find("layers/layer[@id='1']")] == ["data", "rt_info", "output"]
+
+
+def test_the_last_activation_gives_what_is_not_rounded():
+    """The graph as OpenVINO runs it: norm, activation and the layer of the logits in float32, others in bfloat16."""
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    if not computes_in_bfloat16(torch.device("cpu")):
+        pytest.skip("this CPU does not compute in bfloat16")
+    network = build_network(
+        "unet", {"in_channels": 1, "num_classes": 2, "dimensions": 3, "features_per_stage": [16, 16]}
+    )
+    task = Task(network=network.eval(), shape=(1, 1, 16, 16, 16), device=torch.device("cpu"))
+    core = openvino.Core()
+    model = _unpacked(_packed(_convert(task, openvino), openvino), openvino, core)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    notes = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops()]
+    kinds = [(note["layerType"].astype(str), note["outputPrecisions"].astype(str)) for note in notes]
+    norms = [precision for kind, precision in kinds if kind == "MVN"]
+    convolutions = [precision for kind, precision in kinds if kind == "Convolution"]
+    assert (norms[-1], convolutions[-1]) == ("f32", "f32")
+    assert "bf16" in norms
+    assert "bf16" in convolutions

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, main_output
-from .openvino_precision import keep_ends_in_float32
+from .openvino_precision import keep_ends_in_float32, shield_last_activation
 
 PULSE_MS = 50
 _CONVERSION = 2  # of what the store holds; a change makes every conversion anew
@@ -124,7 +124,9 @@ def _convert(task: Task, openvino: Any) -> Any:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _MainOutput(task.network), example, check_trace=False
         )
-        return openvino.convert_model(traced, input=[list(task.shape)])
+        model = openvino.convert_model(traced, input=[list(task.shape)])
+    shield_last_activation(model, openvino.opset13)
+    return model
 
 
 def _packed(model: Any, openvino: Any) -> bytes:
