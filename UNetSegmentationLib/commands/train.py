@@ -139,11 +139,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         metavar="WHAT",
-        help="begin with other than drawn weights (but for the heads): the id or folder of a model of the same network; "
-        "or 'pretrained', which learns first to fill in hidden blocks of images without labels. Where that was measured "
-        "it lost: 3 seeds, 200 steps after 500 of pretraining on 148 hippocampi, Dice on 20 unseen ones 0.720 instead "
-        "of 0.754 from 2 labelled cases and 0.773 instead of 0.796 from 8; 500 more steps of training gave 0.807 and "
-        "0.853",
+        help="begin with other than drawn weights (but for the heads): the id or folder of a model of the same "
+        "network; or 'pretrained', which learns first to fill in hidden blocks of images without labels. Where that "
+        "was measured it lost: 3 seeds, 200 steps after 500 of pretraining on 148 hippocampi, Dice on 20 unseen ones "
+        "0.720 instead of 0.754 from 2 labelled cases and 0.773 instead of 0.796 from 8; 500 more steps of training "
+        "gave 0.807 and 0.853",
     )
     parser.add_argument("--pretraining-steps", type=int, metavar="N", help="of --init pretrained (500)")
     parser.add_argument(
