@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from .backends.contract import BACKENDS, Backend
+from .backends.engine import BACKEND_VARIABLE
 from .errors import InputError
 from .model_folder import ModelDescription
 from .networks.summary import NetworkSummary, summarise_network
@@ -179,8 +181,10 @@ def _weight_copies(device: str) -> int:
     if here.type != "cpu":
         # Which ones a GPU can use is told by the GPU alone.
         return Backend.weight_copies
-    usable = (BACKENDS[name] for name in BACKENDS if not BACKENDS[name]().obstacle(here))
-    return max(backend.weight_copies for backend in usable)
+    chosen = os.environ.get(BACKEND_VARIABLE, "")
+    names = [chosen] if chosen in BACKENDS else BACKENDS
+    usable = (BACKENDS[name] for name in names if not BACKENDS[name]().obstacle(here))
+    return max((backend.weight_copies for backend in usable), default=Backend.weight_copies)
 
 
 def ways(first: Way, *, may_shrink: bool, alignment: Sequence[int]) -> Iterator[Way]:

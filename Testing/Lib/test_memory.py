@@ -34,7 +34,9 @@ def volume(shape=(40, 72, 70)) -> Volume:
 @pytest.mark.parametrize("case", ["hippocampus", "ct", "coarser brain", "wide", "slices"])
 def test_what_is_foreseen_is_within_a_fifth_of_what_is_taken(case):
     # One thread: with several the scratch space of the convolutions differs from machine to machine.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0"}
+    # One backend: what is foreseen counts the weights as often as any that may come to work holds them.
+    settings = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "0", "UNETSEG_BACKEND": "fused"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
     answer = subprocess.run(
         [sys.executable, BENCHMARK, "--case", case, "--json"],
         capture_output=True, text=True, check=True, env=environment,

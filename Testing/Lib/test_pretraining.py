@@ -229,7 +229,7 @@ def test_precision_is_chosen_for_pretraining_too(tmp_path, monkeypatch, channels
             device=CPU,
         )
     )
-    assert ratios == [((2, channels, 8, 8, 8),) * 2]
+    assert ratios == [((1, channels, 8, 8, 8),) * 2]
 
 
 def test_heads_are_what_depends_on_the_number_of_classes():

@@ -24,14 +24,19 @@ def end_layers(network: nn.Module, shape: tuple[int, ...]) -> set[nn.Module]:
     twin = twin_of(network, lay_out=lambda tensor: tensor.to("meta"))
     originals = dict(zip(twin.modules(), network.modules(), strict=True))
     order: list[nn.Module] = []
-    for module in twin.modules():
-        if list(module.parameters()) and not list(module.children()):
-            module.register_forward_pre_hook(lambda module, _: order.append(originals[module]))
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _: order.append(originals[module]))
+        for module in twin.modules()
+        if list(module.parameters()) and not list(module.children())
+    ]
     try:
         with torch.inference_mode():
             twin(torch.zeros(shape, device="meta"))
     except (RuntimeError, NotImplementedError):
         return set()
+    finally:
+        for hook in hooks:  # they would keep the copy alive
+            hook.remove()
     weighted = [place for place, layer in enumerate(order) if isinstance(layer, _WEIGHTED)]
     if len(weighted) < 2:
         return set()
