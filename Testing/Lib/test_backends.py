@@ -1,6 +1,7 @@
 """Every backend gives eager float32's logits; the layers of the fused one keep torch's values."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from UNetSegmentationLib.backends.measuring import obstacle
 from UNetSegmentationLib.backends.parity import disagreement, make_tile
 from UNetSegmentationLib.backends.twins import channels_last_twin
 from UNetSegmentationLib.errors import CancelledError
-from UNetSegmentationLib.networks import NETWORKS, build_network
+from UNetSegmentationLib.networks import NETWORKS, NetworkConfig, SegmentationNetwork, build_network
+from UNetSegmentationLib.networks.ensemble import Ensemble
 from UNetSegmentationLib.networks.memory_format import FORMATS
 from UNetSegmentationLib.sliding_window import predict_logits
 
@@ -88,6 +90,32 @@ def test_every_network_has_ends_to_keep_in_float32(network_name):
     network = network_of(network_name)
     ends = end_layers(network, task_of(network).shape)
     assert 2 <= len(ends) < len([module for module in network.modules() if not list(module.children())])
+
+
+@pytest.mark.parametrize("network_name", ["unet", "shape_prior"])
+def test_every_network_inside_has_ends_of_its_own(network_name):
+    """The layer of the logits is one, whatever comes after it."""
+    members = [network_of(network_name) for _ in range(3)]
+    found = end_layers(Ensemble(members).eval(), task_of(members[0]).shape)
+    inside = [getattr(member, "network", member) for member in members]
+    assert {part.decoder.heads[0] for part in inside} <= found
+    assert {part.encoder.stages[0].blocks[0].conv for part in inside} <= found
+
+
+@pytest.mark.parametrize(("convolutions", "needs_values"), [(3, True), (2, False)])
+def test_there_are_no_ends_where_none_can_be_told(convolutions, needs_values):
+    class Chain(SegmentationNetwork):
+        def __init__(self):
+            super().__init__(NetworkConfig(in_channels=1, num_classes=2, features_per_stage=(4,)))
+            self.layers = nn.Sequential(*(nn.LazyConv3d(2, 1) for _ in range(convolutions)))
+            self.layers(torch.zeros(1, 1, 4, 4, 4))
+
+        def forward_aligned(self, image):
+            if needs_values:
+                image.numpy()
+            return self.layers(image)
+
+    assert end_layers(Chain().eval(), (1, 1, 8, 8, 8)) == set()
 
 
 @pytest.mark.parametrize("backend", ["bfloat16", "openvino_bfloat16"])
@@ -237,7 +265,8 @@ def test_a_network_that_decides_by_values_is_not_recorded():
 
 
 def test_openvino_does_not_report_its_use():
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    if not find_spec("openvino"):
+        pytest.skip("openvino is not installed")
     from UNetSegmentationLib.backends.openvino_cpu import load_openvino
 
     load_openvino()

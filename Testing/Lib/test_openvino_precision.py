@@ -1,12 +1,13 @@
 """Which layers of an OpenVINO graph are marked to stay in float32."""
 
+from importlib.util import find_spec
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from UNetSegmentationLib.backends.contract import Task
-from UNetSegmentationLib.backends.openvino_cpu import _convert, _packed, _unpacked
+from UNetSegmentationLib.backends.openvino_cpu import _converted, load_openvino
 from UNetSegmentationLib.backends.openvino_precision import keep_ends_in_float32
 from UNetSegmentationLib.devices import computes_in_bfloat16
 from UNetSegmentationLib.networks import build_network
@@ -49,9 +50,17 @@ def test_marks_end_where_layers_meet():
     assert marked(graph(kinds, [*chain(8), (2, 4)])) == [1, 2, 6]
 
 
+def test_sums_before_the_logits_are_passed():
+    """Two members of an ensemble: the last layers of both, and their mean."""
+    kinds = ["Parameter", "Convolution", "Convolution", "MVN", "Convolution"]
+    kinds += ["Convolution", "Convolution", "MVN", "Convolution", "Add", "Divide", "Result"]
+    ways = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6), (6, 7), (7, 8), (4, 9), (8, 9), (9, 10), (10, 11)]
+    assert marked(graph(kinds, ways)) == [1, 3, 4, 5, 7, 8, 9, 10]
+
+
 def test_what_others_read_is_not_of_the_logits_alone():
     kinds = ["Parameter", "Convolution", "Convolution", "MVN", "Convolution", "Add", "Result"]
-    assert marked(graph(kinds, [*chain(7), (3, 5)])) == [1]
+    assert marked(graph(kinds, [*chain(7), (3, 5)])) == [1, 4, 5]
 
 
 def test_a_mark_stands_where_openvino_reads_it():
@@ -61,7 +70,9 @@ def test_a_mark_stands_where_openvino_reads_it():
 
 def test_the_last_activation_gives_what_is_not_rounded():
     """The graph as OpenVINO runs it: norm, activation and the layer of the logits in float32, others in bfloat16."""
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    if not find_spec("openvino"):
+        pytest.skip("openvino is not installed")
+    openvino = load_openvino()
     if not computes_in_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU does not compute in bfloat16")
     network = build_network(
@@ -69,7 +80,7 @@ def test_the_last_activation_gives_what_is_not_rounded():
     )
     task = Task(network=network.eval(), shape=(1, 1, 16, 16, 16), device=torch.device("cpu"))
     core = openvino.Core()
-    model = _unpacked(_packed(_convert(task, openvino), openvino), openvino, core)
+    model = _converted(task, openvino, core, precision="bfloat16")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     notes = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops()]
     kinds = [(note["layerType"].astype(str), note["outputPrecisions"].astype(str)) for note in notes]

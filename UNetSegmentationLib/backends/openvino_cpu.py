@@ -21,7 +21,7 @@ from .contract import BACKENDS, Backend, Forward, Task, main_output
 from .openvino_precision import keep_ends_in_float32, shield_last_activation
 
 PULSE_MS = 50
-_CONVERSION = 2  # of what the store holds; a change makes every conversion anew
+_CONVERSION = 3  # of what the store holds; a change makes every conversion anew
 
 
 def openvino_version() -> str:
@@ -65,7 +65,8 @@ class OpenVINO(Backend):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        request = core.compile_model(_converted(task, openvino, core), "CPU", settings).create_infer_request()
+        model = _converted(task, openvino, core, precision=self.precision)
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
 
         def forward(batch: Tensor) -> Tensor:
             tile = batch.contiguous()  # the request reads its memory, and does not keep it alive
@@ -106,18 +107,24 @@ def _wait_out(request: Any) -> None:
         return
 
 
-def _converted(task: Task, openvino: Any, core: Any) -> Any:
-    key = {"network": task.identity, "shape": list(task.shape), "openvino": openvino_version(), "form": _CONVERSION}
+def _converted(task: Task, openvino: Any, core: Any, *, precision: str) -> Any:
+    key = {
+        "network": task.identity,
+        "shape": list(task.shape),
+        "openvino": openvino_version(),
+        "precision": precision,
+        "form": _CONVERSION,
+    }
     store = task.store if task.identity else None
     content = None if store is None else store.get("openvino", key)
     if content is None:
-        content = _packed(_convert(task, openvino), openvino)
+        content = _packed(_convert(task, openvino, precision=precision), openvino, precision=precision)
         if store is not None:
             store.put("openvino", key, content)
     return _unpacked(content, openvino, core)
 
 
-def _convert(task: Task, openvino: Any) -> Any:
+def _convert(task: Task, openvino: Any, *, precision: str) -> Any:
     example = torch.zeros(task.shape)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing warns of every size that it takes for a constant, as is meant
@@ -125,17 +132,20 @@ def _convert(task: Task, openvino: Any) -> Any:
             _MainOutput(task.network), example, check_trace=False
         )
         model = openvino.convert_model(traced, input=[list(task.shape)])
-    shield_last_activation(model, openvino.opset13)
+    if precision != "float32":
+        shield_last_activation(model, openvino.opset13)
     return model
 
 
-def _packed(model: Any, openvino: Any) -> bytes:
+def _packed(model: Any, openvino: Any, *, precision: str) -> bytes:
     """Return the converted network as bytes: the length of its description, its description, its weights."""
     with tempfile.TemporaryDirectory() as folder:
         description = Path(folder) / "network.xml"
         openvino.save_model(model, description, compress_to_fp16=False)
-        xml, weights = keep_ends_in_float32(description.read_bytes()), description.with_suffix(".bin").read_bytes()
-    return len(xml).to_bytes(8, "little") + xml + weights
+        xml, weights = description.read_bytes(), description.with_suffix(".bin").read_bytes()
+    if precision != "float32":
+        xml = keep_ends_in_float32(xml)
+    return b"".join((len(xml).to_bytes(8, "little"), xml, weights))
 
 
 def _unpacked(content: bytes, openvino: Any, core: Any) -> Any:

@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 # What weights enter; the first of them from either end is the last that stays in float32 on its side.
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
+# What sums up members of an ensemble, or a unit and its shortcut.
+_JOINING = {"Add", "Subtract", "Multiply", "Divide"}
 # OpenVINO's own mark for operations that are computed in the precision that the graph gives them.
 _MARK = {"name": "precise", "version": "0"}
 _LARGEST = 3.4e38  # of float32
@@ -24,7 +26,8 @@ def keep_ends_in_float32(description: bytes) -> bytes:
     """Mark the layers from the image to the second convolution, and those from the last norm to the logits.
 
     Args:
-        description: The graph in OpenVINO's XML; the marks end where several layers meet.
+        description: The graph in OpenVINO's XML. The marks end where several layers meet, but for sums before the
+            logits.
     """
     root = ElementTree.fromstring(description)
     layers = {layer.get("id", ""): layer for layer in root.iterfind("layers/layer")}
@@ -32,13 +35,15 @@ def keep_ends_in_float32(description: bytes) -> bytes:
     sources, targets = _ways(root, kinds)
     single = {key for key in layers if len(sources[key]) == 1 and kinds[key] != "Result"}
     # What others read as well is not the logits' alone, and costs more than it gains.
-    single_both_ways = {key for key in single if len(targets[key]) == 1}
+    before_logits = {
+        key for key in layers if len(targets[key]) == 1 and (key in single or kinds[key] in _JOINING) and sources[key]
+    }
     marked: set[str] = set()
     for key, kind in kinds.items():
         if kind == "Parameter":
             marked |= _reach(targets[key], targets, single, kinds)
         elif kind == "Result":
-            marked |= _reach(sources[key], sources, single_both_ways, kinds)
+            marked |= _reach(sources[key], sources, before_logits, kinds)
     for key in marked:
         _mark(layers[key])
     written: bytes = ElementTree.tostring(root)
@@ -46,10 +51,10 @@ def keep_ends_in_float32(description: bytes) -> bytes:
 
 
 def shield_last_activation(model: Any, operations: Any) -> None:
-    """Put a limit that changes nothing between the last activation and the weights behind it.
+    """Put a limit that no finite feature reaches between the last activation and the weights behind it.
 
     OpenVINO replaces leaky ReLUs by its own, which lose the mark of `keep_ends_in_float32`, and rounds what the last
-    operation of a fused group gives.
+    operation of a fused group gives. NaN and infinity become finite by it.
 
     Args:
         model: OpenVINO's, changed in place.
