@@ -29,7 +29,9 @@ CLASSES = 8
 CROP, BATCH = 48, 2
 
 
-def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: float, steps: int, is_half: bool) -> None:
+def learn(
+    folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: float, steps: int, is_bfloat16: bool
+) -> None:
     """Let the network of a results folder learn the largest labels of one volume, and store its weights there."""
     image, target = prepared(volume, labelmap, spacing)
     predictor = fixtures.nnunet.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -44,7 +46,7 @@ def learn(folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: fl
             generator.choice(foreground) if draw == 0 else generator.integers(0, target.shape) for draw in range(BATCH)
         )
         boxes = [_box(centre, target.shape) for centre in centres]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bfloat16):
             logits = network(torch.stack([image[box] for box in boxes])[:, None])
         loss = dice_cross_entropy(logits.float(), torch.stack([target[box] for box in boxes]))
         optimizer.zero_grad()
@@ -118,7 +120,7 @@ def main() -> int:
     volume = sitk.ReadImage(known.volume)
     if known.labels:
         labelmap = sitk.ReadImage(known.labels)
-        learn(folder, volume, labelmap, spacing=known.spacing, steps=known.steps, is_half=known.bfloat16)
+        learn(folder, volume, labelmap, spacing=known.spacing, steps=known.steps, is_bfloat16=known.bfloat16)
     elif not known.no_balance:
         middle = [slice(max(0, size - known.patch) // 2, (size + known.patch) // 2) for size in volume.GetSize()[::-1]]
         image = sitk.GetArrayFromImage(volume)[None][(slice(None), *middle)]
