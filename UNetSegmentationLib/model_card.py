@@ -90,13 +90,7 @@ def _beginning_of(training: dict[str, Any]) -> list[str]:
     if "model" in beginning:
         steps = f", after {beginning['earlier_steps']} steps" if beginning.get("earlier_steps") else ""
         return [f"- Began with the weights of `{beginning['model']}`{steps}, whose data and licence count too."]
-    if not beginning:
-        return []
-    return [
-        f"- Began with weights that had learnt in {beginning['pretraining_steps']} steps to fill in hidden parts of "
-        f"{beginning['images']} images, without their labels; none of a subject that was held back, as far as names "
-        "and manifest tell."
-    ]
+    return []
 
 
 def _replay_of(training: dict[str, Any]) -> list[str]:

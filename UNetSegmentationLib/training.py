@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,27 +25,12 @@ from .planning import Plan
 from .sliding_window import predict_logits, tile_size
 from .training_options import TrainingOptions
 from .training_record import describe_validation
-from .training_state import CHECKPOINT_FILE, TRAINING, LoopState, load_state, save_state
+from .training_state import CHECKPOINT_FILE, LoopState, load_state, save_state
 
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
 ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
 # Between the draws of processes, whose steps do not meet.
 _RANK_STEP = 1_000_000_007
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a loop teaches, where it is not to segment.
-
-    Attributes:
-        phase: Name in the checkpoint.
-        loss: Scores what the network returned against the targets that come with the images.
-        patches: Makes the source of the batches, given which patches of each this process draws.
-    """
-
-    phase: str
-    loss: nn.Module
-    patches: Callable[[range], Patches]
 
 
 def train(  # noqa: PLR0913  # the hooks come on top of what every training needs
@@ -61,7 +45,6 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
     device: torch.device,
     patches: Patches | None = None,
     extra_loss: ExtraLoss | None = None,
-    task: Task | None = None,
     processes: Processes = ALONE,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
@@ -81,7 +64,6 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         device: Where to compute.
         patches: Where the batches come from; drawn from `cases` by default.
         extra_loss: Added to the loss; in one process only.
-        task: What to learn in place of the labels.
         processes: Those that train together: each draws its part of every batch; the first decides, validates and
             writes the checkpoint, and all yield its events.
         is_cancelled: Asked at every step, in every process; the checkpoint is written before the loop ends.
@@ -94,17 +76,16 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         InputError: No case holds a labelled voxel, the checkpoint is another network's, the loss is not finite, or
             several processes cannot do this training.
     """
-    _check_use(cases, processes, is_segmenting=task is None, is_special=patches is not None or extra_loss is not None)
+    _check_use(cases, processes, is_special=patches is not None or extra_loss is not None)
     processes.join(network.to(device), has_fixed_statistics=options.has_fixed_statistics)
     _set_training(network, options)
     if device.type == "cpu":
         to_channels_last(network)
-    loss_function = task.loss if task else _loss_of(network, options)
+    loss_function = _loss_of(network, options)
     state = LoopState(network, _copy_of(network), _optimizer_of(network, options), plan.batch_size * processes.count)
-    state.phase = task.phase if task else TRAINING
     is_resumed = load_state(folder / CHECKPOINT_FILE, state, processes)
     part = processes.part_of(state.batch_size)
-    patches = patches or (task.patches(part) if task else PatchSource(cases, plan, options, augmentation, part=part))
+    patches = patches or PatchSource(cases, plan, options, augmentation, part=part)
     if not is_resumed:
         state.precision = _choose_precision(state, patches, loss_function, options, device, processes)
     saved_at = began = perf_counter()
@@ -142,8 +123,8 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
     yield {"event": "end", "step": state.step, "elapsed_s": state.elapsed_s}
 
 
-def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_segmenting: bool, is_special: bool) -> None:
-    if is_segmenting and not any(len(case.foreground) for case in cases):
+def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_special: bool) -> None:
+    if not any(len(case.foreground) for case in cases):
         raise InputError("no training case holds a labelled voxel: check the labels of the data set")
     if processes.count > 1 and is_special:
         raise InputError("batches and losses of one's own are for one process: start the training without torchrun")

@@ -12,7 +12,6 @@ from typing import Any
 from .dataset import Case
 from .errors import InputError
 from .files import hold_alone
-from .initialisation import PRETRAINED
 from .losses import build_loss
 from .model_folder import DESCRIPTION_FILE, check_id
 from .networks import NETWORKS
@@ -48,11 +47,8 @@ class TrainingJob:
         data_licence: Licence of the data, for the card.
         data_source: Where the data come from and whom to credit, for the card.
         is_half: Store the weights in half precision.
-        init: What to begin with: "" for drawn weights, "pretrained" for those of a pretraining without labels, or the
-            id or folder of a model of the same network; the heads are drawn anyway.
-        pretraining_steps: Steps of the pretraining; None: pretraining.STEPS.
-        pretraining_images: Folder of the images to pretrain on; None: those of the data set. Images of subjects that
-            are held back are left out.
+        init: What to begin with: "" for drawn weights, or the id or folder of a model of the same network; the heads
+            are drawn anyway.
         has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
             whoever gets the model gets them too.
         chooses_postprocess: Try post-processing on the cases that were held back, and keep what helps.
@@ -76,8 +72,6 @@ class TrainingJob:
     data_source: str = ""
     is_half: bool = True
     init: str = ""
-    pretraining_steps: int | None = None
-    pretraining_images: Path | None = None
     has_replay: bool = False
     chooses_postprocess: bool = True
     is_demonstration: bool = False
@@ -87,11 +81,6 @@ class TrainingJob:
         part, parts = self.fold
         if not (parts >= 2 and 0 <= part < parts):
             raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
-        steps, images = self.pretraining_steps, self.pretraining_images
-        if steps is not None and steps < 1:
-            raise InputError(f"pretraining_steps is {steps}: give at least 1")
-        if self.init != PRETRAINED and (steps is not None or images is not None):
-            raise InputError("steps or images of a pretraining are given without one: add --init pretrained")
         # What is misspelt is told before the data set is read.
         if self.id:
             check_id(self.id)
@@ -100,7 +89,7 @@ class TrainingJob:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
         values = {**asdict(self), "dataset": str(self.dataset.absolute())}
-        for name in ("plan", "labels", "pretraining_images"):
+        for name in ("plan", "labels"):
             values[name] = None if values[name] is None else str(values[name].absolute())
         if self.init and Path(self.init).is_dir():
             values["init"] = str(Path(self.init).absolute())
@@ -114,7 +103,7 @@ class TrainingJob:
         Raises:
             TypeError: Entries that are missing or unknown.
         """
-        names = ("dataset", "plan", "labels", "pretraining_images")
+        names = ("dataset", "plan", "labels")
         paths = {name: None if values.get(name) is None else Path(values[name]) for name in names}
         part, parts = values["fold"]
         options = TrainingOptions(**values["options"])
@@ -122,10 +111,7 @@ class TrainingJob:
 
 
 # What a training is begun with; other values would make it another training.
-FIXED = (
-    *("network", "preset", "channels", "plan", "labels", "fold", "network_options"),
-    *("init", "pretraining_steps", "pretraining_images"),
-)
+FIXED = ("network", "preset", "channels", "plan", "labels", "fold", "network_options", "init")
 FIXED_OPTIONS = tuple(name for name in TrainingOptions.__dataclass_fields__ if name not in ("steps", "minutes"))
 
 

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +14,19 @@ import torch
 
 from . import __version__
 from .checkpoint import save_weights
-from .dataset import Case, find_cases, label_values, name_channels, prepare_case, read_labels_of, split_by_subject
+from .dataset import (
+    Case,
+    PreparedCase,
+    find_cases,
+    label_values,
+    name_channels,
+    prepare_case,
+    read_labels_of,
+    split_by_subject,
+)
 from .distributed import ALONE, Processes
 from .files import write_text
-from .initialisation import PRETRAINED, Cases, initialise, read_beginning
+from .initialisation import begin_with_model, read_beginning
 from .labels import Label
 from .measuring import TrainedModel, measure_trained
 from .modalities import MODALITIES_OF_NAMES
@@ -42,10 +51,25 @@ from .training import train
 from .training_folder import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
 from .training_plan import augmentation_for, leave_raw, plan_of
 from .training_record import TrainingRecord
-from .training_state import CHECKPOINT_FILE, TRAINING, phase_of
+from .training_state import CHECKPOINT_FILE
 
 VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cases:
+    """The cases of a training.
+
+    Attributes:
+        training: Those to learn from.
+        prepared: The same on the network's grid.
+        held_back: Those of other subjects, of which nothing may be learnt.
+    """
+
+    training: Sequence[Case]
+    prepared: Sequence[PreparedCase]
+    held_back: Sequence[Case]
 
 
 def run_training(
@@ -70,7 +94,7 @@ def run_training(
         measure: Gives the description of the trained model its figures.
 
     Yields:
-        Events of training.train, those of initialisation.initialise before them, and
+        Events of training.train, that of initialisation.begin_with_model before them, and
         {"event": "stage", "message": ...}, {"event": "evaluation", ...},
         {"event": "done", "description": ...}.
 
@@ -96,7 +120,7 @@ def _train_alone(
 ) -> Iterator[dict[str, Any]]:
     """Do what run_training promises, in a folder where nobody else trains."""
     yield {"event": "stage", "message": "Reading the data set"}
-    if job.init not in ("", PRETRAINED) and not is_resumed:
+    if job.init and not is_resumed:
         processes.share(lambda: find_model(job.init).description.id)  # a misspelt one is told before the cases are read
     cases = find_cases(job.dataset)
     processes.check_same("data set", [f"{case.id} {case.subject}" for case in cases])
@@ -122,21 +146,11 @@ def _train_alone(
     watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
-    is_begun = is_resumed and processes.share(lambda: phase_of(job.folder / CHECKPOINT_FILE)) == TRAINING
-    augmentation = augmentation_for(plan, labels)
-    of_training = Cases(training=training_cases, prepared=prepared, held_back=held_back)
+    is_begun = is_resumed and processes.share((job.folder / CHECKPOINT_FILE).is_file)
     if job.init and not is_begun:
-        beginning = initialise(
-            job,
-            network,
-            plan,
-            cases=of_training,
-            augmentation=augmentation,
-            device=device,
-            processes=processes,
-            is_cancelled=is_cancelled,
-        )
-        yield from _recorded(beginning, record)
+        # The other processes get the weights as the training begins.
+        begun_with = processes.share(lambda: begin_with_model(network, job.init))
+        yield from _recorded(iter([begun_with]), record)
     if not is_begun and network.lesson:
         yield {"event": "stage", "message": network.lesson}
         network.to(device).learn_from_labels(
@@ -148,7 +162,7 @@ def _train_alone(
         watched,
         plan,
         options=job.options,
-        augmentation=augmentation,
+        augmentation=augmentation_for(plan, labels),
         folder=job.folder,
         device=device,
         processes=processes,
@@ -162,6 +176,7 @@ def _train_alone(
         about = _record_of(job, training_cases, held_back, steps=steps, seconds=seconds)
         if processes.count > 1:
             about["processes"] = processes.count
+        of_training = _Cases(training=training_cases, prepared=prepared, held_back=held_back)
         yield from _finish(job, network, description, about, record, of_training, measure)
 
 
@@ -183,7 +198,7 @@ def _finish(
     description: ModelDescription,
     about: dict[str, Any],
     record: TrainingRecord,
-    cases: Cases,
+    cases: _Cases,
     measure: Callable[[TrainedModel], ModelDescription],
 ) -> Iterator[dict[str, Any]]:
     """Write the model, measure it and say so."""
@@ -219,8 +234,7 @@ def _finish(
 
 def is_recorded(event: Mapping[str, Any]) -> bool:
     """Return whether an event of a training stands in its record: of the steps every tenth does."""
-    number = {"step": "step", "pretraining": "pretraining_step"}.get(event["event"])
-    return number is None or int(event[number]) % RECORDED_STEPS == 0
+    return event["event"] != "step" or int(event["step"]) % RECORDED_STEPS == 0
 
 
 def _network_of(job: TrainingJob, plan: Plan, *, channels: int, num_classes: int) -> SegmentationNetwork:

@@ -8,8 +8,7 @@ Every event of the loop has "event" and "step"; the others depend on its kind:
 | step | loss, learning_rate, elapsed_s, epoch |
 | validation | what `describe_validation` returns: figures per case and label, and their means per label |
 | end | elapsed_s |
-| pretraining | pretraining_step, loss, learning_rate, elapsed_s, before the first step |
-| initialised | model (id), or pretraining_steps, images and left_out (numbers of images) |
+| initialised | model (id), earlier_steps; before the first step |
 
 Once the weights are there, events without "step" say how good they are:
 
@@ -94,10 +93,6 @@ def follow_resumes(events: Iterable[Event]) -> list[Event]:
     for event in events:
         if event.get("event") == "start":
             course = [earlier for earlier in course if earlier.get("step", 0) <= event.get("step", 0)]
-        if "pretraining_step" in event:
-            first = event["pretraining_step"]
-            while course and course[-1].get("pretraining_step", -1) >= first:
-                course.pop()
         course.append(event)
     return course
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
@@ -17,8 +17,7 @@ from .files import atomic_path
 from .networks import SegmentationNetwork
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-TRAINING, PRETRAINING = "training", "pretraining"
-_NUMBERS = ("step", "elapsed_s", "precision", "batch_size", "phase")
+_NUMBERS = ("step", "elapsed_s", "precision", "batch_size")
 
 
 @dataclass
@@ -30,7 +29,6 @@ class LoopState:
         average: Moving average of its weights.
         optimizer: Of its weights.
         batch_size: Patches of a step, those of all processes together.
-        phase: TRAINING or PRETRAINING; a checkpoint of the one does not start the other.
         step: Steps that were taken.
         elapsed_s: Time that they took.
         precision: "float32" or "bfloat16".
@@ -40,7 +38,6 @@ class LoopState:
     average: dict[str, Tensor]
     optimizer: torch.optim.AdamW
     batch_size: int
-    phase: str = TRAINING
     step: int = 0
     elapsed_s: float = 0.0
     precision: str = "float32"
@@ -59,7 +56,7 @@ def save_state(path: Path, state: LoopState) -> None:
 
 
 def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bool:
-    """Restore the loop's state from a checkpoint, where there is one of its phase.
+    """Restore the loop's state from a checkpoint, where there is one.
 
     Args:
         path: Read by the first process alone, as other hosts need not have it.
@@ -74,8 +71,6 @@ def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bo
         return False
     try:
         numbers = json.loads(_header(content)["loop"])
-        if numbers.get("phase", TRAINING) != state.phase:
-            return False
         tensors = load(content)
         state.network.load_state_dict(_below(tensors, "network."))
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
@@ -92,21 +87,6 @@ def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bo
     state.precision = str(numbers["precision"])
     state.batch_size = int(numbers.get("batch_size", state.batch_size))
     return True
-
-
-def phase_of(path: Path) -> str | None:
-    """Return the phase of a checkpoint; None where there is none.
-
-    Raises:
-        InputError: The checkpoint is damaged.
-    """
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            return str(json.loads(file.metadata()["loop"]).get("phase", TRAINING))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"checkpoint {path} is damaged or another network's: remove it to start anew") from error
 
 
 def _header(content: bytes) -> dict[str, str]:

@@ -135,7 +135,7 @@ def write_data_set(folder: Path) -> Path:
     return folder
 
 
-def job_of(folder: Path, *, name: str, batch_size: int) -> TrainingJob:
+def job_of(folder: Path, *, name: str, batch_size: int, begins_with: str = "parent") -> TrainingJob:
     plan = folder / f"plan{batch_size}.json"
     plan.write_text(json.dumps(replace(PLAN, batch_size=batch_size).to_dict()), encoding="utf-8")
     return TrainingJob(
@@ -146,8 +146,7 @@ def job_of(folder: Path, *, name: str, batch_size: int) -> TrainingJob:
         device="cpu",
         options=TrainingOptions(steps=4, precision="float32", validate_every=2),
         network_options={"features_per_stage": [4, 6]},
-        init="pretrained",
-        pretraining_steps=2,
+        init=begins_with and str(folder / begins_with),
     )
 
 
@@ -238,6 +237,7 @@ def folder(tmp_path_factory) -> Path:
     """What two processes wrote."""
     folder = tmp_path_factory.mktemp("two")
     write_data_set(folder / "job" / "data")
+    list(run_training(job_of(folder / "job", name="parent", batch_size=1, begins_with="")))
     port = free_port()
     started = [
         subprocess.Popen(

@@ -95,8 +95,6 @@ LAYERS = (
         "study",
         "study_model",
         "initialisation",
-        "pretraining",
-        "unlabelled",
         "evaluation",
         "comparison",
         "importers",

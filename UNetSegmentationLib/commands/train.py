@@ -138,20 +138,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init",
-        metavar="WHAT",
-        help="begin with other than drawn weights (but for the heads): the id or folder of a model of the same "
-        "network; or 'pretrained', which learns first to fill in hidden blocks of images without labels. Where that "
-        "was measured it lost: 3 seeds, 200 steps after 500 of pretraining on 148 hippocampi, Dice on 20 unseen ones "
-        "0.720 instead of 0.754 from 2 labelled cases and 0.773 instead of 0.796 from 8; 500 more steps of training "
-        "gave 0.807 and 0.853",
-    )
-    parser.add_argument("--pretraining-steps", type=int, metavar="N", help="of --init pretrained (500)")
-    parser.add_argument(
-        "--pretraining-images",
-        metavar="FOLDER",
-        type=Path,
-        help="images for --init pretrained (all of the data set, labelled or not); those of held-back subjects are "
-        "left out, as far as names and manifest.csv tell",
+        metavar="MODEL",
+        help="begin with the weights, but for the heads, of a model of the same network: its id or folder",
     )
     parser.add_argument("--id", help="model id (the folder's name)")
     parser.add_argument("--title", help="name shown to people")
@@ -212,12 +200,9 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
     with gentle_interrupt(is_patient=processes.count > 1) as interrupt, ProgressBar(is_quiet=is_quiet) as bar:
         for event in events_until(interrupt.is_asked):
             kind = event["event"]
-            interrupt.is_gentle = kind in ("start", "step", "validation", "pretraining")
+            interrupt.is_gentle = kind in ("start", "step", "validation")
             if curve is not None and kind in ("step", "validation") and is_recorded(event):
                 curve.update(is_last=kind == "validation")
-            if kind == "pretraining":
-                bar(1 - event["share_left"], f"pretraining step {event['pretraining_step']}, loss {event['loss']:.3f}")
-                continue
             if kind == "step":
                 done = 1 - event["share_left"]
                 bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
@@ -336,8 +321,6 @@ FIELDS = (
     "is_demonstration",
     "chooses_postprocess",
     "init",
-    "pretraining_steps",
-    "pretraining_images",
 )
 OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
 
