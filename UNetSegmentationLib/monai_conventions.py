@@ -29,6 +29,7 @@ from .monai_recipe import (
 TOLERANCE = 1e-3
 _CORNER_TOLERANCE = 1e-8  # in voxels: above it the corners of a volume count as not its own
 _MOST_VALUES_OF_QUANTILE = 1_000_000
+_PLANES = 8  # that are interpolated at a time
 SMALLEST_WEIGHT = 1e-3
 
 Sizes = tuple[int, int, int]
@@ -167,8 +168,8 @@ def follow(
         if isinstance(entry, Resample):
             grid = grid_of(_sizes(image))
             check_size(grid.size)
-            sample = nearest_at if entry.is_nearest else linear_at
-            image = sample(image.double(), grid.positions).float()
+            sample = nearest_at if entry.is_nearest else linear_in_double_precision
+            image = sample(image, grid.positions)
         elif isinstance(entry, CropForeground):
             start, stop = foreground_box(image, entry)
             if recipe.crops_last:
@@ -215,6 +216,18 @@ def linear_at(values: Tensor, positions: Positions) -> Tensor:
     for axis in range(3):
         values = linear_along(values, axis - 3, positions[axis])
     return values
+
+
+def linear_in_double_precision(image: Tensor, positions: Positions) -> Tensor:
+    """Return what linear_at makes of an image (C, D, H, W) in double precision, but float32, a few planes at a time."""
+    along_depth = positions[0].double().clamp(0, image.shape[1] - 1)
+    sampled = image.new_empty((len(image), *(len(axis) for axis in positions)))
+    for first in range(0, len(along_depth), _PLANES):
+        part = along_depth[first : first + _PLANES]
+        lowest, highest = int(part.min().floor()), int(part.max().ceil())
+        slab = image[:, lowest : highest + 1].double()
+        sampled[:, first : first + _PLANES] = linear_at(slab, (part - lowest, positions[1], positions[2]))
+    return sampled
 
 
 def linear_along(values: Tensor, axis: int, positions: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from UNetSegmentationLib.monai_conventions import (
     foreground_box,
     grid_for,
     linear_at,
+    linear_in_double_precision,
     nearest_at,
     scale,
     spacing_for,
@@ -208,6 +209,15 @@ def test_an_image_is_resampled_as_monai_does_it_there_and_back(noise: float, pix
     back = spacing.inverse(theirs).as_tensor()
     torch.testing.assert_close(linear_at(ours, grid.back_positions), back, atol=1e-5, rtol=1e-5)
     assert (max(map(abs, grid.origin)) > 0) == (noise < 0 and pixdim[0] == 1.5)
+
+
+@pytest.mark.parametrize("step", [0.37, 1.0, 2.6, -0.8])
+def test_a_few_planes_at_a_time_give_what_all_at_once_do(step: float) -> None:
+    image = torch.randn(2, 21, 9, 8, generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor([-1.5, 19.9]).sort(descending=step < 0).values.double()
+    positions = tuple(torch.arange(ends[0] / extent, ends[1] / extent, step).double() for extent in (1, 2, 2))
+    expected = linear_at(image.double(), positions).float()
+    assert torch.equal(linear_in_double_precision(image, positions), expected)
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "SRA", "PIR", "LAI"])
