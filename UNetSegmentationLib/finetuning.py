@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -38,7 +38,7 @@ from .networks import SegmentationNetwork
 from .networks.ensemble import Ensemble
 from .patches import PatchSource
 from .planning import Plan
-from .replay import REPLAY_FILE, Replay, read_replay
+from .replay import REPLAY_FILE, Replay, find_replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
 from .training_folder import RECORD_FILE, alone_in, check_folder
@@ -122,7 +122,8 @@ class _Parent:
     trained: SegmentationNetwork
     description: ModelDescription
     replay: Replay | None
-    folder: Path = field(repr=False)
+    crops: Path | None
+    folder: Path
 
 
 def run_finetuning(
@@ -227,9 +228,15 @@ def _read_parent(job: FinetuningJob) -> _Parent:
         )
     trained = network.members[0] if isinstance(network, Ensemble) else network
     assert isinstance(trained, SegmentationNetwork)
-    has_replay = job.uses_replay and (folder / REPLAY_FILE).is_file()
-    replay = read_replay(folder / REPLAY_FILE) if has_replay else None
-    return _Parent(network=network, trained=trained, description=description, replay=replay, folder=folder)
+    crops = find_replay(folder, description.training) if job.uses_replay else None
+    return _Parent(
+        network=network,
+        trained=trained,
+        description=description,
+        replay=read_replay(crops) if crops else None,
+        crops=crops,
+        folder=folder,
+    )
 
 
 def _ignored_value(cases: Sequence[Case], labels: Sequence[Label]) -> int | None:
@@ -337,7 +344,8 @@ def _describe(
     old = parent.description
     inherited: dict[str, Any] = {name: old.training[name] for name in INHERITED if name in old.training}
     if parent.replay:
-        inherited["replay"] = old.training.get("replay", {"licence": parent.replay.licence})
+        about = old.training.get("replay", {"licence": parent.replay.licence})
+        inherited["replay"] = {name: value for name, value in about.items() if name != "shared"}
     return replace(
         _named(job, old),
         members=1,
@@ -394,9 +402,9 @@ def _record_of(
 
 def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) -> None:
     """Complete the model folder; the crops travel on, those of the local cases stay where they are."""
-    if parent.replay:
+    if parent.crops:
         with atomic_path(job.folder / REPLAY_FILE) as temporary:
-            copyfile(parent.folder / REPLAY_FILE, temporary)
+            copyfile(parent.crops, temporary)
     write_description(job.folder, description)
     write_text(job.folder / CARD_FILE, card_of(description))
     for name in (CHECKPOINT_FILE, JOB_FILE):

@@ -97,10 +97,12 @@ def _replay_of(training: dict[str, Any]) -> list[str]:
     replay = training.get("replay")
     if not replay:
         return []
+    shared = replay.get("shared")
+    place = f" of `{shared['model']}`, a folder beside this one," if shared else ""
     return [
-        f"- `replay.safetensors` holds {replay.get('rehearsal', 0) + replay.get('sentinels', 0)} small crops of the "
-        f"training images with their labels, for fine-tuning; their licence is that of the data: "
-        f"{replay.get('licence') or 'not stated'}."
+        f"- `replay.safetensors`{place} holds "
+        f"{replay.get('rehearsal', 0) + replay.get('sentinels', 0)} small crops of the training images with their "
+        f"labels, for fine-tuning; their licence is that of the data: {replay.get('licence') or 'not stated'}."
     ]
 
 

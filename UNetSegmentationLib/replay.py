@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,6 +25,7 @@ from .dataset import PreparedCase
 from .errors import InputError
 from .files import atomic_path
 from .geometry import Array
+from .model_folder import sha256_of
 
 REPLAY_FILE = "replay.safetensors"
 REHEARSAL_CROPS = 20
@@ -86,8 +87,8 @@ def draw_replay(
     )
 
 
-def write_replay(path: Path, replay: Replay) -> None:
-    """Write replay crops, atomically, with as many grey levels as MAX_BYTES allow."""
+def write_replay(path: Path, replay: Replay, *, max_bytes: int = MAX_BYTES) -> None:
+    """Write replay crops, atomically, with as many grey levels as `max_bytes` allow, and at least 32."""
     for levels in _LEVELS:
         tensors: dict[str, Tensor] = {}
         entries = []
@@ -96,7 +97,7 @@ def write_replay(path: Path, replay: Replay) -> None:
                 packed, entry = _pack(crop, levels)
                 entries.append({"kind": kind, **entry})
                 tensors |= {f"{kind}.{index}.{name}": value for name, value in packed.items()}
-        if sum(tensor.numel() for tensor in tensors.values()) <= MAX_BYTES:
+        if sum(tensor.numel() for tensor in tensors.values()) <= max_bytes:
             break
     about = {"version": _VERSION, "levels": levels, "licence": replay.licence, "source": replay.source}
     with atomic_path(path) as temporary:
@@ -129,6 +130,27 @@ def read_replay(path: Path) -> Replay:
         licence=str(about["licence"]),
         source=str(about["source"]),
     )
+
+
+def find_replay(folder: Path, training: Mapping[str, Any]) -> Path | None:
+    """Return the file with a model's crops: its own, or that of a model beside it that learnt from the same data.
+
+    Args:
+        folder: Model folder.
+        training: Of its description; "replay" may hold "shared": the name of the other folder and the SHA-256 of its
+            crops.
+
+    Returns:
+        None where there is none, or where the other model has other crops now.
+    """
+    own = folder / REPLAY_FILE
+    if own.is_file():
+        return own
+    shared = training.get("replay", {}).get("shared")
+    if not shared or Path(shared["model"]).name != shared["model"]:
+        return None
+    beside = folder.parent / shared["model"] / REPLAY_FILE
+    return beside if beside.is_file() and sha256_of(beside) == shared["sha256"] else None
 
 
 def _crop_size(patch_size: Sequence[int], *, channels: int) -> list[int]:

@@ -12,26 +12,37 @@ from .dataset import PreparedCase, find_cases, prepare_case
 from .errors import InputError
 from .files import write_text
 from .model_card import card_of
-from .model_folder import CARD_FILE, ModelDescription, read_description, write_description
-from .replay import REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, write_replay
+from .model_folder import CARD_FILE, ModelDescription, read_description, sha256_of, write_description
+from .replay import (
+    MAX_BYTES,
+    REHEARSAL_CROPS,
+    REPLAY_FILE,
+    SENTINEL_CROPS,
+    draw_replay,
+    read_replay,
+    write_replay,
+)
 
 
-def add_replay(folder: Path, cases: Sequence[PreparedCase], description: ModelDescription) -> ModelDescription:
+def add_replay(
+    folder: Path, cases: Sequence[PreparedCase], description: ModelDescription, *, max_bytes: int = MAX_BYTES
+) -> ModelDescription:
     """Write crops of prepared training cases into a model folder and return the description that says so."""
     training = description.training
     licence, source = training.get("data_licence", ""), training.get("data", "")
     replay = draw_replay(cases, description.plan.patch_size, licence=licence, source=source)
-    write_replay(folder / REPLAY_FILE, replay)
+    write_replay(folder / REPLAY_FILE, replay, max_bytes=max_bytes)
     about = {"rehearsal": len(replay.rehearsal), "sentinels": len(replay.sentinels), "licence": licence}
     return replace(description, training={**training, "replay": about})
 
 
-def pack_replay(folder: Path, dataset: Path) -> ModelDescription:
+def pack_replay(folder: Path, dataset: Path, *, max_bytes: int = MAX_BYTES) -> ModelDescription:
     """Add replay crops to a model that was trained without them; cases that were held back are left out.
 
     Args:
         folder: Model folder; model.json and the card are written anew.
         dataset: What the model was trained on.
+        max_bytes: Of the crops, as long as 32 grey levels fit.
 
     Raises:
         InputError: The folder is no model, or the data set does not hold all the cases that were held back: then it is
@@ -48,7 +59,38 @@ def pack_replay(folder: Path, dataset: Path) -> ModelDescription:
     usable = [case for case in cases if case.subject not in subjects]
     order = np.random.default_rng(0).permutation(len(usable))[: REHEARSAL_CROPS + SENTINEL_CROPS]
     prepared = [prepare_case(usable[index], description.plan, description.labels) for index in sorted(order)]
-    description = add_replay(folder, prepared, description)
+    description = add_replay(folder, prepared, description, max_bytes=max_bytes)
+    write_description(folder, description)
+    write_text(folder / CARD_FILE, card_of(description))
+    return description
+
+
+def share_replay(folder: Path, other: Path) -> ModelDescription:
+    """Let a model be continued with the crops of another that will always lie beside it, to save their space.
+
+    Args:
+        folder: Model folder; model.json and the card are written anew.
+        other: Model folder with crops, of a model that learnt from the same cases.
+
+    Raises:
+        InputError: A folder is no model, the other has no crops, or its crops do not suit this model: it prepares
+            images in another way, has other labels, or has held back a case that a crop is of.
+    """
+    description, owner = read_description(folder), read_description(other)
+    replay = read_replay(other / REPLAY_FILE)
+    held_back = {crop.id for crop in (*replay.rehearsal, *replay.sentinels)} & set(
+        description.training.get("held_back_cases", ())
+    )
+    plan, owned = description.plan, owner.plan
+    grids = [(p.spacing_mm, p.orientation, p.normalization, p.longest_side, p.transpose) for p in (plan, owned)]
+    if held_back or grids[0] != grids[1] or description.labels != owner.labels:
+        reason = f"one is of {min(held_back)}, which it held back" if held_back else "grid or labels are others"
+        raise InputError(
+            f"the crops of '{owner.id}' do not suit '{description.id}': {reason}; train with --replay instead"
+        )
+    shared = {"model": other.resolve().name, "sha256": sha256_of(other / REPLAY_FILE)}
+    about = {**owner.training["replay"], "shared": shared}
+    description = replace(description, training={**description.training, "replay": about})
     write_description(folder, description)
     write_text(folder / CARD_FILE, card_of(description))
     return description

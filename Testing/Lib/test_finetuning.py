@@ -25,8 +25,8 @@ from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.model_folder import WEIGHTS_FILE, read_description, sha256_of, write_description
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.ensemble import Ensemble
-from UNetSegmentationLib.replay import REPLAY_FILE, read_replay
-from UNetSegmentationLib.replay_packing import pack_replay
+from UNetSegmentationLib.replay import REPLAY_FILE, find_replay, read_replay
+from UNetSegmentationLib.replay_packing import pack_replay, share_replay
 from UNetSegmentationLib.retention import distillation_loss, squared_distance
 from UNetSegmentationLib.training_folder import RECORD_FILE, TrainingJob
 from UNetSegmentationLib.training_job import run_training
@@ -299,6 +299,48 @@ def test_an_older_model_gets_crops_of_the_cases_it_was_trained_on(parent, tmp_pa
     assert read_description(folder) == description
     with pytest.raises(InputError, match="has no case c"):
         pack_replay(folder, write_cubes(tmp_path / "other", cases=1, first=50))
+
+
+def test_a_model_without_room_for_crops_is_continued_with_those_of_its_neighbour(parent, tmp_path):
+    import shutil
+
+    models = tmp_path / "models"
+    folder, other = models / "small", models / "other"
+    for copy in (folder, other):
+        shutil.copytree(parent, copy)
+    (folder / REPLAY_FILE).unlink()
+    description = share_replay(folder, other)
+    assert "of `other`, a folder beside this one, holds 30 small crops" in (folder / "CARD.md").read_text()
+    data = write_cubes(tmp_path / "local", cases=1, is_chequered=True)
+    child = job_of(folder, tmp_path, dataset=data)
+    list(run_finetuning(child))
+    assert (child.folder / REPLAY_FILE).read_bytes() == (other / REPLAY_FILE).read_bytes()
+    assert "shared" not in read_description(child.folder).training["replay"]
+    # Alone, or beside other crops or a path out of the folder, it has none.
+    alone = tmp_path / "alone" / "small"
+    shutil.copytree(folder, alone)
+    assert find_replay(alone, description.training) is None
+    outside = {"replay": {"shared": {"model": "../other", "sha256": sha256_of(other / REPLAY_FILE)}}}
+    assert find_replay(folder, outside) is None
+    with (other / REPLAY_FILE).open("ab") as file:
+        file.write(b"0")
+    assert find_replay(folder, description.training) is None
+
+
+def test_crops_that_do_not_suit_a_model_are_not_shared(parent, tmp_path):
+    import shutil
+
+    folder = tmp_path / "small"
+    shutil.copytree(parent, folder)
+    description = read_description(folder)
+    finer = replace(description.plan, spacing_mm=(2.0, 2.0, 2.0))
+    write_description(folder, replace(description, plan=finer))
+    with pytest.raises(InputError, match="do not suit .* grid or labels are others"):
+        share_replay(folder, parent)
+    crop = read_replay(parent / REPLAY_FILE).rehearsal[0].id
+    write_description(folder, replace(description, training={**description.training, "held_back_cases": [crop]}))
+    with pytest.raises(InputError, match=f"one is of {crop}, which it held back"):
+        share_replay(folder, parent)
 
 
 def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):

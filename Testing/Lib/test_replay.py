@@ -20,6 +20,7 @@ from UNetSegmentationLib.replay import (
     SENTINEL_CROPS,
     Replay,
     draw_replay,
+    find_replay,
     read_replay,
     write_replay,
 )
@@ -140,10 +141,12 @@ def test_a_file_that_is_none_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(bundled_models_folder().glob(f"*/{REPLAY_FILE}")), ids=lambda path: path.parent.name
+    "folder", sorted(path.parent for path in bundled_models_folder().glob("*/model.json")), ids=lambda path: path.name
 )
-def test_crops_that_ship_show_nothing_that_was_held_back(path):
-    description = read_description(path.parent)
+def test_every_starter_model_has_crops_that_show_nothing_that_was_held_back(folder):
+    description = read_description(folder)
+    path = find_replay(folder, description.training)
+    assert path is not None
     replay = read_replay(path)
     names = {crop.id for crop in (*replay.rehearsal, *replay.sentinels)}
     assert not names & set(description.training["held_back_cases"])

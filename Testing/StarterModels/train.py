@@ -3,7 +3,7 @@
 python Testing/StarterModels/train.py MODEL_ID --data FOLDER -o MODEL_FOLDER [further options of `unetseg train`]
 
 FOLDER holds the data sets that recipes.json names. A recipe is a call of `unetseg train` and nothing else, or several
-(`begin`), whose models but the last are put beside MODEL_FOLDER.
+(`begin`), whose models but the last are put beside MODEL_FOLDER; `replay-of` names the model whose crops it shares.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from UNetSegmentationLib.cli import main
+from UNetSegmentationLib.model_folder import bundled_models_folder
+from UNetSegmentationLib.replay_packing import share_replay
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES_FILE = Path(__file__).with_name("recipes.json")
@@ -50,8 +52,7 @@ def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any],
         arguments += ["--network-option", f"{name}={json.dumps(value)}"]
     if "plan" in recipe:
         arguments += ["--plan", str(RECIPES_FILE.with_name(recipe["plan"]))]
-    if recipe.get("demonstration"):
-        arguments.append("--demonstration")
+    arguments += [f"--{name}" for name in ("demonstration", "replay") if recipe.get(name)]
     for name in ("steps", "minutes", "learning-rate", "fold"):
         if name in recipe:
             arguments += [f"--{name}", str(recipe[name])]
@@ -69,6 +70,8 @@ def train(argv: list[str]) -> int:
     for training in trainings_of(known.model, recipes, known.data, known.output):
         if status := main(["train", *training, *further]):
             return status
+    if owner := recipes["models"][known.model].get("replay-of"):
+        share_replay(known.output, bundled_models_folder() / owner)
     return 0
 
 
