@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 
 from .backends.contract import BACKENDS, Backend
-from .backends.engine import BACKEND_VARIABLE
 from .errors import InputError
 from .model_folder import ModelDescription
 from .networks.summary import NetworkSummary, summarise_network
@@ -37,12 +35,14 @@ class Way:
         is_half: Sums of logits are in half precision.
         is_on_host: They, and the image, lie in the computer's memory, whatever computes the tiles.
         device: What computes the tiles.
+        backend: The only one of BACKENDS that may come to work; "" where any may.
     """
 
     tile: tuple[int, int, int]
     is_half: bool = False
     is_on_host: bool = False
     device: str = "cpu"
+    backend: str = ""
 
     def changes(self, first: Way) -> str:
         """Return in words what is other than in the first way."""
@@ -130,7 +130,7 @@ def need_of(description: ModelDescription, workload: Workload, way: Way, *, feat
     labels = label * prod(shape)
     if features is None:
         network = description.network, json.dumps(description.network_config, sort_keys=True), way.tile
-        copies = description.members * _weight_copies(way.device)
+        copies = description.members * _weight_copies(way)
         features = tile_bytes(*network) + copies * weight_bytes(*network)
     tile = features
     # The sum over mirrored copies.
@@ -175,14 +175,13 @@ def _summary(network: str, config: str, tile: tuple[int, int, int]) -> NetworkSu
     return summarise_network(network, options, tile[3 - int(options.get("dimensions", 3)) :])
 
 
-def _weight_copies(device: str) -> int:
-    """Return how often the backends that may come to work on a device hold the weights beside the network."""
-    here = torch.device(device)
+def _weight_copies(way: Way) -> int:
+    """Return how often the backends that may come to work hold the weights beside the network."""
+    here = torch.device(way.device)
     if here.type != "cpu":
         # Which ones a GPU can use is told by the GPU alone.
         return Backend.weight_copies
-    chosen = os.environ.get(BACKEND_VARIABLE, "")
-    names = [chosen] if chosen in BACKENDS else BACKENDS
+    names = [way.backend] if way.backend else BACKENDS
     usable = (BACKENDS[name] for name in names if not BACKENDS[name]().obstacle(here))
     return max((backend.weight_copies for backend in usable), default=Backend.weight_copies)
 

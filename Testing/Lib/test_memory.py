@@ -75,6 +75,19 @@ def test_backends_hold_the_weights_as_often_as_they_say(name):
     assert made.live_bytes == pytest.approx(BACKENDS[name].weight_copies * weights, rel=0.1), forward
 
 
+def test_weights_count_as_often_as_the_backend_asked_for_holds_them(tiny_model, monkeypatch):
+    monkeypatch.delenv("UNETSEG_BACKEND", raising=False)
+    description = read_description(tiny_model("tiny"))
+    workload = Workload(source=(1, 32, 32, 32), shape=(32, 32, 32))
+    weights = memory.weight_bytes("unet", json.dumps(description.network_config, sort_keys=True), (32, 32, 32))
+    lone, any_backend = (
+        memory.need_of(description, workload, Way(tile=(32, 32, 32), backend=name)).host for name in ("eager", "")
+    )
+    copies = [backend.weight_copies for backend in BACKENDS.values() if not backend().obstacle(torch.device("cpu"))]
+    assert any_backend - lone == pytest.approx((max(copies) - BACKENDS["eager"].weight_copies) * weights)
+    assert any_backend > lone
+
+
 def test_ways_need_less_and_less_in_the_order_of_their_harm(tiny_model):
     description = read_description(tiny_model("tiny", patch_size=(64, 96, 64)))
     workload = Workload(source=(1, 300, 400, 400), shape=(300, 400, 400))

@@ -72,6 +72,9 @@ class _Run:
 class Engine(nn.Module):
     """Maps batches of tiles to float32 logits, as the network that it stands for does.
 
+    Attributes:
+        forced: The only backend that it may use; "" for any.
+
     Args:
         network: In evaluation mode, float32, on the device.
         device: Where it is.
@@ -106,11 +109,11 @@ class Engine(nn.Module):
         self._folder = folder if identity else None
         self._identity = identity
         self._store = store or Store()
-        self._forced = backend or os.environ.get(BACKEND_VARIABLE) or ""
+        self.forced = backend or os.environ.get(BACKEND_VARIABLE) or ""
         self._routes: dict[tuple[int, ...], _Route] = {}
         self._run = _Run()
-        if self._forced and (reason := obstacle(self._forced, network, device)):
-            raise InputError(f"backend '{self._forced}' cannot be used here: {reason}; choose another or leave it out")
+        if self.forced and (reason := obstacle(self.forced, network, device)):
+            raise InputError(f"backend '{self.forced}' cannot be used here: {reason}; choose another or leave it out")
 
     def begin_run(self, report: Callable[[float], None] | None = None) -> Callable[[float], None]:
         """Note that a run of many tiles begins; return what takes its finished share, 0 to 1, and passes it on."""
@@ -128,7 +131,7 @@ class Engine(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """Map a batch (B, C, ...) to logits (B, K, ...)."""
         route = self._route(tuple(batch.shape))
-        if not self._forced:
+        if not self.forced:
             self._improve_within_run(route, batch)
         began = perf_counter()
         logits = self._computed(route, batch)
@@ -142,7 +145,7 @@ class Engine(nn.Module):
 
         Gives control back many times a second; closing it ends what is at work.
         """
-        if self._forced:
+        if self.forced:
             return
         for shape, route in list(self._routes.items()):
             yield from self._measuring(shape, route)
@@ -152,8 +155,8 @@ class Engine(nn.Module):
 
     def _route(self, shape: tuple[int, ...]) -> _Route:
         if shape not in self._routes:
-            name = self._forced or default_backend(self.device)
-            if self._forced:
+            name = self.forced or default_backend(self.device)
+            if self.forced:
                 self._routes[shape] = _Route(name, self._build(name, shape))
             else:
                 self._routes[shape] = self._default_route(shape)
@@ -185,7 +188,7 @@ class Engine(nn.Module):
             raise
         except (RuntimeError, AttributeError, TypeError) as error:
             # eager's own errors say something of the input; those of others may be the backend's.
-            if is_out_of_memory(error) or self._forced or route.name == "eager":
+            if is_out_of_memory(error) or self.forced or route.name == "eager":
                 raise
             self._refuse(route.name, error)
         fallback = self._default_route(tuple(batch.shape))
