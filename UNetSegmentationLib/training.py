@@ -31,6 +31,8 @@ from .training_state import CHECKPOINT_FILE, LoopState, load_state, save_state
 ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
 # Between the draws of processes, whose steps do not meet.
 _RANK_STEP = 1_000_000_007
+# Of the images that a processor learns from at a time, for each thread: fewer would leave it idle, more take memory.
+_VOXELS_PER_THREAD = 32_768
 
 
 def train(  # noqa: PLR0913  # the hooks come on top of what every training needs
@@ -133,7 +135,7 @@ def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_specia
 def _take_step(
     state: LoopState,
     batch: tuple[Tensor, Tensor],
-    loss_function: nn.Module,
+    loss_function: DeepSupervisionLoss,
     extra_loss: ExtraLoss | None,
     processes: Processes,
     *,
@@ -152,20 +154,25 @@ def _take_step(
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # dropout draws from torch's own generator: seed it by the step as well
         torch.manual_seed(options.seed * 1_000_003 + state.step + processes.rank * _RANK_STEP)
-        with _autocast(state.precision, image.device):
-            outputs = state.network(image)
-        outputs, labels = processes.gather(outputs, labels)
-        loss: Tensor = loss_function(outputs, labels)
-        own_loss = state.network.own_loss(outputs, labels)
-        loss = loss if own_loss is None else loss + own_loss
-        if extra_loss is not None:
-            loss = loss + extra_loss(state.network, image, outputs, labels)
-        if not loss.isfinite():
-            raise InputError(
-                f"the loss of step {state.step + 1} is {float(loss.detach())}: check the images, lower learning_rate, "
-                "or train in precision float32; the last checkpoint is as it was"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
+        is_whole = processes.count > 1 or extra_loss is not None
+        mean = 0.0
+        for part in [slice(None)] if is_whole else _parts_of(labels, state.network, loss_function):
+            with _autocast(state.precision, image.device):
+                outputs = state.network(image[part])
+            outputs, expected = processes.gather(outputs, labels[part])
+            loss: Tensor = loss_function(outputs, expected)
+            own_loss = state.network.own_loss(outputs, expected)
+            loss = loss if own_loss is None else loss + own_loss
+            if extra_loss is not None:
+                loss = loss + extra_loss(state.network, image, outputs, expected)
+            if not loss.isfinite():
+                raise InputError(
+                    f"the loss of step {state.step + 1} is {float(loss.detach())}: check the images, lower "
+                    "learning_rate, or train in precision float32; the last checkpoint is as it was"
+                )
+            share = len(labels[part]) / len(labels)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            mean += float(loss.detach()) * share
     processes.sum_gradients(state.network)
     nn.utils.clip_grad_norm_(state.network.parameters(), options.gradient_clip)
     state.optimizer.step()
@@ -177,10 +184,23 @@ def _take_step(
                 state.average[name].lerp_(value, 1 - decay)
             else:
                 state.average[name].copy_(value)
-    return float(loss.detach())
+    return mean
 
 
-def _loss_of(network: SegmentationNetwork, options: TrainingOptions) -> nn.Module:
+def _parts_of(labels: Tensor, network: SegmentationNetwork, loss_function: DeepSupervisionLoss) -> list[slice]:
+    """Return the parts of a batch that give its gradient one by one, so that memory holds the features of one alone."""
+    whole = [slice(None)]
+    size = max(1, _VOXELS_PER_THREAD * torch.get_num_threads() // labels[0].numel())
+    if labels.device.type != "cpu" or size >= len(labels) or not loss_function.loss.splits(labels):
+        return whole
+    if type(network).own_loss is not SegmentationNetwork.own_loss or any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules()
+    ):
+        return whole
+    return [slice(first, first + size) for first in range(0, len(labels), size)]
+
+
+def _loss_of(network: SegmentationNetwork, options: TrainingOptions) -> DeepSupervisionLoss:
     return DeepSupervisionLoss(build_loss(options.loss, options.loss_options), alignment=network.alignment)
 
 
@@ -191,7 +211,7 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager[No
 def _choose_precision(
     state: LoopState,
     patches: Patches,
-    loss_function: nn.Module,
+    loss_function: DeepSupervisionLoss,
     options: TrainingOptions,
     device: torch.device,
     processes: Processes,
@@ -209,7 +229,7 @@ def _choose_precision(
     return "bfloat16" if processes.agreed(ratio) < 1 else "float32"
 
 
-def _ratio(state: LoopState, image: Tensor, labels: Tensor, loss_function: nn.Module) -> float:
+def _ratio(state: LoopState, image: Tensor, labels: Tensor, loss_function: DeepSupervisionLoss) -> float:
     """Return how long forward and backward take in bfloat16, in units of what they take in float32."""
     device = image.device
     seconds = {}

@@ -444,3 +444,27 @@ def test_levels_without_a_stride_are_named():
         DeepSupervisionLoss(build_loss("dice"), alignment=(8, 8))(
             [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 3, 3)], target
         )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_loss_that_splits_is_the_mean_over_images(name, variant):
+    logits, target = draw(batch=3, dtype=torch.float64)
+    loss = build_loss(name, VARIANTS[variant])
+    if loss.splits(target):
+        parts = torch.stack([loss(logits[[index]], target[[index]]) for index in range(3)])
+        assert loss(logits, target) == pytest.approx(parts.mean().item(), rel=1e-12)
+    else:
+        assert variant != "classes"
+    target[0, 0, 0, 0] = -1
+    assert not loss.splits(target)
+
+
+def test_what_is_counted_over_the_batch_does_not_split():
+    _, target = draw()
+    assert not build_loss("dice", {"is_batch_wise": True}).splits(target)
+    assert not build_loss("weighted_sum", {"terms": [{"loss": "tversky", "options": {"is_batch_wise": True}}]}).splits(
+        target
+    )
+    assert not build_loss("dice_cross_entropy", {"ignore_label": 2}).splits(target)
+    assert not build_loss("dice_cross_entropy", {"class_weights": [1.0, 2.0, 1.0]}).splits(target)

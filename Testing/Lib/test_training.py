@@ -10,7 +10,7 @@ from UNetSegmentationLib import training
 from UNetSegmentationLib.augmentation import AugmentationConfig
 from UNetSegmentationLib.dataset import PreparedCase
 from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.networks import build_network
+from UNetSegmentationLib.networks import NETWORKS, build_network
 from UNetSegmentationLib.patches import PatchSource, crop_or_pad
 from UNetSegmentationLib.planning import Normalization, Plan
 from UNetSegmentationLib.training import train
@@ -98,6 +98,64 @@ def test_the_same_seed_trains_the_same_network_and_another_seed_another(tmp_path
     weights = [net.state_dict()["decoder.heads.0.weight"] for net in (first, second, third)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def double_network(name="unet", **options):
+    shape = {"in_channels": 1, "num_classes": 2, "features_per_stage": [4, 6], **options}
+    torch.manual_seed(0)
+    made = build_network(name, shape).double()
+    made.register_forward_pre_hook(lambda _module, inputs: (inputs[0].double(),))
+    return made
+
+
+def losses_and_batches(folder, net, made, **options):
+    """Train and return the losses, and how many images the network was given at a time."""
+    batches = []
+    net.register_forward_pre_hook(lambda _module, inputs: batches.append(len(inputs[0])))
+    plan = replace(PLAN, batch_size=3)
+    settings = TrainingOptions(steps=4, precision="float32", validate_every=0, learning_rate=1e-2, **options)
+    events = train(net, made, [], plan, options=settings, augmentation=AugmentationConfig(), folder=folder, device=CPU)
+    return [event["loss"] for event in events if event["event"] == "step"], batches
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"shape_prior"}))
+def test_a_batch_that_is_learnt_in_parts_gives_the_same_step(tmp_path, monkeypatch, name):
+    channels = {"brain_tumour": 4, "sequence_fusion": 2}.get(name, 1)
+    options = {
+        "primus_unet": {"embedding": 24, "blocks": 1, "heads": 2},
+        "nodule_unet": {"stem_features": 2},
+        "sequence_fusion": {"sequence_dropout": 0.0},
+        "merging_attention_unet": {"norm": "instance"},
+    }.get(name, {})
+    made = [replace(case, image=case.image.expand(channels, -1, -1, -1).clone()) for case in cases()]
+    made = [replace(case, padding=torch.zeros(channels)) for case in made]
+    found = []
+    for voxels in (1_000_000, 1):
+        monkeypatch.setattr(training, "_VOXELS_PER_THREAD", voxels)
+        net = double_network(name, in_channels=channels, deep_supervision=True, **options)
+        found.append(losses_and_batches(tmp_path / str(voxels), net, made))
+    (whole, together), (parts, apart) = found
+    assert set(together) == {3}
+    assert set(apart) == {1}
+    assert parts == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("network_options", "options", "label"),
+    [
+        ({"norm": "batch"}, {}, 0),
+        ({}, {"loss_options": {"is_batch_wise": True}}, 0),
+        ({}, {}, -1),
+    ],
+    ids=["batch norm", "overlap over the batch", "ignored voxels"],
+)
+def test_what_concerns_a_whole_batch_is_learnt_whole(tmp_path, monkeypatch, network_options, options, label):
+    monkeypatch.setattr(training, "_VOXELS_PER_THREAD", 1)
+    made = cases()
+    for case in made:
+        case.labels[:, :3] = label
+    _, batches = losses_and_batches(tmp_path, double_network(**network_options), made, **options)
+    assert 3 in batches
 
 
 def test_a_time_budget_ends_the_training_and_the_rate_falls_with_it(tmp_path):

@@ -43,6 +43,11 @@ class BoundaryLoss(SegmentationLoss):
     Config: ClassVar[type[BoundaryConfig]] = BoundaryConfig
     config: BoundaryConfig
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """See the contract."""
+        return True
+
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         spacing_mm = self.config.spacing_mm or (1.0,) * (target.ndim - 1)

@@ -105,6 +105,15 @@ class SegmentationLoss(nn.Module, ABC):
         """Whether the outputs are classes of which each voxel has exactly one."""
         return self.config.activation == "softmax" and not self.config.regions
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """Whether the loss of a batch is the mean of its images' losses, where no voxel is ignored."""
+        return False
+
+    def splits(self, target: Tensor) -> bool:
+        """Whether the loss for labels (B, ...) is the mean of the losses of the images, whatever the logits."""
+        return self.is_mean_over_images and not bool((self._mark_ignored(target) == IGNORED).any())
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Map logits (B, K, ...) to the probability of every output (B, R, ...)."""
         return logits.softmax(dim=1) if self.is_exclusive else self.output_logits(logits).sigmoid()

@@ -15,6 +15,11 @@ class CrossEntropyLoss(SegmentationLoss):
     Regions and sigmoids: mean over voxels and outputs, each output at its weight.
     """
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """See the contract."""
+        return not self.config.class_weights
+
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         if not self.is_exclusive:

@@ -44,6 +44,11 @@ class DiceCrossEntropyLoss(SegmentationLoss):
         self.dice = DiceLoss(_part(self.config, DiceConfig))
         self.cross_entropy = CrossEntropyLoss(_part(self.config, LossConfig))
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """See the contract."""
+        return self.dice.is_mean_over_images and self.cross_entropy.is_mean_over_images
+
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         dice = self.dice.compare(logits, target)

@@ -39,6 +39,11 @@ class FocalLoss(SegmentationLoss):
     Config: ClassVar[type[FocalConfig]] = FocalConfig
     config: FocalConfig
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """See the contract."""
+        return not self.config.class_weights
+
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         is_counted = target != IGNORED

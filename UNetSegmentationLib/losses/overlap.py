@@ -44,6 +44,11 @@ class OverlapLoss(SegmentationLoss):
     Config: ClassVar[type[OverlapConfig]] = OverlapConfig
     config: OverlapConfig
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """See the contract."""
+        return not self.config.is_batch_wise
+
     def count(self, logits: Tensor, target: Tensor, *, power: int = 1) -> SoftCounts:
         """Return the soft counts of logits (B, K, ...) for labels (B, ...); predictions count to the `power`."""
         is_counted = (target != IGNORED).unsqueeze(1)

@@ -79,6 +79,11 @@ class WeightedSumLoss(SegmentationLoss):
         terms = self.config.terms
         self.losses = nn.ModuleList(LOSSES[term.loss](self.config.config_of(term)) for term in terms)
 
+    @property
+    def is_mean_over_images(self) -> bool:
+        """See the contract."""
+        return all(cast(SegmentationLoss, loss).is_mean_over_images for loss in self.losses)
+
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         total = logits.new_zeros(())
