@@ -26,12 +26,12 @@ from .planning import Plan
 from .preprocessing import fill_gaps, prepare
 from .volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
 
-IMAGE_FOLDERS = ("imagesTr", "images")
+_IMAGE_FOLDERS = ("imagesTr", "images")
 LABEL_FOLDERS = ("labelsTr", "labels")
 SUBJECT_COLUMNS = ("subject", "patient", "patient_id", "participant_id")
 CASE_COLUMNS = ("case", "name", "case_id")
 SAMPLES_PER_CASE = 10_000
-CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # Distinct, readable in slices and 3D (Okabe and Ito 2008).
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
@@ -82,12 +82,12 @@ def find_cases(folder: Path | str) -> list[Case]:
         InputError: No such folders, no labelled case, or cases with different numbers of channels.
     """
     folder = Path(folder)
-    images, labels = (_sub_folder(folder, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
-    references = {stem_of(path): path for path in data_files(labels)}
-    subjects = read_subjects(folder / "manifest.csv")
+    images, labels = (_sub_folder(folder, names) for names in (_IMAGE_FOLDERS, LABEL_FOLDERS))
+    references = {stem_of(path): path for path in _data_files(labels)}
+    subjects = _read_subjects(folder / "manifest.csv")
     channels: dict[str, list[Path]] = {}
-    for path in data_files(images):
-        match = CHANNEL.match(stem_of(path))
+    for path in _data_files(images):
+        match = _CHANNEL.match(stem_of(path))
         is_channel = match is not None and match["case"] in references and stem_of(path) not in references
         channels.setdefault(match["case"] if match and is_channel else stem_of(path), []).append(path)
     cases = [
@@ -332,13 +332,13 @@ def _sub_folder(folder: Path, names: tuple[str, ...]) -> Path:
     raise InputError(f"{folder} has no folder {' or '.join(names)}: give a data set with images and labels")
 
 
-def data_files(folder: Path) -> list[Path]:
+def _data_files(folder: Path) -> list[Path]:
     """Return the images in a folder, by name."""
     suffixes = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
     return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
 
 
-def read_subjects(manifest: Path) -> dict[str, str]:
+def _read_subjects(manifest: Path) -> dict[str, str]:
     """Return who a case stems from, for the cases that the manifest names with a subject."""
     if not manifest.is_file():
         return {}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 import torch
@@ -122,7 +122,7 @@ class _Parent:
     trained: SegmentationNetwork
     description: ModelDescription
     replay: Replay | None
-    crops: Path | None
+    crops: bytes
     folder: Path
 
 
@@ -234,7 +234,7 @@ def _read_parent(job: FinetuningJob) -> _Parent:
         trained=trained,
         description=description,
         replay=read_replay(crops) if crops else None,
-        crops=crops,
+        crops=crops.read_bytes() if crops else b"",
         folder=folder,
     )
 
@@ -308,6 +308,7 @@ def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequen
     started: dict[str, Any] = {
         "job": job.to_dict(),
         "parent_sha256": sha256_of(parent.folder / WEIGHTS_FILE),
+        "crops_sha256": sha256(parent.crops).hexdigest() if parent.crops else "",
         "held_back": [case.id for case in held_back],
     }
     if is_resumed:
@@ -315,7 +316,7 @@ def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequen
         free = ("steps", "minutes", "device", "id", "title")
         now, then = job.to_dict(), begun["job"]
         changed = [name for name in now if name not in free and now[name] != then.get(name)]
-        changed += [name for name in ("parent_sha256", "held_back") if started[name] != begun[name]]
+        changed += [name for name in ("parent_sha256", "crops_sha256", "held_back") if started[name] != begun[name]]
         if changed:
             raise InputError(
                 f"{', '.join(changed)} changed since the fine-tuning began: restore it, or start another one"
@@ -328,7 +329,7 @@ def _started(folder: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         FinetuningJob.from_dict(values["job"], folder=folder)
-        _ = values["parent_sha256"], list(values["held_back"])
+        _ = values["parent_sha256"], values["crops_sha256"], list(values["held_back"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}): the fine-tuning cannot go on, start another") from error
     return values
@@ -404,7 +405,7 @@ def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) 
     """Complete the model folder; the crops travel on, those of the local cases stay where they are."""
     if parent.crops:
         with atomic_path(job.folder / REPLAY_FILE) as temporary:
-            copyfile(parent.crops, temporary)
+            temporary.write_bytes(parent.crops)
     write_description(job.folder, description)
     write_text(job.folder / CARD_FILE, card_of(description))
     for name in (CHECKPOINT_FILE, JOB_FILE):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .backends.contract import BACKENDS, Backend
+from .backends.measuring import default_backend
 from .errors import InputError
 from .model_folder import ModelDescription
 from .networks.summary import NetworkSummary, summarise_network
@@ -205,8 +206,9 @@ def ways(first: Way, *, may_shrink: bool, alignment: Sequence[int]) -> Iterator[
         if not way.is_on_host:
             way = replace(way, is_on_host=True)
             yield way
-        yield replace(way, device="cpu", tile=first.tile)
-        yield replace(way, device="cpu")
+        way = replace(way, device="cpu", backend=default_backend(torch.device("cpu")))
+        yield replace(way, tile=first.tile)
+        yield way
 
 
 def _halved(tile: tuple[int, int, int], alignment: Sequence[int]) -> tuple[int, int, int]:

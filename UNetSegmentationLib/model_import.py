@@ -7,11 +7,14 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from .errors import CancelledError, InputError
+from .files import write_text
 from .importers import import_model
 from .importers.archive import MAX_BYTES, MAX_RATIO
+from .model_card import card_of
 from .model_folder import (
     CARD_FILE,
     DESCRIPTION_FILE,
@@ -20,9 +23,11 @@ from .model_folder import (
     InstalledModel,
     list_models,
     model_folders,
+    read_description,
+    write_description,
 )
 from .prediction import Predictor
-from .replay import REPLAY_FILE
+from .replay import REPLAY_FILE, find_replay
 from .user_models import hold_incoming, place_model
 
 MODEL_FILES = (
@@ -80,9 +85,28 @@ def _bring(source: Path, folder: Path) -> tuple[str, ...]:
                 if (own / name).is_file():
                     (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(own / name, folder / name)
+            _keep_shared_crops(own, folder)
         except OSError as error:
             raise InputError(f"the model in {own} cannot be copied ({error.strerror or error}): try again") from error
     return ()
+
+
+def _keep_shared_crops(own: Path, folder: Path) -> None:
+    """Give the copy of a model the crops that it shares with another; it says no more of those not at hand."""
+    try:
+        description = read_description(folder)
+    except InputError:  # told when the whole model is checked
+        return
+    replay = description.training.get("replay")
+    if not isinstance(replay, dict) or "shared" not in replay or (folder / REPLAY_FILE).is_file():
+        return
+    training = {name: value for name, value in description.training.items() if name != "replay"}
+    if crops := find_replay(own, description.training):
+        shutil.copyfile(crops, folder / REPLAY_FILE)
+        training["replay"] = {name: value for name, value in replay.items() if name != "shared"}
+    description = replace(description, training=training)
+    write_description(folder, description)
+    write_text(folder / CARD_FILE, card_of(description))
 
 
 @contextmanager

@@ -221,7 +221,7 @@ def linear_at(values: Tensor, positions: Positions) -> Tensor:
 def linear_in_double_precision(image: Tensor, positions: Positions) -> Tensor:
     """Return what linear_at makes of an image (C, D, H, W) in double precision, but float32, a few planes at a time."""
     along_depth = positions[0].double().clamp(0, image.shape[1] - 1)
-    sampled = image.new_empty((len(image), *(len(axis) for axis in positions)))
+    sampled = image.new_empty((len(image), *(len(axis) for axis in positions)), dtype=torch.float32)
     for first in range(0, len(along_depth), _PLANES):
         part = along_depth[first : first + _PLANES]
         lowest, highest = int(part.min().floor()), int(part.max().ceil())

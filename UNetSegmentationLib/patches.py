@@ -67,7 +67,7 @@ class PatchSource:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
-        drawn = [self._patch(generator_of(self._options.seed, step, index)) for index in self._part]
+        drawn = [self._patch(_generator_of(self._options.seed, step, index)) for index in self._part]
         images, labels = torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn])
         if self._plan.dimensions == 2:
             images, labels = images[:, :, 0], labels[:, 0]
@@ -90,7 +90,7 @@ class PatchSource:
         )
 
 
-def generator_of(*numbers: int) -> torch.Generator:
+def _generator_of(*numbers: int) -> torch.Generator:
     """Return a generator whose draws depend on all the numbers, which may be negative."""
     # Sums would repeat for neighbours, and of a seed torch's generator takes 32 bits alone: they are mixed.
     (seed,) = np.random.SeedSequence([number % 2**63 for number in numbers]).generate_state(1)

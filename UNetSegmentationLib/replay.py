@@ -146,11 +146,16 @@ def find_replay(folder: Path, training: Mapping[str, Any]) -> Path | None:
     own = folder / REPLAY_FILE
     if own.is_file():
         return own
-    shared = training.get("replay", {}).get("shared")
-    if not shared or Path(shared["model"]).name != shared["model"]:
+    replay = training.get("replay")
+    shared = replay.get("shared") if isinstance(replay, dict) else None
+    if not isinstance(shared, dict):
         return None
-    beside = folder.parent / shared["model"] / REPLAY_FILE
-    return beside if beside.is_file() and sha256_of(beside) == shared["sha256"] else None
+    name = shared.get("model")
+    # A name alone, which leads to no other place.
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
+        return None
+    beside = folder.parent / name / REPLAY_FILE
+    return beside if beside.is_file() and sha256_of(beside) == shared.get("sha256") else None
 
 
 def _crop_size(patch_size: Sequence[int], *, channels: int) -> list[int]:

@@ -66,31 +66,43 @@ def pack_replay(folder: Path, dataset: Path, *, max_bytes: int = MAX_BYTES) -> M
 
 
 def share_replay(folder: Path, other: Path) -> ModelDescription:
-    """Let a model be continued with the crops of another that will always lie beside it, to save their space.
+    """Let a model be continued with the crops of another that will lie beside it wherever it is used, to save space.
 
     Args:
         folder: Model folder; model.json and the card are written anew.
         other: Model folder with crops, of a model that learnt from the same cases.
 
     Raises:
-        InputError: A folder is no model, the other has no crops, or its crops do not suit this model: it prepares
-            images in another way, has other labels, or has held back a case that a crop is of.
+        InputError: A folder is no model, the other has no crops, this one has some, or the models differ in what they
+            learnt from, in their channels or labels, or in how they prepare images.
     """
     description, owner = read_description(folder), read_description(other)
+    if (folder / REPLAY_FILE).exists():
+        raise InputError(f"'{description.id}' has crops of its own: remove {folder / REPLAY_FILE} to share others")
     replay = read_replay(other / REPLAY_FILE)
-    held_back = {crop.id for crop in (*replay.rehearsal, *replay.sentinels)} & set(
-        description.training.get("held_back_cases", ())
-    )
-    plan, owned = description.plan, owner.plan
-    grids = [(p.spacing_mm, p.orientation, p.normalization, p.longest_side, p.transpose) for p in (plan, owned)]
-    if held_back or grids[0] != grids[1] or description.labels != owner.labels:
-        reason = f"one is of {min(held_back)}, which it held back" if held_back else "grid or labels are others"
+    ours, theirs = _what_counts(description), _what_counts(owner)
+    differences = [name for name in ours if ours[name] != theirs[name]]
+    if differences:
         raise InputError(
-            f"the crops of '{owner.id}' do not suit '{description.id}': {reason}; train with --replay instead"
+            f"the crops of '{owner.id}' do not suit '{description.id}': {', '.join(differences)} are not the same; "
+            "train with --replay instead"
         )
     shared = {"model": other.resolve().name, "sha256": sha256_of(other / REPLAY_FILE)}
-    about = {**owner.training["replay"], "shared": shared}
+    counts = {"rehearsal": len(replay.rehearsal), "sentinels": len(replay.sentinels)}
+    about = {**counts, "licence": replay.licence, "shared": shared}
     description = replace(description, training={**description.training, "replay": about})
     write_description(folder, description)
     write_text(folder / CARD_FILE, card_of(description))
     return description
+
+
+def _what_counts(description: ModelDescription) -> dict[str, object]:
+    """Return what must be the same of two models for the one's crops to serve the other, by its name."""
+    training, plan = description.training, description.plan
+    grid = (plan.dimensions, plan.spacing_mm, plan.orientation, plan.longest_side, plan.transpose)
+    return {
+        "the data": (training.get("data"), training.get("held_back_cases")),
+        "the channels": description.channels,
+        "the labels": description.labels,
+        "the preparation of images": (*grid, plan.normalization, plan.conventions),
+    }

@@ -188,7 +188,10 @@ def _take_step(
 
 
 def _parts_of(labels: Tensor, network: SegmentationNetwork, loss_function: DeepSupervisionLoss) -> list[slice]:
-    """Return the parts of a batch that give its gradient one by one, so that memory holds the features of one alone."""
+    """Return the parts of a batch that give its gradient one by one, so that memory holds the features of one alone.
+
+    Dropout draws other features for parts than it would for the whole batch.
+    """
     whole = [slice(None)]
     size = max(1, _VOXELS_PER_THREAD * torch.get_num_threads() // labels[0].numel())
     if labels.device.type != "cpu" or size >= len(labels) or not loss_function.loss.splits(labels):

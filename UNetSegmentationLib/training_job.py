@@ -146,12 +146,11 @@ def _train_alone(
     watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
-    is_begun = is_resumed and processes.share((job.folder / CHECKPOINT_FILE).is_file)
-    if job.init and not is_begun:
+    if job.init and not is_resumed:
         # The other processes get the weights as the training begins.
         begun_with = processes.share(lambda: begin_with_model(network, job.init))
         yield from _recorded(iter([begun_with]), record)
-    if not is_begun and network.lesson:
+    if network.lesson and not is_resumed:
         yield {"event": "stage", "message": network.lesson}
         network.to(device).learn_from_labels(
             [case.labels for case in prepared], seed=job.options.seed, is_cancelled=is_cancelled

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from UNetSegmentationLib.backends.contract import BACKENDS
 from UNetSegmentationLib.dataset import find_cases, read_image
+from UNetSegmentationLib.errors import InputError
 from UNetSegmentationLib.inference_benchmark import LEAST_VOXELS
 from UNetSegmentationLib.metrics.overlap import dice
 from UNetSegmentationLib.model_folder import find_model
@@ -32,8 +33,10 @@ REFERENCE = "eager"
 def measure(model: str, dataset: Path, backend: str) -> str:
     """Return one row of the table."""
     found = find_model(model)
-    held_back = set(found.description.training["held_back_cases"])
+    held_back = set(found.description.training.get("held_back_cases", ()))
     cases = [case for case in find_cases(dataset) if case.id in held_back]
+    if not cases:
+        raise InputError(f"{dataset} has no case that '{model}' held back: give what it was trained on")
     exact, fast = (Predictor(found.folder, device="cpu", backend=name) for name in (REFERENCE, backend))
     equal = voxels = 0
     lowest = 1.0
@@ -59,7 +62,11 @@ def main() -> None:
     print("| model | backend | cases | equal voxels, % | lowest Dice |\n|---|---|---:|---:|---:|")  # noqa: T201
     for model in arguments.models:
         for backend in arguments.backends:
-            print(measure(model, arguments.dataset, backend), flush=True)  # noqa: T201
+            try:
+                row = measure(model, arguments.dataset, backend)
+            except InputError as error:
+                row = f"| {model} | {backend} | {error} |"
+            print(row, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,8 +288,6 @@ def test_the_gate_does_not_count_unlabelled_voxels(parent):
 
 
 def test_an_older_model_gets_crops_of_the_cases_it_was_trained_on(parent, tmp_path):
-    import shutil
-
     folder = tmp_path / "older"
     shutil.copytree(parent, folder)
     (folder / REPLAY_FILE).unlink()
@@ -302,8 +301,6 @@ def test_an_older_model_gets_crops_of_the_cases_it_was_trained_on(parent, tmp_pa
 
 
 def test_a_model_without_room_for_crops_is_continued_with_those_of_its_neighbour(parent, tmp_path):
-    import shutil
-
     models = tmp_path / "models"
     folder, other = models / "small", models / "other"
     for copy in (folder, other):
@@ -320,27 +317,56 @@ def test_a_model_without_room_for_crops_is_continued_with_those_of_its_neighbour
     alone = tmp_path / "alone" / "small"
     shutil.copytree(folder, alone)
     assert find_replay(alone, description.training) is None
-    outside = {"replay": {"shared": {"model": "../other", "sha256": sha256_of(other / REPLAY_FILE)}}}
-    assert find_replay(folder, outside) is None
+    crops = sha256_of(other / REPLAY_FILE)
+    shutil.copy(other / REPLAY_FILE, models)
+    for name in ("../other", "", ".", "..", None, 3):
+        assert find_replay(folder, {"replay": {"shared": {"model": name, "sha256": crops}}}) is None
+    for damaged in (None, [], {"shared": "other"}, {"shared": {"model": "other"}}):
+        assert find_replay(folder, {"replay": damaged}) is None
     with (other / REPLAY_FILE).open("ab") as file:
         file.write(b"0")
     assert find_replay(folder, description.training) is None
 
 
-def test_crops_that_do_not_suit_a_model_are_not_shared(parent, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"plan": {"spacing_mm": (2.0, 2.0, 2.0)}}, "the preparation of images"),
+        ({"training": {"data": "Another hospital"}}, "the data"),
+        ({"training": {"held_back_cases": []}}, "the data"),
+        ({"channels": "T2"}, "the channels"),
+    ],
+)
+def test_crops_that_do_not_suit_a_model_are_not_shared(parent, tmp_path, change, what):
     folder = tmp_path / "small"
     shutil.copytree(parent, folder)
     description = read_description(folder)
-    finer = replace(description.plan, spacing_mm=(2.0, 2.0, 2.0))
-    write_description(folder, replace(description, plan=finer))
-    with pytest.raises(InputError, match="do not suit .* grid or labels are others"):
+    if "plan" in change:
+        description = replace(description, plan=replace(description.plan, **change["plan"]))
+    if "training" in change:
+        description = replace(description, training={**description.training, **change["training"]})
+    if "channels" in change:
+        description = replace(description, channels=(replace(description.channels[0], name=change["channels"]),))
+    write_description(folder, description)
+    with pytest.raises(InputError, match="has crops of its own"):
         share_replay(folder, parent)
-    crop = read_replay(parent / REPLAY_FILE).rehearsal[0].id
-    write_description(folder, replace(description, training={**description.training, "held_back_cases": [crop]}))
-    with pytest.raises(InputError, match=f"one is of {crop}, which it held back"):
+    (folder / REPLAY_FILE).unlink()
+    with pytest.raises(InputError, match=f"do not suit .*: {what} are not the same"):
         share_replay(folder, parent)
+
+
+def test_a_finetuning_does_not_go_on_with_other_crops(parent, tmp_path):
+    data = write_cubes(tmp_path / "local", cases=1, is_chequered=True)
+    folder = tmp_path / "small"
+    shutil.copytree(parent, folder)
+    job = job_of(folder, tmp_path, dataset=data)
+    stop = {"now": False}
+    with pytest.raises(CancelledError):
+        for event in run_finetuning(job, is_cancelled=lambda: stop["now"]):
+            stop["now"] = event["event"] == "step"
+    (folder / REPLAY_FILE).unlink()
+    with pytest.raises(InputError, match="crops_sha256 changed since the fine-tuning began"):
+        list(run_finetuning(job, is_resumed=True))
 
 
 def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):

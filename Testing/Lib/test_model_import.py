@@ -7,6 +7,7 @@ import shutil
 import time
 import zipfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from UNetSegmentationLib.model_folder import (
     write_description,
 )
 from UNetSegmentationLib.model_import import add_model
+from UNetSegmentationLib.replay import REPLAY_FILE, find_replay
 from UNetSegmentationLib.user_models import (
     INCOMING_PREFIX,
     LEAVING_PREFIX,
@@ -104,6 +106,24 @@ def test_a_model_of_ours_is_copied_as_it_is(users, foreign, tmp_path, prefix):
     source = foreign if prefix is None else zipped(foreign, tmp_path / "own.zip", prefix=prefix)
     model, _warnings = add(source, users)
     assert content(model.folder) == expected
+
+
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_a_copy_takes_along_the_crops_that_the_model_shares(users, foreign, is_beside):
+    content = b"crops"
+    if is_beside:
+        (foreign.parent / "other").mkdir()
+        (foreign.parent / "other" / REPLAY_FILE).write_bytes(content)
+    description = read_description(foreign)
+    shared = {"model": "other", "sha256": sha256(content).hexdigest()}
+    entry = {"rehearsal": 20, "sentinels": 10, "licence": "CC0"}
+    write_description(
+        foreign, replace(description, training={**description.training, "replay": {**entry, "shared": shared}})
+    )
+    model, _ = add(foreign, users)
+    assert model.description.training.get("replay") == (entry if is_beside else None)
+    assert find_replay(model.folder, model.description.training) == (model.folder / REPLAY_FILE if is_beside else None)
+    assert ("small crops" in (model.folder / "CARD.md").read_text(encoding="utf-8")) == is_beside
 
 
 def test_the_folder_above_a_model_will_do_unless_it_holds_several(users, foreign):

@@ -11,6 +11,7 @@ from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.networks.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.postprocess import STEPS
 from UNetSegmentationLib.probability_steps import PROBABILITY_STEPS
+from UNetSegmentationLib.training_options import TrainingOptions
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "NETWORKS.md").read_text(encoding="utf-8")
@@ -32,10 +33,16 @@ def test_every_entry_has_a_row():
 
 def test_every_recipe_is_that_of_a_model_that_ships():
     recipes = json.loads((ROOT / "Testing" / "StarterModels" / "recipes.json").read_text(encoding="utf-8"))
+    assert set(recipes["models"]) == {path.parent.name for path in (ROOT / "Resources" / "Models").glob("*/model.json")}
     for name, recipe in recipes["models"].items():
         model = read_description(ROOT / "Resources" / "Models" / name)
         assert (model.title, model.network) == (recipe["title"], recipe["variant"])
         assert model.preset == recipes["data"][recipe["data"]]["preset"]
+        training = model.training
+        assert ("init" in training) == ("begin" in recipe)
+        assert training["options"]["learning_rate"] == recipe.get("learning-rate", TrainingOptions().learning_rate)
+        assert training["options"]["steps"] == recipe["steps"]
+        assert training["replay"].get("shared", {}).get("model") == recipe.get("replay-of")
         assert {key: json.loads(json.dumps(model.network_config[key])) for key in recipe["options"]} == recipe[
             "options"
         ]

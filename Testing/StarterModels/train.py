@@ -3,7 +3,8 @@
 python Testing/StarterModels/train.py MODEL_ID --data FOLDER -o MODEL_FOLDER [further options of `unetseg train`]
 
 FOLDER holds the data sets that recipes.json names. A recipe is a call of `unetseg train` and nothing else, or several
-(`begin`), whose models but the last are put beside MODEL_FOLDER; `replay-of` names the model whose crops it shares.
+(`begin`), whose models but the last are put beside MODEL_FOLDER; `replay-of` names the model
+whose crops it shares, and `replay-bytes` leaves room for crops that fit beside large weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.model_folder import bundled_models_folder
-from UNetSegmentationLib.replay_packing import share_replay
+from UNetSegmentationLib.replay_packing import pack_replay, share_replay
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES_FILE = Path(__file__).with_name("recipes.json")
@@ -70,7 +71,10 @@ def train(argv: list[str]) -> int:
     for training in trainings_of(known.model, recipes, known.data, known.output):
         if status := main(["train", *training, *further]):
             return status
-    if owner := recipes["models"][known.model].get("replay-of"):
+    recipe = recipes["models"][known.model]
+    if max_bytes := recipe.get("replay-bytes"):
+        pack_replay(known.output, known.data / recipe["data"], max_bytes=max_bytes)
+    if owner := recipe.get("replay-of"):
         share_replay(known.output, bundled_models_folder() / owner)
     return 0
 

@@ -45,7 +45,7 @@ class BoundaryLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """See the contract."""
+        """It is."""
         return True
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class CrossEntropyLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """See the contract."""
+        """Unless classes have weights, which are set against those of all voxels of a batch."""
         return not self.config.class_weights
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

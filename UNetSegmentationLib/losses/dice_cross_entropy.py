@@ -46,7 +46,7 @@ class DiceCrossEntropyLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """See the contract."""
+        """Where both parts are."""
         return self.dice.is_mean_over_images and self.cross_entropy.is_mean_over_images
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class FocalLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """See the contract."""
+        """Unless classes have weights, which are set against those of all voxels of a batch."""
         return not self.config.class_weights
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class OverlapLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """See the contract."""
+        """Unless counts run over the batch."""
         return not self.config.is_batch_wise
 
     def count(self, logits: Tensor, target: Tensor, *, power: int = 1) -> SoftCounts:

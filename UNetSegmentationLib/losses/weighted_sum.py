@@ -81,7 +81,7 @@ class WeightedSumLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """See the contract."""
+        """Where every term is."""
         return all(cast(SegmentationLoss, loss).is_mean_over_images for loss in self.losses)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
