@@ -114,7 +114,9 @@ def _first_that_fits(description: ModelDescription, workload: Workload, left: li
 
 def _ways(engine: Engine, description: ModelDescription, workload: Workload) -> list[Way]:
     plan, alignment = description.plan, cast("SegmentationNetwork", engine.network).alignment
-    first = Way(tile=tile_size(plan, workload.shape, alignment), device=str(engine.device), backend=engine.forced)
+    first = Way(
+        tile=tile_size(plan, workload.shape, alignment), device=str(engine.device), backend=engine.forced_backend
+    )
     may_shrink = plan.conventions == "own" and plan.tiling is None
     return list(ways(first, may_shrink=may_shrink, alignment=alignment))
 

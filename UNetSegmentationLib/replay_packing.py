@@ -80,7 +80,7 @@ def share_replay(folder: Path, other: Path) -> ModelDescription:
     if (folder / REPLAY_FILE).exists():
         raise InputError(f"'{description.id}' has crops of its own: remove {folder / REPLAY_FILE} to share others")
     replay = read_replay(other / REPLAY_FILE)
-    ours, theirs = _what_counts(description), _what_counts(owner)
+    ours, theirs = _must_agree(description), _must_agree(owner)
     differences = [name for name in ours if ours[name] != theirs[name]]
     if differences:
         raise InputError(
@@ -96,7 +96,7 @@ def share_replay(folder: Path, other: Path) -> ModelDescription:
     return description
 
 
-def _what_counts(description: ModelDescription) -> dict[str, object]:
+def _must_agree(description: ModelDescription) -> dict[str, object]:
     """Return what must be the same of two models for the one's crops to serve the other, by its name."""
     training, plan = description.training, description.plan
     grid = (plan.dimensions, plan.spacing_mm, plan.orientation, plan.longest_side, plan.transpose)

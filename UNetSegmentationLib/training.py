@@ -154,9 +154,10 @@ def _take_step(
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # dropout draws from torch's own generator: seed it by the step as well
         torch.manual_seed(options.seed * 1_000_003 + state.step + processes.rank * _RANK_STEP)
-        is_whole = processes.count > 1 or extra_loss is not None
+        is_special = processes.count > 1 or extra_loss is not None
+        parts = [slice(None)] if is_special else _parts_of(labels, state.network, loss_function)
         mean = 0.0
-        for part in [slice(None)] if is_whole else _parts_of(labels, state.network, loss_function):
+        for part in parts:
             with _autocast(state.precision, image.device):
                 outputs = state.network(image[part])
             outputs, expected = processes.gather(outputs, labels[part])

@@ -148,8 +148,10 @@ def _train_alone(
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
     if job.init and not is_resumed:
         # The other processes get the weights as the training begins.
-        begun_with = processes.share(lambda: begin_with_model(network, job.init))
-        yield from _recorded(iter([begun_with]), record)
+        initialised = processes.share(lambda: begin_with_model(network, job.init))
+        if record is not None:
+            record.append(initialised)
+        yield initialised
     if network.lesson and not is_resumed:
         yield {"event": "stage", "message": network.lesson}
         network.to(device).learn_from_labels(

@@ -3,8 +3,8 @@
 python Testing/StarterModels/train.py MODEL_ID --data FOLDER -o MODEL_FOLDER [further options of `unetseg train`]
 
 FOLDER holds the data sets that recipes.json names. A recipe is a call of `unetseg train` and nothing else, or several
-(`begin`), whose models but the last are put beside MODEL_FOLDER; `replay-of` names the model
-whose crops it shares, and `replay-bytes` leaves room for crops that fit beside large weights.
+(`begin`), whose models but the last are put beside MODEL_FOLDER. After it, `replay-of` names the starter model whose
+crops the new one shares, and `replay-bytes` packs crops of its own into so many bytes.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Engine(nn.Module):
     """Maps batches of tiles to float32 logits, as the network that it stands for does.
 
     Attributes:
-        forced: The only backend that it may use; "" for any.
+        forced_backend: The only backend that it may use; "" for any.
 
     Args:
         network: In evaluation mode, float32, on the device.
@@ -109,11 +109,13 @@ class Engine(nn.Module):
         self._folder = folder if identity else None
         self._identity = identity
         self._store = store or Store()
-        self.forced = backend or os.environ.get(BACKEND_VARIABLE) or ""
+        self.forced_backend = backend or os.environ.get(BACKEND_VARIABLE) or ""
         self._routes: dict[tuple[int, ...], _Route] = {}
         self._run = _Run()
-        if self.forced and (reason := obstacle(self.forced, network, device)):
-            raise InputError(f"backend '{self.forced}' cannot be used here: {reason}; choose another or leave it out")
+        if self.forced_backend and (reason := obstacle(self.forced_backend, network, device)):
+            raise InputError(
+                f"backend '{self.forced_backend}' cannot be used here: {reason}; choose another or leave it out"
+            )
 
     def begin_run(self, report: Callable[[float], None] | None = None) -> Callable[[float], None]:
         """Note that a run of many tiles begins; return what takes its finished share, 0 to 1, and passes it on."""
@@ -131,7 +133,7 @@ class Engine(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """Map a batch (B, C, ...) to logits (B, K, ...)."""
         route = self._route(tuple(batch.shape))
-        if not self.forced:
+        if not self.forced_backend:
             self._improve_within_run(route, batch)
         began = perf_counter()
         logits = self._computed(route, batch)
@@ -145,7 +147,7 @@ class Engine(nn.Module):
 
         Gives control back many times a second; closing it ends what is at work.
         """
-        if self.forced:
+        if self.forced_backend:
             return
         for shape, route in list(self._routes.items()):
             yield from self._measuring(shape, route)
@@ -155,8 +157,8 @@ class Engine(nn.Module):
 
     def _route(self, shape: tuple[int, ...]) -> _Route:
         if shape not in self._routes:
-            name = self.forced or default_backend(self.device)
-            if self.forced:
+            name = self.forced_backend or default_backend(self.device)
+            if self.forced_backend:
                 self._routes[shape] = _Route(name, self._build(name, shape))
             else:
                 self._routes[shape] = self._default_route(shape)
@@ -188,7 +190,7 @@ class Engine(nn.Module):
             raise
         except (RuntimeError, AttributeError, TypeError) as error:
             # eager's own errors say something of the input; those of others may be the backend's.
-            if is_out_of_memory(error) or self.forced or route.name == "eager":
+            if is_out_of_memory(error) or self.forced_backend or route.name == "eager":
                 raise
             self._refuse(route.name, error)
         fallback = self._default_route(tuple(batch.shape))
