@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import InputError
-from .files import atomic_path
 from .model_folder import WEIGHTS_FILE, ModelDescription, read_description, sha256_of
 from .networks import SegmentationNetwork, build_network
 from .networks.ensemble import Ensemble
+from .tensor_files import atomic_tensor_file
 
 
 def save_weights(path: Path, network: nn.Module, *, is_half: bool = False) -> None:
@@ -21,7 +21,7 @@ def save_weights(path: Path, network: nn.Module, *, is_half: bool = False) -> No
     state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     if is_half:
         state = {name: value.half() if value.dtype == torch.float32 else value for name, value in state.items()}
-    with atomic_path(path) as temporary:
+    with atomic_tensor_file(path) as temporary:
         save_file(state, temporary)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import CancelledError, InputError
 from .fingerprint import Fingerprint
 from .geometry import Array, Volume, same_grid, to_canonical
 from .labels import Label
@@ -191,7 +191,14 @@ def label_values(cases: Sequence[Case]) -> list[int]:
     return sorted(found - {0})
 
 
-def prepare_case(case: Case, plan: Plan, labels: Sequence[Label], *, ignored: int | None = None) -> PreparedCase:
+def prepare_case(
+    case: Case,
+    plan: Plan,
+    labels: Sequence[Label],
+    *,
+    ignored: int | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> PreparedCase:
     """Read a case and bring image and labels to the network's grid.
 
     Args:
@@ -199,12 +206,16 @@ def prepare_case(case: Case, plan: Plan, labels: Sequence[Label], *, ignored: in
         plan: The network's grid.
         labels: Of the model; class 1 is the first.
         ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
+        is_cancelled: Asked often.
 
     Raises:
         InputError: The case cannot be read or does not fit the plan.
+        CancelledError: `is_cancelled` said so.
     """
+    if is_cancelled is not None and is_cancelled():
+        raise CancelledError("cancelled")
     volume, reference = read_case(case)
-    prepared = prepare(volume, plan)
+    prepared = prepare(volume, plan, is_cancelled=is_cancelled)
     turned = prepared.order.apply(reference.array[0])[prepared.box]
     classes = np.zeros(turned.shape, dtype=np.int16)
     for index, label in enumerate(labels):

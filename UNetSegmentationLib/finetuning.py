@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ import torch
 from . import __version__
 from .augmentation import AugmentationConfig
 from .checkpoint import load_network, save_weights
-from .dataset import Case, PreparedCase, find_cases, label_values, prepare_case
+from .dataset import Case, PreparedCase, find_cases, label_values
 from .devices import choose_device
 from .errors import InputError
 from .files import atomic_path, write_text
@@ -38,6 +39,7 @@ from .networks import SegmentationNetwork
 from .networks.ensemble import Ensemble
 from .patches import PatchSource
 from .planning import Plan
+from .prepared_cases import PREPARED_FOLDER, PreparedFolder
 from .replay import REPLAY_FILE, Replay, find_replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
@@ -137,8 +139,8 @@ def run_finetuning(
         is_cancelled: Asked often.
 
     Yields:
-        Events of training.train, {"event": "stage", "message": ...}, {"event": "gate", ...} with what gate.judge
-        returned, and {"event": "done", "description": ...}.
+        Events of PreparedFolder.fill and training.train, {"event": "stage", "message": ...}, {"event": "gate", ...}
+        with what gate.judge returned, and {"event": "done", "description": ...}.
 
     Raises:
         InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
@@ -147,6 +149,7 @@ def run_finetuning(
     """
     with alone_in(job.folder, is_resumed=is_resumed):
         yield from _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
+        shutil.rmtree(job.folder / PREPARED_FOLDER, ignore_errors=True)
 
 
 def _finetune_alone(
@@ -163,8 +166,9 @@ def _finetune_alone(
     local = [case for case in cases if case not in held_back]
     options = _options_of(job, parent, cases=len(local))
     _write_or_check_start(job, parent, held_back, is_resumed=is_resumed)
-    prepared = [prepare_case(case, plan, labels, ignored=ignored) for case in local]
-    watched = [prepare_case(case, plan, labels, ignored=ignored) for case in held_back]
+    folder = PreparedFolder(job.folder / PREPARED_FOLDER, plan, labels, ignored=ignored)
+    yield from folder.fill([*local, *held_back], is_cancelled=is_cancelled)
+    prepared, watched = ([folder.open(case) for case in part] for part in (local, held_back))
     network, device = deepcopy(parent.trained), choose_device(job.device)
     augmentation = augmentation_for(plan, labels)
     record = TrainingRecord(job.folder / RECORD_FILE)

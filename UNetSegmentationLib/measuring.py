@@ -14,7 +14,6 @@ from safetensors.numpy import load_file, save_file
 
 from .dataset import Case, read_case
 from .evaluation import CaseFigures, figures_of_model
-from .files import atomic_path
 from .labels import Label
 from .model_folder import ModelDescription
 from .postprocess_choice import (
@@ -27,6 +26,7 @@ from .postprocess_choice import (
     smallest_volume_mm3,
 )
 from .prediction import Predictor
+from .tensor_files import atomic_tensor_file
 from .training_record import TrainingRecord
 from .volume_io import read_labelmap
 
@@ -142,7 +142,7 @@ def save_found(path: Path, cases: Sequence[FoundCase]) -> None:
     """Write what was found, so that it need not be found again."""
     about = [{name: value for name, value in asdict(case).items() if name != "packed"} for case in cases]
     tensors = {str(index): np.frombuffer(case.packed, np.uint8) for index, case in enumerate(cases)}
-    with atomic_path(path) as temporary:
+    with atomic_tensor_file(path) as temporary:
         save_file(tensors, temporary, metadata={"cases": json.dumps(about)})
 
 

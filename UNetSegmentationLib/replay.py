@@ -23,9 +23,9 @@ from torch import Tensor
 
 from .dataset import PreparedCase
 from .errors import InputError
-from .files import atomic_path
 from .geometry import Array
 from .model_folder import sha256_of
+from .tensor_files import atomic_tensor_file
 
 REPLAY_FILE = "replay.safetensors"
 REHEARSAL_CROPS = 20
@@ -100,7 +100,7 @@ def write_replay(path: Path, replay: Replay, *, max_bytes: int = MAX_BYTES) -> N
         if sum(tensor.numel() for tensor in tensors.values()) <= max_bytes:
             break
     about = {"version": _VERSION, "levels": levels, "licence": replay.licence, "source": replay.source}
-    with atomic_path(path) as temporary:
+    with atomic_tensor_file(path) as temporary:
         save_file(tensors, temporary, metadata={"replay": json.dumps({**about, "crops": entries})})
 
 

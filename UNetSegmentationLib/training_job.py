@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,6 @@ from .dataset import (
     find_cases,
     label_values,
     name_channels,
-    prepare_case,
     read_labels_of,
     split_by_subject,
 )
@@ -45,6 +45,7 @@ from .model_folder import (
 from .networks import SegmentationNetwork, build_network
 from .networks.planned import planned_config
 from .planning import Plan
+from .prepared_cases import PREPARED_FOLDER, PreparedFolder
 from .presets import PRESETS
 from .replay_packing import add_replay
 from .training import train
@@ -95,7 +96,7 @@ def run_training(
 
     Yields:
         Events of training.train, that of initialisation.begin_with_model before them, and
-        {"event": "stage", "message": ...}, {"event": "evaluation", ...},
+        {"event": "stage", "message": ...}, those of PreparedFolder.fill, {"event": "evaluation", ...},
         {"event": "done", "description": ...}.
 
     Raises:
@@ -107,6 +108,8 @@ def run_training(
         yield from _train_alone(
             job, processes, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure
         )
+        if processes.is_first:  # after the training, as Windows keeps files that are mapped
+            shutil.rmtree(job.folder / PREPARED_FOLDER, ignore_errors=True)
 
 
 def _train_alone(
@@ -141,9 +144,10 @@ def _train_alone(
     if processes.is_first:
         started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
         write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
-    yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
-    prepared = [prepare_case(case, plan, labels) for case in training_cases]
-    watched = [prepare_case(case, plan, labels) for case in held_back[:VALIDATION_CASES_WHILE_TRAINING]]
+    watched_cases = held_back[:VALIDATION_CASES_WHILE_TRAINING]
+    folder = PreparedFolder(job.folder / PREPARED_FOLDER, plan, labels)
+    yield from _fill(folder, [*training_cases, *watched_cases], processes, is_cancelled)
+    prepared, watched = ([folder.open(case) for case in part] for part in (training_cases, watched_cases))
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
     if job.init and not is_resumed:
@@ -179,6 +183,16 @@ def _train_alone(
             about["processes"] = processes.count
         of_training = _Cases(training=training_cases, prepared=prepared, held_back=held_back)
         yield from _finish(job, network, description, about, record, of_training, measure)
+
+
+def _fill(
+    folder: PreparedFolder, cases: Sequence[Case], processes: Processes, is_cancelled: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Let the first process prepare the cases; the others wait for each."""
+    yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
+    with closing(folder.fill(cases, is_cancelled=is_cancelled)) as filled:
+        for _ in cases:
+            yield processes.share(lambda: next(filled))
 
 
 def _recorded(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .distributed import ALONE, Processes
 from .errors import InputError
-from .files import atomic_path
 from .networks import SegmentationNetwork
+from .tensor_files import atomic_tensor_file
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _NUMBERS = ("step", "elapsed_s", "precision", "batch_size")
@@ -50,7 +50,7 @@ def save_state(path: Path, state: LoopState) -> None:
     for index, entries in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
     numbers = {name: getattr(state, name) for name in _NUMBERS}
-    with atomic_path(path) as temporary:
+    with atomic_tensor_file(path) as temporary:
         contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         save_file(contiguous, temporary, metadata={"loop": json.dumps(numbers)})
 

@@ -113,10 +113,11 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     """Train ours, in this process, and write one JSON object a line: the seconds of each step."""
     import torch
 
-    from UNetSegmentationLib.dataset import find_cases, prepare_case
+    from UNetSegmentationLib.dataset import find_cases
     from UNetSegmentationLib.importers.nnunet_plans import configuration_of, network_of, plan_of
     from UNetSegmentationLib.labels import Label
     from UNetSegmentationLib.networks import build_network
+    from UNetSegmentationLib.prepared_cases import PreparedFolder
     from UNetSegmentationLib.training import train
     from UNetSegmentationLib.training_options import TrainingOptions
     from UNetSegmentationLib.training_plan import augmentation_for
@@ -134,10 +135,14 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     network = build_network(name, {**shape, "deep_supervision": True})
     labels = [Label(value=value, name=f"label {value}", color=(200, 0, 0)) for value in (1, 2)]
     # nnU-Net trains on four of five cases.
-    cases = [prepare_case(case, plan, labels) for index, case in enumerate(find_cases(data)) if index % 5]
+    of_training = [case for index, case in enumerate(find_cases(data)) if index % 5]
     options = TrainingOptions(steps=steps, precision=precision, validate_every=0, checkpoint_every_s=1e9)
     weights = sum(parameter.numel() for parameter in network.parameters())
     with tempfile.TemporaryDirectory() as folder:
+        prepared = PreparedFolder(Path(folder) / "prepared", plan, labels)
+        for _ in prepared.fill(of_training):
+            pass
+        cases = [prepared.open(case) for case in of_training]
         events = train(
             network, cases, [], plan, options=options, augmentation=augmentation_for(plan, labels),
             folder=Path(folder), device=torch.device("cpu"),

@@ -48,6 +48,9 @@ def _run(arguments: Namespace, out: TextIO) -> int:
             if event["event"] == "step":
                 bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
+            if event["event"] == "prepared":
+                bar(0.0, f"prepared case {event['number']} of {event['of']}")
+                continue
             bar.clear()
             if event["event"] == "done":
                 _write_end(out, job, ModelDescription.from_dict(event["description"]), as_json=arguments.json)

@@ -207,6 +207,9 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
                 done = 1 - event["share_left"]
                 bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
+            if kind == "prepared":
+                bar(done, f"prepared case {event['number']} of {event['of']}")
+                continue
             bar.clear()
             if kind == "start" and processes.is_first:
                 curve = _curve_of(Path(event.get("folder", job.folder)), event["labels"])
