@@ -133,7 +133,7 @@ def test_bfloat16_is_more_exact_with_both_ends_in_float32(backend, monkeypatch):
 
     with_ends = error()
     monkeypatch.setattr("UNetSegmentationLib.backends.bfloat16.end_layers", lambda *_: set())
-    monkeypatch.setattr("UNetSegmentationLib.backends.openvino_cpu.keep_ends_in_float32", lambda content: content)
+    monkeypatch.setattr("UNetSegmentationLib.backends.openvino_cpu.keep_in_float32", lambda content: content)
     assert with_ends < 0.9 * error()
 
 

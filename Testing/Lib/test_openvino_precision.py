@@ -8,7 +8,7 @@ import torch
 
 from UNetSegmentationLib.backends.contract import Task
 from UNetSegmentationLib.backends.openvino_cpu import _converted, load_openvino
-from UNetSegmentationLib.backends.openvino_precision import keep_ends_in_float32
+from UNetSegmentationLib.backends.openvino_precision import keep_in_float32
 from UNetSegmentationLib.devices import computes_in_bfloat16
 from UNetSegmentationLib.networks import build_network
 
@@ -21,7 +21,7 @@ def graph(kinds, ways):
 
 
 def marked(description):
-    root = ElementTree.fromstring(keep_ends_in_float32(description))
+    root = ElementTree.fromstring(keep_in_float32(description))
     return [
         int(layer.get("id"))
         for layer in root.iter("layer")
@@ -64,28 +64,44 @@ def test_what_others_read_is_not_of_the_logits_alone():
 
 
 def test_a_mark_stands_where_openvino_reads_it():
-    root = ElementTree.fromstring(keep_ends_in_float32(graph(["Parameter", "Convolution", "Result"], chain(3))))
+    root = ElementTree.fromstring(keep_in_float32(graph(["Parameter", "Convolution", "Result"], chain(3))))
     assert [part.tag for part in root.find("layers/layer[@id='1']")] == ["data", "rt_info", "output"]
 
 
-def test_the_last_activation_gives_what_is_not_rounded():
-    """The graph as OpenVINO runs it: norm, activation and the layer of the logits in float32, others in bfloat16."""
+def test_what_is_named_so_stays():
+    description = graph(["Parameter", *["Convolution", "MVN"] * 4, "Convolution", "Result"], chain(11))
+    named = description.replace(b'id="4"', b'id="4" name="float32: norm"')
+    assert set(marked(named)) - set(marked(description)) == {4}
+
+
+def precisions_at_work(options, size=16):
+    """Return the kinds of layers that OpenVINO runs for a U-Net, and the precisions of what they give."""
     if not find_spec("openvino"):
         pytest.skip("openvino is not installed")
     openvino = load_openvino()
     if not computes_in_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU does not compute in bfloat16")
-    network = build_network(
-        "unet", {"in_channels": 1, "num_classes": 2, "dimensions": 3, "features_per_stage": [16, 16]}
-    )
-    task = Task(network=network.eval(), shape=(1, 1, 16, 16, 16), device=torch.device("cpu"))
+    network = build_network("unet", {"in_channels": 1, "num_classes": 2, "dimensions": 3, **options})
+    task = Task(network=network.eval(), shape=(1, 1, size, size, size), device=torch.device("cpu"))
     core = openvino.Core()
     model = _converted(task, openvino, core, precision="bfloat16")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     notes = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops()]
     kinds = [(note["layerType"].astype(str), note["outputPrecisions"].astype(str)) for note in notes]
-    norms = [precision for kind, precision in kinds if kind == "MVN"]
-    convolutions = [precision for kind, precision in kinds if kind == "Convolution"]
-    assert (norms[-1], convolutions[-1]) == ("f32", "f32")
+    return [[precision for kind, precision in kinds if kind == wanted] for wanted in ("Convolution", "MVN")]
+
+
+def test_the_ends_give_what_is_not_rounded():
+    """The last convolution but one, the norm behind it and the layer of the logits; others in bfloat16."""
+    convolutions, norms = precisions_at_work({"features_per_stage": [16, 16]})
+    assert (norms[-1], convolutions[-2:]) == ("f32", ["f32", "f32"])
     assert "bf16" in norms
     assert "bf16" in convolutions
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "relu", "prelu"])
+def test_small_features_are_not_rounded_between_convolution_and_norm(activation):
+    """Four convolutions of 16^3 x 16 voxels, two of 8^3 x 32 between them: an eighth of the size, a quarter of all."""
+    convolutions, norms = precisions_at_work({"features_per_stage": [16, 32], "activation": activation})
+    assert convolutions == ["f32", "bf16", "f32", "f32", "bf16", "f32", "f32"]
+    assert norms[1:] == ["bf16", "f32", "f32", "bf16", "f32"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, autocast_forward
 from .ends import InFloat32, end_layers
+from .kernel_rounding import with_rounded_kernel
 from .twins import ask_at_every_layer, channels_last_twin
 
 
@@ -27,8 +29,12 @@ class BFloat16(Backend):
     def build(self, task: Task) -> Forward:
         """Return the forward of a copy."""
         ends = end_layers(task.network, task.shape)
-        twin = channels_last_twin(
-            task.network,
-            replace=lambda layer: InFloat32(channels_last_twin(layer), task.device.type) if layer in ends else None,
-        )
+
+        def replace(layer: nn.Module) -> nn.Module | None:
+            if layer in ends:
+                return InFloat32(channels_last_twin(layer), task.device.type)
+            rounded = with_rounded_kernel(layer)
+            return None if rounded is None else channels_last_twin(rounded)
+
+        twin = channels_last_twin(task.network, replace=replace)
         return autocast_forward(ask_at_every_layer(twin, task.pulse), task.device, torch.bfloat16)
