@@ -1,8 +1,10 @@
-"""Where an OpenVINO graph stays in float32 while the rest computes in bfloat16: its first layers and its last.
+"""Where an OpenVINO graph stays in float32 while the rest computes in bfloat16: at both ends, and round small norms.
 
 Eight bits are least for what the image and the logits themselves hold. Of a plain U-Net (16 to 256 features, CT, three
 tiles of 96^3) bfloat16 alone changes 0.10 to 0.19 % of the labels, and 0.04 to 0.06 % with both ends in float32, for
-5 to 10 % more time.
+5 to 10 % more time. What a convolution gives to a norm need not be rounded either: after the last one, and where
+features take at most half of the largest, that costs neither time nor memory. Together with kernel_rounding it halves
+the squared error once more (a network that had learnt more: 0.014 % of the labels instead of 0.020 %).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _JOINING = {"Add", "Subtract", "Multiply", "Divide"}
 # OpenVINO's own mark for operations that are computed in the precision that the graph gives them.
 _MARK = {"name": "precise", "version": "0"}
 _LARGEST = 3.4e38  # of float32
+# What OpenVINO fuses into a norm.
 _AFTER_NORM = {"Add", "Multiply", "PRelu", "Relu", "Elu"}
 # Begins the names of layers that are to stay in float32.
 _KEPT = "float32: "
