@@ -23,7 +23,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference import predict_from_raw_data as nnunet
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy import ndimage
@@ -144,7 +145,14 @@ def smooth_image(shape: tuple[int, ...], seed: int, *, scale: float = 100.0, bor
 
 
 def write_model(
-    folder: Path, name: str, plan: dict[str, Any], data: dict[str, Any], *, folds: int, mirror: Any
+    folder: Path,
+    name: str,
+    plan: dict[str, Any],
+    data: dict[str, Any],
+    *,
+    folds: int | tuple[str],
+    mirror: Any,
+    trainer: str = "nnUNetTrainer",
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plan, indent=1) + "\n")
@@ -152,21 +160,24 @@ def write_model(
     manager = PlansManager(deepcopy(plan))
     configured = manager.get_configuration(name)
     labels = manager.get_label_manager(data)
-    for fold in range(folds):
-        torch.manual_seed(100 + fold)
-        network = get_network_from_plans(
-            configured.network_arch_class_name,
-            configured.network_arch_init_kwargs,
-            configured.network_arch_init_kwargs_req_import,
+    trainers = Path(sys.modules[nnUNetTrainer.__module__].__file__ or "").parent
+    kind = recursive_find_python_class(str(trainers), trainer, "nnunetv2.training.nnUNetTrainer")
+    for number, fold in enumerate(range(folds) if isinstance(folds, int) else folds):
+        torch.manual_seed(100 + number)
+        network = kind.build_network_architecture(
+            manager,
+            configured,
             determine_num_input_channels(manager, configured, data),
             labels.num_segmentation_heads,
-            deep_supervision=True,
+            "NoDeepSupervision" not in trainer,
         )
         state = network.state_dict()
         for key, value in state.items():
             # Norms and biases as after a training, so that a mistake in one of them shows.
-            if key.endswith("bias") or ".norm." in key:
-                value.add_(0.3 * torch.randn(value.shape))
+            if (key.endswith("bias") or ".norm." in key) and value.is_floating_point():
+                change = 0.3 * torch.randn(value.shape)
+                # Without statistics of images features would fade from norm to norm.
+                value.copy_(0.1 * (1 + change.abs())) if key.endswith("_var") else value.add_(change)
         checkpoint = {
             "network_weights": state,
             "optimizer_state": {"state": {}, "param_groups": [{"lr": np.float64(1e-2)}]},
@@ -181,7 +192,7 @@ def write_model(
                 "dataset_json": data,
                 "device": torch.device("cpu"),
             },
-            "trainer_name": "nnUNetTrainer",
+            "trainer_name": trainer,
             "inference_allowed_mirroring_axes": mirror,
         }
         (folder / f"fold_{fold}").mkdir(exist_ok=True)
@@ -208,7 +219,8 @@ def predict(
             device=torch.device("cpu"),
             allow_tqdm=False,
         )
-        predictor.initialize_from_trained_model_folder(str(folder), None, "checkpoint_final.pth")
+        folds = ("all",) if (folder / "fold_all").is_dir() else None  # which it does not find by itself
+        predictor.initialize_from_trained_model_folder(str(folder), folds, "checkpoint_final.pth")
         found_first = None if found_first is None else found_first[None].astype(np.float32)
         found = predictor.predict_single_npy_array(image.astype(np.float32), {"spacing": spacing}, found_first)
         return found.astype(np.uint8)
@@ -251,11 +263,12 @@ def make(
     image: np.ndarray,
     spacing: list[float],
     *,
-    folds: int = 1,
+    folds: int | tuple[str] = 1,
     mirror: Any = None,
+    trainer: str = "nnUNetTrainer",
 ) -> None:
-    folder = FOLDER / name / f"nnUNetTrainer__nnUNetPlans__{configuration_name}"
-    write_model(folder, configuration_name, plan, data, folds=folds, mirror=mirror)
+    folder = FOLDER / name / f"{trainer}__nnUNetPlans__{configuration_name}"
+    write_model(folder, configuration_name, plan, data, folds=folds, mirror=mirror, trainer=trainer)
     heads = [value for name, value in data["labels"].items() if name != "ignore"]
     balance_heads(folder, image, spacing, values=data.get("regions_class_order", heads))
     labels = predict(folder, image, spacing, mirrored=False)
@@ -388,6 +401,29 @@ def main() -> None:
         folds=2,
         mirror=(0, 2),
     )
+    make_trainers()
+
+
+def make_trainers() -> None:
+    """Make models of nnU-Net's other trainers: a fold of all cases, batch norm, no further outputs in training."""
+    isotropic = [1.0, 1.0, 1.0]
+    trainers: dict[str, tuple[str, int | tuple[str], Any]] = {
+        "all_no_mirroring": ("nnUNetTrainerNoMirroring", ("all",), None),
+        "batch_norm": ("nnUNetTrainerBN", 1, (0, 1, 2)),
+        "no_deep_supervision": ("nnUNetTrainerNoDeepSupervision", 1, (0, 1, 2)),
+    }
+    for number, (name, (trainer, folds, mirror)) in enumerate(trainers.items()):
+        make(
+            name,
+            "3d_fullres",
+            plans("Trainer", {"3d_fullres": configuration([16, 16, 16], isotropic, ["ZScoreNormalization"])}),
+            dataset(TWO, MR),
+            smooth_image((1, 18, 17, 19), 20 + number),
+            [1.0, 1.1, 0.9],
+            folds=folds,
+            mirror=mirror,
+            trainer=trainer,
+        )
 
 
 if __name__ == "__main__":
