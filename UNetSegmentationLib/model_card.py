@@ -45,11 +45,11 @@ def card_of(description: ModelDescription) -> str:
     lines += _postprocess_of(description)
     lines += _configurations_of(description)
     lines += _descent_of(description)
-    spacing = " x ".join(f"{value:.3g}" for value in description.plan.oriented_spacing_mm[::-1])
+    spacing = description.plan.spacing_in_words
     lines += [
         "",
         "## Limits",
-        f"- Made for images like those above{f', at about {spacing} mm' if any(description.plan.spacing_mm) else ''}; "
+        f"- Made for images like those above{f', at about {spacing}' if spacing else ''}; "
         "other scanners, ages and diseases were not measured.",
         "",
         "## Licence",

@@ -371,8 +371,7 @@ def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, flo
     if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
         return ""
     spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
-    wanted = " x ".join(f"{value:.3g}" for value in plan.oriented_spacing_mm[::-1])
-    return f"the voxels are {spacing} mm, the model was trained at {wanted} mm: check the result with care"
+    return f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result with care"
 
 
 def sha256_of(path: Path) -> str:

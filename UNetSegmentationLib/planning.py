@@ -130,6 +130,12 @@ class Plan:
         return depth, height, width
 
     @property
+    def spacing_in_words(self) -> str:
+        """Spacing that images are brought to, (W, H, D) in mm; empty where they keep their own."""
+        steps = [f"{step:.3g}" for step in self.oriented_spacing_mm[::-1] if step]
+        return " x ".join(steps) + (" mm" if len(steps) == 3 else " mm in the slice") if steps else ""
+
+    @property
     def tiling(self) -> Tiling | None:
         """How an image larger than the patch is divided; None: as the conventions do it."""
         return self.recipe.tiling if self.recipe else None

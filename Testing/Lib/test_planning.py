@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -299,3 +300,17 @@ def test_few_thick_slices_are_planned_in_finite_time(slices, spacing_mm):
 def test_volumes_are_not_planned_for_radiographs():
     with pytest.raises(InputError, match="preset 'xray' is for single images: choose ct, mri"):
         make_plan(fingerprint((30, 40, 50), (1.0, 1.0, 1.0)), "xray")
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "transpose", "words"),
+    [
+        ((3.0, 0.5, 1.0), (0, 1, 2), "1 x 0.5 x 3 mm"),
+        ((0.5, 1.0, 3.0), (1, 2, 0), "1 x 0.5 x 3 mm"),
+        ((0.0, 0.5, 0.8), (0, 1, 2), "0.8 x 0.5 mm in the slice"),
+        ((0.0, 0.0, 0.0), (0, 1, 2), ""),
+    ],
+)
+def test_the_spacing_is_told_as_a_user_knows_it(spacing_mm, transpose, words):
+    plan = make_plan(fingerprint((32, 32, 32), (1.0, 1.0, 1.0)), "mri")
+    assert replace(plan, spacing_mm=spacing_mm, transpose=transpose).spacing_in_words == words
