@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from . import __version__
 from .dataset import Case, PreparedCase, prepare_case
+from .errors import CancelledError
 from .labels import Label
 from .planning import Plan
 from .tensor_files import atomic_tensor_file
@@ -62,7 +63,12 @@ class PreparedFolder:
         try:
             made = [pool.submit(self._make, case, lambda: is_over.is_set() or is_cancelled()) for case in cases]
             for index, case in enumerate(cases):
-                made[index].result()
+                try:
+                    made[index].result()
+                except CancelledError as error:
+                    raise CancelledError(
+                        "cancelled before the training began; the same command goes on with the cases that are ready"
+                    ) from error
                 yield {"event": "prepared", "case": case.id, "number": index + 1, "of": len(cases)}
         finally:
             is_over.set()

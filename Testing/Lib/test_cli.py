@@ -572,6 +572,27 @@ def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, ca
     assert "names no held-back cases" in one_line(capsys.readouterr().err)
 
 
+def has_begun(folder: Path) -> bool:
+    """Return whether the first line of a training's record is written."""
+    record = folder / "training.jsonl"
+    return record.exists() and record.stat().st_size > 0
+
+
+def test_a_training_that_was_cancelled_before_it_began_begins_with_the_cases_that_are_ready(tmp_path):
+    dataset = write_balls(tmp_path / "data")
+    job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
+    with pytest.raises(CancelledError, match="the same command goes on"):
+        for event in run_training(job, is_cancelled=lambda: any((job.folder / "prepared").glob("*.safetensors"))):
+            assert event["event"] != "start"
+    ready = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
+    for event in run_training(job):
+        if event["event"] == "start":
+            now = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
+    assert ready.items() <= now.items()
+    assert not (job.folder / "prepared").exists()
+    assert (job.folder / "model.json").is_file()
+
+
 def test_a_resumed_training_equals_one_without_a_break(tmp_path, capsys):
     dataset = write_balls(tmp_path / "data")
     options = TrainingOptions(steps=6, validate_every=2, precision="float32", seed=3)
@@ -580,10 +601,9 @@ def test_a_resumed_training_equals_one_without_a_break(tmp_path, capsys):
         for name in ("whole", "broken")
     ]
     list(run_training(jobs[0]))
-    record = jobs[1].folder / "training.jsonl"
     steps = iter(range(100))
     with pytest.raises(CancelledError):
-        list(run_training(jobs[1], is_cancelled=lambda: record.exists() and next(steps) == 3))
+        list(run_training(jobs[1], is_cancelled=lambda: has_begun(jobs[1].folder) and next(steps) == 3))
     assert not (jobs[1].folder / "model.json").exists()
     assert run("train", "-o", tmp_path / "broken", "--resume", "--seed", 4) == 2
     assert "seed is 4, but the training began with 3" in one_line(capsys.readouterr().err)
@@ -597,7 +617,7 @@ def test_a_training_does_not_go_on_with_other_data(tmp_path, capsys):
     dataset = write_balls(tmp_path / "data")
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=5))
     with pytest.raises(CancelledError):
-        list(run_training(job, is_cancelled=lambda: True))
+        list(run_training(job, is_cancelled=lambda: has_begun(job.folder)))
     write_balls(tmp_path / "more", count=7)
     assert run("train", tmp_path / "more", "-o", tmp_path / "m", "--resume") == 2
     assert "has changed since the training began" in one_line(capsys.readouterr().err)

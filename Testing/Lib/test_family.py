@@ -137,11 +137,11 @@ def test_the_prior_can_be_cancelled_while_it_learns_and_says_what_it_does(tmp_pa
     dataset = write_data_set(tmp_path / "data", dimensions=2)
     job = job_of(dataset, tmp_path / "m", "shape_prior")
     job = replace(job, network_options={**job.network_options, "prior_steps": 1_000_000})
-    asked, stages = iter(range(100)), []
+    asked, stages, lesson = iter(range(100)), [], "Learning the shapes of the labels"
     with pytest.raises(CancelledError, match="shape prior"):
-        for event in run_training(job, is_cancelled=lambda: next(asked) == 2):
+        for event in run_training(job, is_cancelled=lambda: stages[-1] == lesson and next(asked) == 2):
             stages.append(event.get("message"))
-    assert stages[-1] == "Learning the shapes of the labels"
+    assert stages[-1] == lesson
 
 
 @pytest.fixture(scope="module")
