@@ -28,7 +28,7 @@ _TENSORS = tuple(field.name for field in fields(PreparedCase) if field.name != "
 
 
 class PreparedFolder:
-    """A folder with one file a case, in float32: about 6 bytes a voxel of the network's grid, and 4 more a channel.
+    """A folder with one file a case: 4 bytes a voxel and channel, 2 for its class, and 6 more where it is labelled.
 
     Tensors are mapped from the files: the system reads what is looked at, shares it between the processes of a
     training, and drops it again where memory is needed for something else.
