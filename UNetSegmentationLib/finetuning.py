@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +38,7 @@ from .networks import SegmentationNetwork
 from .networks.ensemble import Ensemble
 from .patches import PatchSource
 from .planning import Plan
-from .prepared_cases import PREPARED_FOLDER, PreparedFolder
+from .prepared_cases import PREPARED_FOLDER, PreparedFolder, tidied
 from .replay import REPLAY_FILE, Replay, find_replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
@@ -148,8 +147,7 @@ def run_finetuning(
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
     """
     with alone_in(job.folder, is_resumed=is_resumed):
-        yield from _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
-        shutil.rmtree(job.folder / PREPARED_FOLDER, ignore_errors=True)
+        yield from tidied(_finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled), job.folder)
 
 
 def _finetune_alone(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -20,10 +19,12 @@ from .errors import CancelledError
 from .labels import Label
 from .planning import Plan
 from .tensor_files import atomic_tensor_file
+from .training_state import CHECKPOINT_FILE
 
 PREPARED_FOLDER = "prepared"
-# While one reads and unpacks a file, the other resamples, which takes all processors.
-_WORKERS = 2
+_FORM = 1  # of the files and of what is in them; a change makes them all anew
+# Headers whose voxels lie in a file of their own.
+_DETACHED = (".mhd", ".nhdr", ".hdr")
 _TENSORS = tuple(field.name for field in fields(PreparedCase) if field.name != "id")
 
 
@@ -49,7 +50,7 @@ class PreparedFolder:
     def fill(
         self, cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Generator[dict[str, Any]]:
-        """Prepare cases, two at a time; a file that was made from the same images and labelmaps as now is kept.
+        """Prepare cases; a file that was made from the same images and labelmaps as now is kept.
 
         Yields:
             {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order.
@@ -58,21 +59,15 @@ class PreparedFolder:
             InputError: A case cannot be read or does not fit the plan, or the disk is full.
             CancelledError: `is_cancelled` said so; the files so far stay.
         """
-        is_over = Event()
-        pool = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="prepare")
-        try:
-            made = [pool.submit(self._make, case, lambda: is_over.is_set() or is_cancelled()) for case in cases]
-            for index, case in enumerate(cases):
+        for number, case in enumerate(cases, start=1):
+            if self._read(case) is None:
                 try:
-                    made[index].result()
+                    self._make(case, is_cancelled)
                 except CancelledError as error:
                     raise CancelledError(
-                        "cancelled before the training began; the same command goes on with the cases that are ready"
+                        "cancelled while the cases were prepared; those that are ready are kept"
                     ) from error
-                yield {"event": "prepared", "case": case.id, "number": index + 1, "of": len(cases)}
-        finally:
-            is_over.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            yield {"event": "prepared", "case": case.id, "number": number, "of": len(cases)}
 
     def open(self, case: Case) -> PreparedCase:
         """Return a case with its tensors on the disk; in memory where its file is not there, as on another host.
@@ -83,12 +78,11 @@ class PreparedFolder:
         return self._read(case) or self._prepare(case)
 
     def _make(self, case: Case, is_cancelled: Callable[[], bool]) -> None:
-        if self._read(case) is not None:
-            return
+        origin = self._origin_of(case)  # before: who saves a labelmap meanwhile has it read anew
         prepared = self._prepare(case, is_cancelled)
         tensors = {name: getattr(prepared, name).contiguous() for name in _TENSORS}
         with atomic_tensor_file(self._path_of(case)) as temporary:
-            save_file(tensors, temporary, metadata={"made_from": self._origin_of(case)})
+            save_file(tensors, temporary, metadata={"case": case.id, "made_from": origin})
 
     def _prepare(self, case: Case, is_cancelled: Callable[[], bool] | None = None) -> PreparedCase:
         return prepare_case(case, self._plan, self._labels, ignored=self._ignored, is_cancelled=is_cancelled)
@@ -102,18 +96,51 @@ class PreparedFolder:
                 return PreparedCase(id=case.id, **{name: file.get_tensor(name) for name in _TENSORS})
         except (SafetensorError, OSError, TypeError, KeyError):
             return None
+        except RuntimeError:  # torch's, where the system does not map a file: memory has to do
+            return None
 
     def _path_of(self, case: Case) -> Path:
-        return self._folder / f"{case.id}.safetensors"
+        # A name of any length and spelling may be too long, or another one's where case does not count.
+        return self._folder / f"{hashlib.sha256(case.id.encode()).hexdigest()[:24]}.safetensors"
 
     def _origin_of(self, case: Case) -> str:
         """Return a checksum of all that decides what is in a case's file."""
-        status = [(str(path.absolute()), path.stat()) for path in (*case.images, case.labels)]
+        status = [(path, path.stat()) for name in (*case.images, case.labels) for path in _files_of(name)]
         origin = {
-            "version": __version__,
-            "files": [(name, state.st_size, state.st_mtime_ns) for name, state in status],
+            "form": [__version__, _FORM],
+            "files": [(str(path.absolute()), state.st_size, state.st_mtime_ns) for path, state in status],
             "plan": self._plan.to_dict(),
             "labels": [label.value for label in self._labels],
             "ignored": self._ignored,
         }
         return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+
+
+def _files_of(image: Path) -> list[Path]:
+    """Return an image's file, and those of the same stem beside a header."""
+    if image.suffix.lower() not in _DETACHED:
+        return [image]
+    return sorted(path for path in image.parent.iterdir() if path.stem == image.stem)
+
+
+def tidied(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+    """Pass the events of a training on; "done" comes when no prepared cases are left in its model folder.
+
+    They are taken away too where a training fails that cannot go on; one that was cancelled keeps them.
+    """
+    done = []
+    is_kept = True
+    try:
+        for event in events:
+            if event["event"] == "done":
+                done.append(event)
+            else:
+                yield event
+        is_kept = False
+    except Exception as error:
+        is_kept = isinstance(error, CancelledError) or (folder / CHECKPOINT_FILE).is_file()
+        raise
+    finally:
+        if not is_kept:
+            shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)
+    yield from done

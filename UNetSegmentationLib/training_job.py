@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -45,7 +44,7 @@ from .model_folder import (
 from .networks import SegmentationNetwork, build_network
 from .networks.planned import planned_config
 from .planning import Plan
-from .prepared_cases import PREPARED_FOLDER, PreparedFolder
+from .prepared_cases import PREPARED_FOLDER, PreparedFolder, tidied
 from .presets import PRESETS
 from .replay_packing import add_replay
 from .training import train
@@ -104,12 +103,12 @@ def run_training(
             model and resuming was not asked for.
         CancelledError: `is_cancelled` said so.
     """
-    with alone_in(job.folder, is_resumed=is_resumed) if processes.is_first else nullcontext():
-        yield from _train_alone(
-            job, processes, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure
-        )
-        if processes.is_first:  # after the training, as Windows keeps files that are mapped
-            shutil.rmtree(job.folder / PREPARED_FOLDER, ignore_errors=True)
+    events = _train_alone(job, processes, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure)
+    if not processes.is_first:
+        yield from events
+        return
+    with alone_in(job.folder, is_resumed=is_resumed):
+        yield from tidied(events, job.folder)
 
 
 def _train_alone(

@@ -1,12 +1,15 @@
 """Prepared cases are the same from the disk as in memory, and stay there while they are right."""
 
+import contextlib
 import os
 import sys
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from safetensors import safe_open
 
 from UNetSegmentationLib import prepared_cases
 from UNetSegmentationLib.checkpoint import save_weights
@@ -16,7 +19,7 @@ from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prepared_cases import PreparedFolder
+from UNetSegmentationLib.prepared_cases import PreparedFolder, tidied
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 
 LABELS = tuple(Label(value=value, name=f"label {value}", color=(230, 159, 0)) for value in (1, 2))
@@ -44,6 +47,16 @@ def cases(tmp_path):
             labelmap[3, 4, 5] = 255
         write_labelmap(tmp_path / "labels" / f"{name}.nii.gz", labelmap, affine_ras=np.eye(4))
     return find_cases(tmp_path)
+
+
+def file_of(tmp_path, case):
+    """Return the only file that holds a case of this name."""
+    (path,) = (
+        path
+        for path in (tmp_path / "prepared").iterdir()
+        if safe_open(path, framework="pt").metadata()["case"] == case.id
+    )
+    return path
 
 
 def filled(tmp_path, cases, plan=PLAN, **options):
@@ -91,7 +104,7 @@ def test_what_is_there_is_kept_and_what_has_changed_is_made_anew(tmp_path, cases
     assert prepared_names == [cases[1].id]
     filled(tmp_path, cases[:1], replace(PLAN, spacing_mm=(1.0, 1.0, 1.0)))
     assert prepared_names == [cases[1].id, cases[0].id]
-    path = tmp_path / "prepared" / f"{cases[2].id}.safetensors"
+    path = file_of(tmp_path, cases[2])
     path.write_bytes(path.read_bytes()[:-20])
     prepared_names.clear()
     filled(tmp_path, cases[1:])
@@ -107,12 +120,87 @@ def test_a_host_without_the_folder_has_the_cases_in_memory(tmp_path, cases):
 def test_preparing_ends_when_it_is_cancelled_and_keeps_what_is_done(tmp_path, cases):
     folder = PreparedFolder(tmp_path / "prepared", PLAN, LABELS, ignored=255)
     asked = False
-    events = folder.fill(cases * 20, is_cancelled=lambda: asked)
+    events = folder.fill(cases, is_cancelled=lambda: asked)
     next(events)
     asked = True
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError, match="those that are ready are kept"):
         list(events)
-    assert (tmp_path / "prepared" / f"{cases[0].id}.safetensors").is_file()
+    assert list((tmp_path / "prepared").iterdir()) == [file_of(tmp_path, cases[0])]
+
+
+def test_what_is_saved_while_it_is_read_is_read_anew(tmp_path, cases, monkeypatch):
+    def saved_meanwhile(case, *arguments, **options):
+        prepared = prepare_case(case, *arguments, **options)
+        os.utime(case.labels, ns=(1, 1))
+        return prepared
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared_cases, "prepare_case", saved_meanwhile)
+        folder, _ = filled(tmp_path, cases[:1])
+    assert folder._read(cases[0]) is None
+    assert folder.open(cases[0]).image.shape[0] == 2
+
+
+def test_voxels_beside_a_header_count_too(tmp_path):
+    image, labelmap = np.ones((1, 9, 10, 11), np.float32), np.ones((9, 10, 11), np.uint8)
+    write_volume(tmp_path / "images" / "a.nii.gz", Volume(image, np.eye(4)))
+    (tmp_path / "labels").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(labelmap), tmp_path / "labels" / "a.mhd")
+    cases = find_cases(tmp_path)
+    plan = replace(PLAN, normalization=PLAN.normalization[:1])
+    folder, _ = filled(tmp_path, cases, plan)
+    assert folder._read(cases[0]) is not None
+    os.utime(tmp_path / "labels" / "a.raw", ns=(1, 1))
+    assert folder._read(cases[0]) is None
+
+
+def test_long_names_and_names_that_differ_in_case_alone_have_files_of_their_own(tmp_path, cases):
+    named = [replace(cases[0], id="x" * 300), replace(cases[0], id="A"), replace(cases[0], id="a")]
+    folder, _ = filled(tmp_path, named)
+    names = [path.name.lower() for path in (tmp_path / "prepared").iterdir()]
+    assert len(set(names)) == 3
+    assert all(folder._read(case) is not None for case in named)
+
+
+def test_a_file_that_the_system_does_not_map_is_kept_in_memory(tmp_path, cases, monkeypatch):
+    folder, _ = filled(tmp_path, cases[:1])
+
+    def refuse(*_, **__):
+        raise RuntimeError("unable to mmap 100 bytes from file: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(prepared_cases, "safe_open", refuse)
+    assert torch.equal(folder.open(cases[0]).image, prepare_case(cases[0], PLAN, LABELS, ignored=255).image)
+
+
+@pytest.mark.parametrize(
+    ("error", "has_checkpoint", "is_kept"),
+    [
+        (None, False, False),
+        (InputError("the loss is nan"), False, False),
+        (InputError("the loss is nan"), True, True),
+        (CancelledError("cancelled"), False, True),
+        (KeyboardInterrupt(), False, True),
+    ],
+)
+def test_what_cannot_go_on_leaves_no_cases_and_done_is_told_when_they_are_gone(
+    tmp_path, error, has_checkpoint, is_kept
+):
+    def events():
+        (tmp_path / "prepared").mkdir()
+        (tmp_path / "prepared" / "a").write_text("voxels")
+        if has_checkpoint:
+            (tmp_path / "checkpoint.safetensors").write_text("")
+        yield {"event": "start"}
+        if error is not None:
+            raise error
+        yield {"event": "done"}
+
+    seen = []
+    with contextlib.suppress(InputError, CancelledError, KeyboardInterrupt):
+        for event in tidied(events(), tmp_path):
+            seen.append((event["event"], (tmp_path / "prepared").exists()))
+    assert seen == [("start", True), *([("done", False)] if error is None else [])]
+    assert (tmp_path / "prepared").exists() == is_kept
 
 
 def test_a_case_that_cannot_be_read_ends_the_preparing_with_its_sentence(tmp_path, cases):

@@ -44,7 +44,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     job = _job_of(arguments)
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
-            interrupt.is_gentle = event["event"] in ("start", "step")
+            interrupt.is_gentle = event["event"] in ("prepared", "start", "step")
             if event["event"] == "step":
                 bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
                 continue

@@ -200,7 +200,7 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
     with gentle_interrupt(is_patient=processes.count > 1) as interrupt, ProgressBar(is_quiet=is_quiet) as bar:
         for event in events_until(interrupt.is_asked):
             kind = event["event"]
-            interrupt.is_gentle = kind in ("start", "step", "validation")
+            interrupt.is_gentle = kind in ("prepared", "start", "step", "validation")
             if curve is not None and kind in ("step", "validation") and is_recorded(event):
                 curve.update(is_last=kind == "validation")
             if kind == "step":
