@@ -160,24 +160,26 @@ def write_model(
     manager = PlansManager(deepcopy(plan))
     configured = manager.get_configuration(name)
     labels = manager.get_label_manager(data)
-    trainers = Path(sys.modules[nnUNetTrainer.__module__].__file__ or "").parent
-    kind = recursive_find_python_class(str(trainers), trainer, "nnunetv2.training.nnUNetTrainer")
+    package = Path(sys.modules[nnUNetTrainer.__module__].__file__ or "").parent
+    trainer_class = recursive_find_python_class(str(package), trainer, "nnunetv2.training.nnUNetTrainer")
     for number, fold in enumerate(range(folds) if isinstance(folds, int) else folds):
         torch.manual_seed(100 + number)
-        network = kind.build_network_architecture(
+        network = trainer_class.build_network_architecture(
             manager,
             configured,
             determine_num_input_channels(manager, configured, data),
             labels.num_segmentation_heads,
-            "NoDeepSupervision" not in trainer,
+            enable_deep_supervision="NoDeepSupervision" not in trainer,
         )
         state = network.state_dict()
         for key, value in state.items():
             # Norms and biases as after a training, so that a mistake in one of them shows.
             if (key.endswith("bias") or ".norm." in key) and value.is_floating_point():
                 change = 0.3 * torch.randn(value.shape)
-                # Without statistics of images features would fade from norm to norm.
-                value.copy_(0.1 * (1 + change.abs())) if key.endswith("_var") else value.add_(change)
+                if key.endswith("_var"):
+                    value.copy_(0.1 * (1 + change.abs()))  # as of features that fade without statistics of images
+                else:
+                    value.add_(change)
         checkpoint = {
             "network_weights": state,
             "optimizer_state": {"state": {}, "param_groups": [{"lr": np.float64(1e-2)}]},
