@@ -38,7 +38,7 @@ from .networks import SegmentationNetwork
 from .networks.ensemble import Ensemble
 from .patches import PatchSource
 from .planning import Plan
-from .prepared_cases import PREPARED_FOLDER, PreparedFolder, tidied
+from .prepared_cases import PreparedFolder, remove_cases_after
 from .replay import REPLAY_FILE, Replay, find_replay, read_replay
 from .retention import MixedPatches, loss_of_change
 from .training import train
@@ -147,7 +147,8 @@ def run_finetuning(
         CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
     """
     with alone_in(job.folder, is_resumed=is_resumed):
-        yield from tidied(_finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled), job.folder)
+        events = _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
+        yield from remove_cases_after(events, job.folder)
 
 
 def _finetune_alone(
@@ -164,7 +165,7 @@ def _finetune_alone(
     local = [case for case in cases if case not in held_back]
     options = _options_of(job, parent, cases=len(local))
     _write_or_check_start(job, parent, held_back, is_resumed=is_resumed)
-    folder = PreparedFolder(job.folder / PREPARED_FOLDER, plan, labels, ignored=ignored)
+    folder = PreparedFolder(job.folder, plan, labels, ignored=ignored)
     yield from folder.fill([*local, *held_back], is_cancelled=is_cancelled)
     prepared, watched = ([folder.open(case) for case in part] for part in (local, held_back))
     network, device = deepcopy(parent.trained), choose_device(job.device)

@@ -29,20 +29,20 @@ _TENSORS = tuple(field.name for field in fields(PreparedCase) if field.name != "
 
 
 class PreparedFolder:
-    """A folder with one file a case: 4 bytes a voxel and channel, 2 for its class, and 6 more where it is labelled.
+    """A folder in a model folder, one file a case: 4 bytes a voxel and channel, 2 for its class, 6 if it is labelled.
 
     Tensors are mapped from the files: the system reads what is looked at, shares it between the processes of a
     training, and drops it again where memory is needed for something else.
 
     Args:
-        folder: Made where it is not there.
+        folder: Model folder.
         plan: The network's grid.
         labels: Of the model; class 1 is the first.
         ignored: Label value of voxels that nobody has labelled.
     """
 
     def __init__(self, folder: Path, plan: Plan, labels: Sequence[Label], *, ignored: int | None = None) -> None:
-        self._folder = folder
+        self._folder = folder / PREPARED_FOLDER
         self._plan = plan
         self._labels = tuple(labels)
         self._ignored = ignored
@@ -94,9 +94,7 @@ class PreparedFolder:
                 if file.metadata()["made_from"] != self._origin_of(case):
                     return None
                 return PreparedCase(id=case.id, **{name: file.get_tensor(name) for name in _TENSORS})
-        except (SafetensorError, OSError, TypeError, KeyError):
-            return None
-        except RuntimeError:  # torch's, where the system does not map a file: memory has to do
+        except (SafetensorError, OSError, TypeError, KeyError, RuntimeError):  # the last where the system maps no more
             return None
 
     def _path_of(self, case: Case) -> Path:
@@ -120,13 +118,18 @@ def _files_of(image: Path) -> list[Path]:
     """Return an image's file, and those of the same stem beside a header."""
     if image.suffix.lower() not in _DETACHED:
         return [image]
-    return sorted(path for path in image.parent.iterdir() if path.stem == image.stem)
+    return sorted(path for path in image.parent.iterdir() if path.name.startswith(f"{image.stem}."))
 
 
-def tidied(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+def remove_prepared_cases(folder: Path) -> None:
+    """Leave none in a model folder."""
+    shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)
+
+
+def remove_cases_after(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
     """Pass the events of a training on; "done" comes when no prepared cases are left in its model folder.
 
-    They are taken away too where a training fails that cannot go on; one that was cancelled keeps them.
+    They are removed too where a training fails that cannot go on; one that was cancelled keeps them.
     """
     done = []
     is_kept = True
@@ -142,5 +145,5 @@ def tidied(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str,
         raise
     finally:
         if not is_kept:
-            shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)
+            remove_prepared_cases(folder)
     yield from done

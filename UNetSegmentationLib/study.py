@@ -22,7 +22,7 @@ from .networks.planned import planned_config
 from .networks.summary import training_cost
 from .planning import Plan, read_plan, target_spacing_mm
 from .prediction import Predictor
-from .prepared_cases import PREPARED_FOLDER
+from .prepared_cases import remove_prepared_cases
 from .study_model import Training, make_model
 from .training_folder import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
 from .training_job import run_training
@@ -267,7 +267,7 @@ def _train(training: Training, plan: Plan, is_cancelled: Callable[[], bool]) -> 
     folder = training.job.folder
     is_begun = (folder / CHECKPOINT_FILE).is_file()
     if not is_begun and (folder / DESCRIPTION_FILE).is_file():
-        shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)  # of one that was killed at its very end
+        remove_prepared_cases(folder)  # of one that was killed at its very end
         return
     for event in run_training(
         training.job, is_resumed=is_begun, is_cancelled=is_cancelled, plan=plan, measure=_measure_and_keep

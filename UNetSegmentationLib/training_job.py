@@ -44,7 +44,7 @@ from .model_folder import (
 from .networks import SegmentationNetwork, build_network
 from .networks.planned import planned_config
 from .planning import Plan
-from .prepared_cases import PREPARED_FOLDER, PreparedFolder, tidied
+from .prepared_cases import PreparedFolder, remove_cases_after
 from .presets import PRESETS
 from .replay_packing import add_replay
 from .training import train
@@ -108,7 +108,7 @@ def run_training(
         yield from events
         return
     with alone_in(job.folder, is_resumed=is_resumed):
-        yield from tidied(events, job.folder)
+        yield from remove_cases_after(events, job.folder)
 
 
 def _train_alone(
@@ -144,7 +144,7 @@ def _train_alone(
         started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
         write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
     watched_cases = held_back[:VALIDATION_CASES_WHILE_TRAINING]
-    folder = PreparedFolder(job.folder / PREPARED_FOLDER, plan, labels)
+    folder = PreparedFolder(job.folder, plan, labels)
     yield from _fill(folder, [*training_cases, *watched_cases], processes, is_cancelled)
     prepared, watched = ([folder.open(case) for case in part] for part in (training_cases, watched_cases))
     device = processes.choose_device(job.device)

@@ -139,7 +139,7 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     options = TrainingOptions(steps=steps, precision=precision, validate_every=0, checkpoint_every_s=1e9)
     weights = sum(parameter.numel() for parameter in network.parameters())
     with tempfile.TemporaryDirectory() as folder:
-        prepared = PreparedFolder(Path(folder) / "prepared", plan, labels)
+        prepared = PreparedFolder(Path(folder), plan, labels)
         for _ in prepared.fill(of_training):
             pass
         cases = [prepared.open(case) for case in of_training]

@@ -19,7 +19,7 @@ from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prepared_cases import PreparedFolder, tidied
+from UNetSegmentationLib.prepared_cases import PreparedFolder, remove_cases_after
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 
 LABELS = tuple(Label(value=value, name=f"label {value}", color=(230, 159, 0)) for value in (1, 2))
@@ -60,7 +60,7 @@ def file_of(tmp_path, case):
 
 
 def filled(tmp_path, cases, plan=PLAN, **options):
-    folder = PreparedFolder(tmp_path / "prepared", plan, LABELS, ignored=255)
+    folder = PreparedFolder(tmp_path, plan, LABELS, ignored=255)
     return folder, list(folder.fill(cases, **options))
 
 
@@ -118,7 +118,7 @@ def test_a_host_without_the_folder_has_the_cases_in_memory(tmp_path, cases):
 
 
 def test_preparing_ends_when_it_is_cancelled_and_keeps_what_is_done(tmp_path, cases):
-    folder = PreparedFolder(tmp_path / "prepared", PLAN, LABELS, ignored=255)
+    folder = PreparedFolder(tmp_path, PLAN, LABELS, ignored=255)
     asked = False
     events = folder.fill(cases, is_cancelled=lambda: asked)
     next(events)
@@ -197,7 +197,7 @@ def test_what_cannot_go_on_leaves_no_cases_and_done_is_told_when_they_are_gone(
 
     seen = []
     with contextlib.suppress(InputError, CancelledError, KeyboardInterrupt):
-        for event in tidied(events(), tmp_path):
+        for event in remove_cases_after(events(), tmp_path):
             seen.append((event["event"], (tmp_path / "prepared").exists()))
     assert seen == [("start", True), *([("done", False)] if error is None else [])]
     assert (tmp_path / "prepared").exists() == is_kept

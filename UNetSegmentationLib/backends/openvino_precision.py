@@ -106,8 +106,8 @@ def _shield_norm(norm: Any, operations: Any) -> None:
     _keep(last)
     while len(targets := list(last.output(0).get_target_inputs())) == 1:
         following = targets[0].get_node()
-        constant = [place.get_source_output().get_node().get_type_name() for place in following.inputs()]
-        if following.get_type_name() not in _AFTER_NORM or constant.count("Constant") < len(constant) - 1:
+        sources = [value.get_node().get_type_name() for value in following.input_values()]
+        if following.get_type_name() not in _AFTER_NORM or sources.count("Constant") < len(sources) - 1:
             break
         last = following
         _keep(last)
