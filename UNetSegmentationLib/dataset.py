@@ -7,12 +7,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ SAMPLES_PER_CASE = 10_000
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # Distinct, readable in slices and 3D (Okabe and Ito 2008).
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +185,24 @@ def read_image(paths: Sequence[Path]) -> Volume:
     return image
 
 
-def label_values(cases: Sequence[Case]) -> list[int]:
-    """Return the label values that occur in the references, without the background."""
-    found: set[int] = set()
-    for case in cases:
-        found |= set(np.unique(read_labelmap(case.labels).array).tolist())
-    return sorted(found - {0})
+def read_label_values(
+    cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False
+) -> Generator[dict[str, Any], None, list[int]]:
+    """Return the label values that occur in the references, without the background.
+
+    Yields:
+        {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
+
+    Raises:
+        InputError: A labelmap cannot be read.
+        CancelledError: `is_cancelled` said so.
+    """
+
+    def values_in(case: Case) -> set[int]:
+        return set(np.unique(read_labelmap(case.labels).array).tolist())
+
+    found = yield from _read_each(values_in, cases, is_cancelled)
+    return sorted(set().union(*found) - {0})
 
 
 def prepare_case(
@@ -232,21 +246,29 @@ def prepare_case(
     )
 
 
-def fingerprint_of(
-    cases: Sequence[Case], *, orientation: str = "RAS", channel_names: Sequence[str] = ()
-) -> Fingerprint:
-    """Read all cases, each once and several at a time, and return what the planner needs to know of them.
+def read_fingerprint(
+    cases: Sequence[Case],
+    *,
+    orientation: str = "RAS",
+    channel_names: Sequence[str] = (),
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Generator[dict[str, Any], None, Fingerprint]:
+    """Read all cases, each once, and return what the planner needs to know of them.
 
     Args:
         cases: At least one.
         orientation: "RAS" turns the axes of volumes first.
         channel_names: What the data set calls its channels, see read_channel_names.
+        is_cancelled: Asked after each case.
+
+    Yields:
+        {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
 
     Raises:
         InputError: A case cannot be read or has no labelled voxel in any case.
+        CancelledError: `is_cancelled` said so.
     """
-    with ThreadPoolExecutor(max_workers=min(len(cases), os.cpu_count() or 1)) as pool:
-        read = list(pool.map(lambda case: _measure_case(case, orientation), cases))
+    read = yield from _read_each(lambda case: _measure_case(case, orientation), cases, is_cancelled)
     foreground = np.concatenate([case.samples for case in read], axis=1).astype(np.float64)
     if not foreground.size:
         raise InputError("no labelmap of the data set holds a labelled voxel: give cases with labels")
@@ -297,6 +319,24 @@ def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str
         raise InputError(f"{len(given)} channel names are given, the images have {count}: name each one")
     names = tuple(given) or read_channel_names(folder)
     return names if len(names) == count else ()
+
+
+def _read_each(
+    read: Callable[[Case], Result], cases: Sequence[Case], is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, list[Result]]:
+    """Return what is read of each case, several at a time."""
+    results = []
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        pending = [pool.submit(read, case) for case in cases]
+        for number, (case, future) in enumerate(zip(cases, pending, strict=True), start=1):
+            results.append(future.result())
+            if is_cancelled():
+                raise CancelledError("cancelled while the data set was read")
+            yield {"event": "read", "case": case.id, "number": number, "of": len(cases)}
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
 
 
 @dataclass(frozen=True)

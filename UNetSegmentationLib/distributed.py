@@ -14,12 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import sleep
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -136,6 +136,34 @@ class Processes:
             raise
         _broadcast_bytes(json.dumps({"value": value}).encode())
         return value
+
+    def share_events(self, events: Generator[dict[str, Any], None, Value]) -> Generator[dict[str, Any], None, Value]:
+        """Let the first process alone go through events; return their result, or raise their error, in all.
+
+        Args:
+            events: Plain values as JSON knows them, as is what they return.
+
+        Yields:
+            The events.
+
+        Raises:
+            InputError: The first process did.
+            CancelledError: The first process did.
+            OtherProcessError: The first process failed otherwise.
+        """
+
+        def advance() -> tuple[dict[str, Any] | None, Value | None]:
+            try:
+                return next(events), None
+            except StopIteration as end:
+                return None, end.value
+
+        with closing(events):
+            while True:
+                event, result = self.share(advance)
+                if event is None:
+                    return cast("Value", result)
+                yield event
 
     def share_bytes(self, read: Callable[[], bytes | None]) -> bytes | None:
         """Read something in the first process alone and return it in all."""

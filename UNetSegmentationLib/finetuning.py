@@ -18,7 +18,7 @@ import torch
 from . import __version__
 from .augmentation import AugmentationConfig
 from .checkpoint import load_network, save_weights
-from .dataset import Case, PreparedCase, find_cases, label_values
+from .dataset import Case, PreparedCase, find_cases, read_label_values
 from .devices import choose_device
 from .errors import InputError
 from .files import atomic_path, write_text
@@ -160,7 +160,8 @@ def _finetune_alone(
     _ = _named(job, parent.description)  # an impossible id is told before the training
     plan, labels = parent.description.plan, parent.description.labels
     cases = find_cases(job.dataset)
-    ignored = _ignored_value(cases, labels)
+    values = yield from read_label_values(cases, is_cancelled=is_cancelled)
+    ignored = _ignored_value(values, labels)
     held_back = hold_back(cases, parent.description)
     local = [case for case in cases if case not in held_back]
     options = _options_of(job, parent, cases=len(local))
@@ -242,7 +243,7 @@ def _read_parent(job: FinetuningJob) -> _Parent:
     )
 
 
-def _ignored_value(cases: Sequence[Case], labels: Sequence[Label]) -> int | None:
+def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None:
     """Return the value that marks unlabelled voxels, None where the model has a label of this value.
 
     Raises:
@@ -250,7 +251,7 @@ def _ignored_value(cases: Sequence[Case], labels: Sequence[Label]) -> int | None
     """
     known = {label.value for label in labels}
     ignored = None if UNLABELLED in known else UNLABELLED
-    unknown = sorted(set(label_values(cases)) - known - {UNLABELLED})
+    unknown = sorted(set(values) - known - {UNLABELLED})
     if unknown:
         raise InputError(
             f"labelmaps hold the values {unknown}, the model knows {sorted(known)}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from .configuration_choice import CONFIGURATIONS, sensible_configurations
-from .dataset import Case, find_cases, label_values, read_labels_of, split_by_subject
+from .dataset import Case, find_cases, read_label_values, read_labels_of, split_by_subject
 from .errors import InputError
 from .files import hold_alone, write_text
 from .fingerprint import Fingerprint
@@ -149,7 +149,7 @@ def run_study(
     if is_resumed:
         begun = _go_on(study, cases)
     else:
-        begun = _begin(study, cases)
+        begun = yield from _begin(study, cases, is_cancelled)
         yield {"event": "stage", "message": _announcement(begun)}
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
@@ -176,13 +176,16 @@ def run_study(
         yield {"event": "done", "description": description.to_dict()}
 
 
-def _begin(study: Study, cases: Sequence[Case]) -> _Begun:
+def _begin(
+    study: Study, cases: Sequence[Case], is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, _Begun]:
     """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     learnt = cases if study.has_all_folds else [case for case in cases if case not in folds[job.fold[0]]]
-    labels = read_labels_of(job.labels or job.dataset, label_values(cases))
-    fingerprint = fingerprint_for(job, learnt, labels)
+    values = yield from read_label_values(cases, is_cancelled=is_cancelled)
+    labels = read_labels_of(job.labels or job.dataset, values)
+    fingerprint = yield from fingerprint_for(job, learnt, labels, is_cancelled=is_cancelled)
     if job.plan is not None:
         plans = {"full": read_plan(job.plan)}
     else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,8 +17,8 @@ from .dataset import (
     Case,
     PreparedCase,
     find_cases,
-    label_values,
     name_channels,
+    read_label_values,
     read_labels_of,
     split_by_subject,
 )
@@ -49,7 +48,7 @@ from .presets import PRESETS
 from .replay_packing import add_replay
 from .training import train
 from .training_folder import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
-from .training_plan import augmentation_for, leave_raw, plan_of
+from .training_plan import augmentation_for, leave_raw, plan_cases
 from .training_record import TrainingRecord
 from .training_state import CHECKPOINT_FILE
 
@@ -94,9 +93,9 @@ def run_training(
         measure: Gives the description of the trained model its figures.
 
     Yields:
-        Events of training.train, that of initialisation.begin_with_model before them, and
-        {"event": "stage", "message": ...}, those of PreparedFolder.fill, {"event": "evaluation", ...},
-        {"event": "done", "description": ...}.
+        Those of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
+        initialisation.begin_with_model and training.train, {"event": "stage", "message": ...},
+        {"event": "evaluation", ...}, {"event": "done", "description": ...}.
 
     Raises:
         InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
@@ -129,14 +128,12 @@ def _train_alone(
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
-    labels = read_labels_of(job.labels or job.dataset, label_values(cases))
-    begun = plan
-
-    def make_plan() -> dict[str, Any]:
-        made = plan_as_begun(job, held_back) if is_resumed else begun or plan_of(job, training_cases, labels)
-        return made.to_dict()
-
-    plan = Plan.from_dict(processes.share(make_plan))  # other hosts may have other devices, and not the folder
+    values = yield from processes.share_events(read_label_values(cases, is_cancelled=is_cancelled))
+    labels = read_labels_of(job.labels or job.dataset, values)
+    if is_resumed or plan is None:
+        plan = yield from _agree_on_plan(
+            job, training_cases, held_back, labels, processes, is_resumed=is_resumed, is_cancelled=is_cancelled
+        )
     network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
     plan = leave_raw(plan, network.raw_channels)
     description = _describe(job, plan, labels, network, channel_names=name_channels(job.dataset, cases, job.channels))
@@ -145,7 +142,9 @@ def _train_alone(
         write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
     watched_cases = held_back[:VALIDATION_CASES_WHILE_TRAINING]
     folder = PreparedFolder(job.folder, plan, labels)
-    yield from _fill(folder, [*training_cases, *watched_cases], processes, is_cancelled)
+    to_prepare = [*training_cases, *watched_cases]
+    yield {"event": "stage", "message": f"Preparing {len(to_prepare)} cases"}
+    yield from processes.share_events(folder.fill(to_prepare, is_cancelled=is_cancelled))
     prepared, watched = ([folder.open(case) for case in part] for part in (training_cases, watched_cases))
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
@@ -184,14 +183,25 @@ def _train_alone(
         yield from _finish(job, network, description, about, record, of_training, measure)
 
 
-def _fill(
-    folder: PreparedFolder, cases: Sequence[Case], processes: Processes, is_cancelled: Callable[[], bool]
-) -> Iterator[dict[str, Any]]:
-    """Let the first process prepare the cases; the others wait for each."""
-    yield {"event": "stage", "message": f"Preparing {len(cases)} cases"}
-    with closing(folder.fill(cases, is_cancelled=is_cancelled)) as filled:
-        for _ in cases:
-            yield processes.share(lambda: next(filled))
+def _agree_on_plan(
+    job: TrainingJob,
+    training_cases: Sequence[Case],
+    held_back: Sequence[Case],
+    labels: Sequence[Label],
+    processes: Processes,
+    *,
+    is_resumed: bool,
+    is_cancelled: Callable[[], bool],
+) -> Generator[dict[str, Any], None, Plan]:
+    """Return the first process's plan: other hosts may have other devices, and not the folder."""
+
+    def planned() -> Generator[dict[str, Any], None, dict[str, Any]]:
+        if is_resumed:
+            return plan_as_begun(job, held_back).to_dict()
+        made = yield from plan_cases(job, training_cases, labels, is_cancelled=is_cancelled)
+        return made.to_dict()
+
+    return Plan.from_dict((yield from processes.share_events(planned())))
 
 
 def _recorded(

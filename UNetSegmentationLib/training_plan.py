@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .augmentation import AugmentationConfig
-from .dataset import Case, fingerprint_of, name_channels
+from .dataset import Case, name_channels, read_fingerprint
 from .device_planning import budget_of, plan_for
 from .devices import choose_device
 from .fingerprint import Fingerprint
@@ -26,18 +27,34 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
     )
 
 
-def plan_of(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Plan:
-    """Return the plan for the cases that a job learns from: the job's file, or one that is made for them."""
+def plan_cases(
+    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, Plan]:
+    """Return the plan for the cases that a job learns from: the job's file, or one that is made for them.
+
+    Yields:
+        Events of fingerprint_for.
+    """
     if job.plan is not None:
         return read_plan(job.plan)
-    return plan_job(job, fingerprint_for(job, cases, labels), labels)
+    fingerprint = yield from fingerprint_for(job, cases, labels, is_cancelled=is_cancelled)
+    return plan_job(job, fingerprint, labels)
 
 
-def fingerprint_for(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label]) -> Fingerprint:
-    """Return the fingerprint of the cases that a job learns from."""
+def fingerprint_for(
+    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, Fingerprint]:
+    """Return the fingerprint of the cases that a job learns from.
+
+    Yields:
+        {"event": "stage", "message": ...} and the events of read_fingerprint.
+    """
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
     names = name_channels(job.dataset, cases, job.channels)
-    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
+    yield {"event": "stage", "message": f"Reading {len(cases)} cases for the plan"}
+    fingerprint = yield from read_fingerprint(
+        cases, orientation=orientation, channel_names=names, is_cancelled=is_cancelled
+    )
     return replace(fingerprint, label_names=tuple(label.name for label in labels))
 
 

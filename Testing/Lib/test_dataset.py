@@ -9,14 +9,15 @@ import torch
 
 from UNetSegmentationLib.dataset import (
     find_cases,
-    fingerprint_of,
-    label_values,
     prepare_case,
     read_case,
+    read_fingerprint,
+    read_label_values,
     read_labels_of,
     split_by_subject,
 )
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.events import result_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.planning import make_plan
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
@@ -41,7 +42,7 @@ def test_both_layouts_are_read(tmp_path, images, labels):
     cases = find_cases(tmp_path)
     assert [case.id for case in cases] == ["a", "b"]
     assert [path.name for path in cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
-    assert label_values(cases) == [1, 2]
+    assert result_of(read_label_values(cases)) == [1, 2]
 
 
 def test_a_name_that_ends_in_four_digits_is_no_channel(tmp_path):
@@ -138,7 +139,7 @@ def test_gaps_in_an_image_do_not_spread(tmp_path):
     holes[0, 0, 0, :2] = (np.nan, np.inf)
     write_volume(path, Volume(holes, image.affine_ras))
     cases = find_cases(tmp_path)
-    fingerprint = fingerprint_of(cases)
+    fingerprint = result_of(read_fingerprint(cases))
     assert all(np.isfinite(list(entry.values())).all() for entry in fingerprint.foreground)
     prepared = prepare_case(cases[0], make_plan(fingerprint, "mri"), read_labels_of(tmp_path, [1, 2]))
     assert prepared.image.isfinite().all()
@@ -155,10 +156,37 @@ def test_labels_stay_on_their_image_where_a_plan_crops_it(tmp_path):
     write_volume(tmp_path / "images" / "a.nii.gz", Volume(image, np.eye(4)))
     write_labelmap(tmp_path / "labels" / "a.nii.gz", labelmap, affine_ras=np.eye(4))
     cases = find_cases(tmp_path)
-    plan = replace(make_plan(fingerprint_of(cases), "mri"), conventions="nnunet", spacing_mm=(1.0, 1.0, 1.0))
+    plan = replace(
+        make_plan(result_of(read_fingerprint(cases)), "mri"), conventions="nnunet", spacing_mm=(1.0, 1.0, 1.0)
+    )
     prepared = prepare_case(cases[0], plan, read_labels_of(tmp_path, [1]))
     assert prepared.image.shape[1:] == (8, 9, 9)
     assert torch.equal(prepared.labels > 0, prepared.image[0] > prepared.image.mean() + 1)
+
+
+@pytest.mark.parametrize("read", [read_fingerprint, read_label_values])
+def test_reading_tells_each_case_and_ends_when_it_is_cancelled(tmp_path, read):
+    for name in ("a", "b", "c"):
+        write_case(tmp_path, name)
+    cases = find_cases(tmp_path)
+    seen = []
+    result_of(read(cases), seen.append)
+    assert seen == [{"event": "read", "case": name, "number": index + 1, "of": 3} for index, name in enumerate("abc")]
+    told = []
+    with pytest.raises(CancelledError, match="while the data set was read"):
+        result_of(read(cases, is_cancelled=lambda: len(told) == 1), told.append)
+    assert told == seen[:1]
+
+
+@pytest.mark.parametrize("read", [read_fingerprint, read_label_values])
+def test_a_case_that_cannot_be_read_ends_the_reading(tmp_path, read):
+    for name in ("a", "b", "c"):
+        write_case(tmp_path, name)
+    (tmp_path / "labels" / "b.nii.gz").write_bytes(b"no image")
+    seen = []
+    with pytest.raises(InputError, match=r"b\.nii\.gz"):
+        result_of(read(find_cases(tmp_path)), seen.append)
+    assert [event["case"] for event in seen] == ["a"]
 
 
 def test_an_incomplete_case_is_named(tmp_path):
@@ -179,7 +207,7 @@ def test_folders_without_cases_are_refused(tmp_path, made):
 def test_preparing_a_case_numbers_its_classes(tmp_path):
     write_case(tmp_path, "a")
     cases = find_cases(tmp_path)
-    fingerprint = fingerprint_of(cases)
+    fingerprint = result_of(read_fingerprint(cases))
     plan = make_plan(fingerprint, "mri")
     labels = read_labels_of(tmp_path, [1, 2])[::-1]
     prepared = prepare_case(cases[0], plan, labels)

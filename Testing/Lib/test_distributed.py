@@ -333,6 +333,9 @@ def test_the_first_process_alone_writes_the_model_and_both_see_the_same(folder, 
     model = folder / "job" / "two"
     written = sorted(path.name for path in model.iterdir())
     assert written == ["CARD.md", "model.json", "training.jsonl", "weights.safetensors"]
+    followed = said[1]["events"]
+    assert said[0]["events"][: len(followed)] == followed
+    assert followed.count("read") >= followed.count("prepared") > 0
     record = [json.loads(line) for line in (model / "training.jsonl").read_text().splitlines()]
     assert [entry["event"] for entry in record][:4] == ["initialised", "start", "validation", "validation"]
     assert json.loads((model / "model.json").read_text())["training"]["processes"] == 2

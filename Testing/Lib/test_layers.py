@@ -20,6 +20,7 @@ LAYERS = (
         *(
             "__init__",
             "errors",
+            "events",
             "configuration",
             "process_environment",
             "files",

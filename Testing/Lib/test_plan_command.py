@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.dataset import find_cases, fingerprint_of, read_channel_names
+from UNetSegmentationLib.dataset import find_cases, read_channel_names, read_fingerprint
 from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.events import result_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.planning import read_plan
 from UNetSegmentationLib.volume_io import write_labelmap, write_volume
@@ -39,7 +40,8 @@ def run(*words: object) -> int:
 
 
 def test_a_fingerprint_is_what_was_written(tmp_path):
-    fingerprint = fingerprint_of(find_cases(write_data(tmp_path / "d", channels=2)), channel_names=("CT", "PET"))
+    cases = find_cases(write_data(tmp_path / "d", channels=2))
+    fingerprint = result_of(read_fingerprint(cases, channel_names=("CT", "PET")))
     assert fingerprint.shapes == ((12, 14, 16),) * 3
     assert fingerprint.cropped_shapes == ((8, 13, 9),) * 3
     assert fingerprint.spacings_mm == ((2.0, 1.0, 1.0),) * 3

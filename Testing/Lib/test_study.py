@@ -19,6 +19,7 @@ from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.dataset import find_cases, split_by_subject
 from UNetSegmentationLib.errors import CancelledError, InputError
 from UNetSegmentationLib.evaluation import evaluate
+from UNetSegmentationLib.events import result_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.model_folder import read_description
 from UNetSegmentationLib.prediction import Predictor
@@ -52,6 +53,10 @@ def write_data(folder: Path, shapes: tuple[tuple[int, int, int], ...] = SHAPES) 
         write_volume(folder / "images" / f"c{index}.nii.gz", Volume(image[None], np.eye(4)))
         write_labelmap(folder / "labels" / f"c{index}.nii.gz", labels, affine_ras=np.eye(4))
     return folder
+
+
+def begin(study):
+    return result_of(study_module._begin(study, find_cases(study.job.dataset), lambda: False))
 
 
 def study_of(dataset: Path, folder: Path, *, steps: int = 5, **entries: object) -> Study:
@@ -223,7 +228,7 @@ def test_a_study_that_is_broken_off_ends_as_one_without_a_break(tmp_path, datase
 def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, dataset, capsys):
     study = study_of(dataset, tmp_path / "m")
     with pytest.raises(CancelledError):
-        list(run_study(study, is_cancelled=lambda: True))
+        list(run_study(study, is_cancelled=(tmp_path / "m" / STUDY_FILE).exists))
     write_data(dataset, (*SHAPES, SHAPES[0]))
     with pytest.raises(InputError, match="has changed since the trainings began"):
         list(run_study(study, is_resumed=True))
@@ -262,7 +267,7 @@ def test_the_time_budget_is_shared_as_the_steps_are(tmp_path, dataset):
     study = study_of(dataset, tmp_path / "m", has_all_folds=True, steps=600)
     study = replace(study, job=replace(study.job, options=replace(study.job.options, minutes=3.0)))
     for shares, steps, minutes in ((True, 100, 0.5), (False, 600, 3.0)):
-        begun = study_module._begin(replace(study, shares_budget=shares), find_cases(dataset))
+        begun = begin(replace(study, shares_budget=shares))
         options = [training.job.options for training in study_module._trainings_of(begun)]
         assert [(entry.steps, entry.minutes) for entry in options] == [(steps, minutes)] * 6
 
@@ -285,10 +290,10 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, dat
 
 def test_a_plan_file_is_that_of_all_folds_and_leaves_no_choice_of_configurations(tmp_path, dataset):
     study = study_of(dataset, tmp_path / "m")
-    made = study_module._begin(study, find_cases(dataset)).plans["slices"]
+    made = begin(study).plans["slices"]
     (tmp_path / "plan.json").write_text(json.dumps(made.to_dict()))
     job = replace(study.job, plan=tmp_path / "plan.json")
-    begun = study_module._begin(Study(job=job, has_all_folds=True, shares_budget=False), find_cases(dataset))
+    begun = begin(Study(job=job, has_all_folds=True, shares_budget=False))
     assert begun.plans == {"full": made}
     assert len(study_module._trainings_of(begun)) == 3
     with pytest.raises(InputError, match="a plan file gives one configuration"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..errors import InputError
 from ..model_folder import ModelDescription
 from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
-from .terminal import ProgressBar, figure, write_json, write_table
+from .terminal import ProgressBar, course_of_cases, figure, write_json, write_table
 from .train import gentle_interrupt
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     job = _job_of(arguments)
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
-            interrupt.is_gentle = event["event"] in ("prepared", "start", "step")
+            interrupt.is_gentle = event["event"] in ("read", "prepared", "start", "step")
             if event["event"] == "step":
                 bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
-            if event["event"] == "prepared":
-                bar(0.0, f"prepared case {event['number']} of {event['of']}")
+            if event["event"] in ("read", "prepared"):
+                bar(0.0, course_of_cases(event))
                 continue
             bar.clear()
             if event["event"] == "done":

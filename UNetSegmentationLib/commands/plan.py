@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..events import result_of
 from ..files import write_text
 from ..plan_explanation import explain
 from ..planning import RESOLUTIONS, network_shape_for
-from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument
-from .terminal import write_json
+from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument, add_quiet_argument
+from .terminal import ProgressBar, course_of_cases, write_json
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -35,6 +36,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="2: axial slices one by one; 3: volumes (by their number of slices)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of sentences")
+    add_quiet_argument(parser)
     add_device_argument(parser)
 
 
@@ -53,7 +55,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 def _document(arguments: Namespace) -> dict[str, Any]:
     import torch
 
-    from ..dataset import find_cases, fingerprint_of, name_channels, read_labels_of
+    from ..dataset import find_cases, name_channels, read_fingerprint, read_labels_of
     from ..device_planning import budget_of, plan_for
     from ..devices import choose_device
     from ..networks import NETWORKS, build_network
@@ -66,7 +68,11 @@ def _document(arguments: Namespace) -> dict[str, Any]:
     orientation = "stored" if PRESETS[arguments.preset].dimensions == (2,) else "RAS"
     cases = find_cases(arguments.dataset)
     names = name_channels(arguments.dataset, cases, arguments.channels)
-    fingerprint = fingerprint_of(cases, orientation=orientation, channel_names=names)
+    with ProgressBar(is_quiet=arguments.quiet) as bar:
+        fingerprint = result_of(
+            read_fingerprint(cases, orientation=orientation, channel_names=names),
+            lambda event: bar(event["number"] / event["of"], course_of_cases(event)),
+        )
     labels = read_labels_of(arguments.labels or arguments.dataset, sorted(fingerprint.class_shares or ()))
     fingerprint = replace(fingerprint, label_names=tuple(label.name for label in labels))
     plan = plan_for(

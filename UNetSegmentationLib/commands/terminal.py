@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite, isnan
 from threading import Event, Thread
 from time import monotonic
@@ -76,6 +76,11 @@ def explain(error: BaseException) -> tuple[int, str]:
         return INPUT, "there is not enough memory: take a smaller image or region, another device, or close programs"
     kind = type(error).__name__
     return FAULT, f"a fault of unetseg itself ({kind}: {error}): run it again with --debug to see where, and report it"
+
+
+def course_of_cases(event: Mapping[str, Any]) -> str:
+    """Return how far the work on the cases of a data set is, as "read case 3 of 8"."""
+    return f"{event['event']} case {event['number']} of {event['of']}"
 
 
 class Failures:
