@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from UNetSegmentationLib.backends.engine import BACKEND_VARIABLE
 from UNetSegmentationLib.backends.store import FOLDER_VARIABLE
 from UNetSegmentationLib.checkpoint import save_weights
+from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.model_folder import (
     MODELS_VARIABLE,
@@ -22,6 +24,7 @@ from UNetSegmentationLib.model_folder import (
 )
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.planning import Normalization, Plan
+from UNetSegmentationLib.volume_io import write_labelmap, write_volume
 
 COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115))
 
@@ -89,6 +92,25 @@ def tiny_model(tmp_path: Path) -> Callable[..., Path]:
         return make_tiny_model(tmp_path / "models" / name, **options)
 
     return make
+
+
+@pytest.fixture
+def write_balls() -> Callable[..., Path]:
+    """Return a function that writes a data set of noise with a bright ball in it."""
+
+    def write(folder: Path, count: int = 4) -> Path:
+        rng = np.random.default_rng(0)
+        (folder / "images").mkdir(parents=True)
+        (folder / "labels").mkdir()
+        for number in range(count):
+            centre = rng.integers(5, 11, 3)[:, None, None, None]
+            inside = (((np.indices((16, 16, 16)) - centre) ** 2).sum(axis=0) < 16).astype(np.uint8)
+            array = (rng.normal(0, 10, (16, 16, 16)) + 60 * inside).astype(np.int16)
+            write_volume(folder / "images" / f"case{number}.nii.gz", Volume(array[None], np.eye(4)))
+            write_labelmap(folder / "labels" / f"case{number}.nii.gz", inside, affine_ras=np.eye(4))
+        return folder
+
+    return write
 
 
 @pytest.fixture

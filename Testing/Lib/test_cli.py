@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from UNetSegmentationLib import __version__
 from UNetSegmentationLib.cli import main
@@ -26,10 +21,6 @@ from UNetSegmentationLib.errors import CancelledError
 from UNetSegmentationLib.geometry import Volume, same_grid
 from UNetSegmentationLib.model_folder import read_description, write_description
 from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.training_folder import TrainingJob
-from UNetSegmentationLib.training_job import run_training
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.training_state import CHECKPOINT_FILE
 from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 ROOT = Path(__file__).parents[2]
@@ -460,7 +451,9 @@ def test_the_bar_is_for_terminals_only(monkeypatch):
         assert stream.getvalue().endswith("\r\x1b[K" if is_shown else "")
 
 
-def test_without_a_terminal_a_line_now_and_then_tells_that_it_goes_on(tmp_path, tiny_model, monkeypatch, capsys):
+def test_without_a_terminal_a_line_now_and_then_tells_that_it_goes_on(
+    write_balls, tmp_path, tiny_model, monkeypatch, capsys
+):
     monkeypatch.setattr("UNetSegmentationLib.commands.terminal.REPORT_S", 0.002)
     image = write_image(tmp_path / "a.nrrd", shape=(1, 40, 40, 40), affine=np.eye(4))
     tiny_model("tiny", labels=1)
@@ -480,83 +473,7 @@ def test_without_a_terminal_a_line_now_and_then_tells_that_it_goes_on(tmp_path, 
     assert "%" not in capsys.readouterr().err
 
 
-def write_balls(folder: Path, count: int = 4) -> Path:
-    """Write a data set of noise with a bright ball in it."""
-    rng = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
-    (folder / "labels").mkdir()
-    for number in range(count):
-        centre = rng.integers(5, 11, 3)[:, None, None, None]
-        inside = (((np.indices((16, 16, 16)) - centre) ** 2).sum(axis=0) < 16).astype(np.uint8)
-        array = (rng.normal(0, 10, (16, 16, 16)) + 60 * inside).astype(np.int16)
-        write_volume(folder / "images" / f"case{number}.nii.gz", Volume(array[None], np.eye(4)))
-        write_labelmap(folder / "labels" / f"case{number}.nii.gz", inside, affine_ras=np.eye(4))
-    return folder
-
-
-def test_training_makes_a_model_that_is_listed_segments_and_is_measured(tmp_path, capsys):
-    dataset, model = write_balls(tmp_path / "data"), tmp_path / "models" / "balls"
-    words = (
-        "train",
-        dataset,
-        "-o",
-        model,
-        "--steps",
-        30,
-        "--fold",
-        "1/4",
-        "--data-licence",
-        "CC0",
-        "--title",
-        "Balls",
-        "--quiet",
-    )
-    assert run(*words) == 0
-    output = capsys.readouterr()
-    assert "Model 'balls' lies in" in output.out
-    assert output.err == ""
-    assert {"model.json", "weights.safetensors", "CARD.md"} <= {path.name for path in model.iterdir()}
-    assert not (model / CHECKPOINT_FILE).exists()
-    assert run("models", "--json") == 0
-    (entry,) = json.loads(capsys.readouterr().out)["models"]
-    assert (entry["title"], entry["licence"]) == ("Balls", "CC0")
-    assert entry["mean_dice"] > 0.5
-
-    assert run("evaluate", model, dataset, "--held-back", "--json") == 0
-    document = json.loads(capsys.readouterr().out)
-    assert len(document["cases"]) == 1
-    (figures,) = document["cases"][0]["labels"].values()
-    assert figures["dice"] == pytest.approx(entry["mean_dice"], abs=1e-4)
-    (dataset / "images" / "case0.nii.gz").write_bytes(b"")
-    assert run("evaluate", "balls", dataset) == 2
-    output = capsys.readouterr()
-    assert "case0" in one_line(output.err)
-    assert len(output.out.splitlines()) == 1 + 3 + 1
-
-    assert run(*words) == 2
-    assert "holds a model" in one_line(capsys.readouterr().err)
-    assert run("train", "-o", model, "--resume") == 2
-    assert "is complete: use the model, or give another folder" in one_line(capsys.readouterr().err)
-    assert run("train", "-o", tmp_path / "nothing", "--resume") == 2
-    assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
-
-
-def test_training_images_travel_only_where_that_is_asked_for_and_the_card_tells_what_is_known(tmp_path, capsys):
-    dataset = write_balls(tmp_path / "data", count=3)
-    for name, words in (("plain", ()), ("rehearsed", ("--replay", "--demonstration"))):
-        assert run("train", dataset, "-o", tmp_path / f"{name} é", "--steps", 2, "--fold", "0/2", *words) == 0
-        is_there = (tmp_path / f"{name} é" / "replay.safetensors").exists()
-        said = capsys.readouterr().out.splitlines()[-1]
-        assert is_there == bool(words) == ("30 crops of the training images" in said)
-        card = (tmp_path / f"{name} é" / "CARD.md").read_text()
-        assert ("replay" in card) == ("**A demonstration:" in card) == is_there
-        has_subjects = (dataset / "manifest.csv").exists()
-        assert ("No subject is on both sides" in card) == has_subjects
-        assert ("every case counted as a person of its own" in card) != has_subjects
-        (dataset / "manifest.csv").write_text("case,subject\ncase0,a\ncase1,a\ncase2,b\n")
-
-
-def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, capsys):
+def test_figures_that_are_undefined_are_dashes_and_null(write_balls, tmp_path, tiny_model, capsys):
     tiny_model("tiny", labels=2)
     dataset = write_balls(tmp_path / "data", count=1)
     image = read_volume(dataset / "images" / "case0.nii.gz")
@@ -570,109 +487,3 @@ def test_figures_that_are_undefined_are_dashes_and_null(tmp_path, tiny_model, ca
     assert first["hd_mm"] is None
     assert run("evaluate", "tiny", dataset, "--held-back") == 2
     assert "names no held-back cases" in one_line(capsys.readouterr().err)
-
-
-def has_begun(folder: Path) -> bool:
-    """Return whether the first line of a training's record is written."""
-    record = folder / "training.jsonl"
-    return record.exists() and record.stat().st_size > 0
-
-
-def test_a_training_that_was_cancelled_before_it_began_begins_with_the_cases_that_are_ready(tmp_path):
-    dataset = write_balls(tmp_path / "data")
-    job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
-    with pytest.raises(CancelledError, match="those that are ready are kept"):
-        for event in run_training(job, is_cancelled=lambda: any((job.folder / "prepared").glob("*.safetensors"))):
-            assert event["event"] != "start"
-    ready = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
-    for event in run_training(job):
-        if event["event"] == "start":
-            now = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
-    assert ready.items() <= now.items()
-    assert not (job.folder / "prepared").exists()
-    assert (job.folder / "model.json").is_file()
-
-
-def test_a_resumed_training_equals_one_without_a_break(tmp_path, capsys):
-    dataset = write_balls(tmp_path / "data")
-    options = TrainingOptions(steps=6, validate_every=2, precision="float32", seed=3)
-    jobs = [
-        TrainingJob(dataset=dataset, folder=tmp_path / name, fold=(0, 2), options=options, id="same")
-        for name in ("whole", "broken")
-    ]
-    list(run_training(jobs[0]))
-    steps = iter(range(100))
-    with pytest.raises(CancelledError):
-        list(run_training(jobs[1], is_cancelled=lambda: has_begun(jobs[1].folder) and next(steps) == 3))
-    assert not (jobs[1].folder / "model.json").exists()
-    assert run("train", "-o", tmp_path / "broken", "--resume", "--seed", 4) == 2
-    assert "seed is 4, but the training began with 3" in one_line(capsys.readouterr().err)
-    assert run("train", "-o", tmp_path / "broken", "--resume", "--fold", "0/2") == 0
-    whole, broken = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken"))
-    assert whole.keys() == broken.keys()
-    assert all(np.array_equal(whole[name], broken[name]) for name in whole)
-
-
-def test_a_training_does_not_go_on_with_other_data(tmp_path, capsys):
-    dataset = write_balls(tmp_path / "data")
-    job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=5))
-    with pytest.raises(CancelledError):
-        list(run_training(job, is_cancelled=lambda: has_begun(job.folder)))
-    write_balls(tmp_path / "more", count=7)
-    assert run("train", tmp_path / "more", "-o", tmp_path / "m", "--resume") == 2
-    assert "has changed since the training began" in one_line(capsys.readouterr().err)
-
-
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-# A process in the background of a shell, as in many a CI, is born deaf to Ctrl-C, and so would be its children.
-HEARING = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "os.execv(sys.executable, [sys.executable, '-m', 'UNetSegmentationLib', *sys.argv[1:]])"
-)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
-def test_ctrl_c_keeps_the_checkpoint_of_a_training(tmp_path):
-    dataset, model = write_balls(tmp_path / "data"), tmp_path / "m"
-    words = ("train", dataset, "-o", model, "--minutes", 10, "--fold", "0/2", "--device", "cpu", "--quiet")
-    with subprocess.Popen(
-        [sys.executable, "-c", HEARING, *(str(word) for word in words)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        record = model / "training.jsonl"
-        wait_for(lambda: record.is_file() and '"event":"step"' in record.read_text(encoding="utf-8"))
-        process.send_signal(signal.SIGINT)
-        error = process.stderr.read()
-    assert process.returncode == 130
-    assert "--resume" in one_line(error)
-    assert (model / CHECKPOINT_FILE).is_file()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only there it is known from outside how far a process is")
-def test_ctrl_c_ends_a_segmentation_without_a_traceback(tmp_path, tiny_model):
-    model, image = tiny_model(), write_image(tmp_path / "a.nrrd", shape=(1, 150, 150, 150), affine=np.eye(4))
-    words = ("segment", image, "-o", tmp_path / "o.nrrd", "--model", model, "--quiet")
-    with subprocess.Popen(
-        [sys.executable, "-c", HEARING, *(str(word) for word in words)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        # Before torch the interpreter itself is still starting.
-        wait_for(lambda: "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8"))
-        process.send_signal(signal.SIGINT)
-        error = process.stderr.read()
-    assert process.returncode == 130
-    assert one_line(error) == "unetseg: interrupted\n"
-    assert not (tmp_path / "o.nrrd").exists()
