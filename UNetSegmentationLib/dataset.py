@@ -31,6 +31,8 @@ LABEL_FOLDERS = ("labelsTr", "labels")
 SUBJECT_COLUMNS = ("subject", "patient", "patient_id", "participant_id")
 CASE_COLUMNS = ("case", "name", "case_id")
 SAMPLES_PER_CASE = 10_000
+# Each may be a scan of a gigabyte.
+_READ_AT_ONCE = 4
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 # Distinct, readable in slices and 3D (Okabe and Ito 2008).
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -326,7 +328,7 @@ def _read_each(
 ) -> Generator[dict[str, Any], None, list[Result]]:
     """Return what is read of each case, several at a time."""
     results = []
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=min(_READ_AT_ONCE, os.cpu_count() or 1))
     try:
         pending = [pool.submit(read, case) for case in cases]
         for number, (case, future) in enumerate(zip(cases, pending, strict=True), start=1):
@@ -358,7 +360,7 @@ def _measure_case(case: Case, orientation: str) -> _MeasuredCase:
         shape=turned.shape,
         cropped_shape=_content_shape(turned.array),
         spacing_mm=turned.spacing_mm,
-        samples=voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)],
+        samples=voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)].copy(),  # a view would keep all of them
         counts={int(value): int(count) for value, count in zip(values, counts, strict=True) if value},
     )
 

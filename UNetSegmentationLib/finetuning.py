@@ -198,7 +198,7 @@ def _finetune_alone(
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=_is_half(parent.folder))
     yield {"event": "stage", "message": "Comparing with the parent"}
     groups = {"sentinel": parent.replay.sentinels if parent.replay else (), "local": watched}
-    rows = compare_models(parent.network, network, groups, plan, device=device)
+    rows = yield from compare_models(parent.network, network, groups, plan, device=device, is_cancelled=is_cancelled)
     verdict = judge(rows)
     record.append({"event": "gate", "step": steps, **verdict})
     yield {"event": "gate", **verdict}

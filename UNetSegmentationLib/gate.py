@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from math import isfinite, nan
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .dataset import Case, PreparedCase
+from .errors import CancelledError
 from .geometry import Array
 from .metrics import dice
 from .model_folder import ModelDescription
@@ -89,7 +90,8 @@ def compare_models(
     plan: Plan,
     *,
     device: torch.device,
-) -> list[GateRow]:
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Generator[dict[str, Any], None, list[GateRow]]:
     """Segment every case with both networks, on the network's grid; voxels of class -1 do not count.
 
     Args:
@@ -98,10 +100,20 @@ def compare_models(
         groups: Cases by "sentinel" and "local".
         plan: Of both.
         device: Where to compute.
+        is_cancelled: Asked before each case.
+
+    Yields:
+        {"event": "compared", "case": ..., "number": ..., "of": ...} for each case.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
     """
-    rows = []
+    rows: list[GateRow] = []
+    count = sum(map(len, groups.values()))
     for group, cases in groups.items():
         for case in cases:
+            if is_cancelled():
+                raise CancelledError("cancelled while the models were compared; --resume goes on with that")
             found = [_classes(network.to(device), case, plan, device) for network in (old, new)]
             truth = case.labels.numpy()
             values = range(1, old.config.num_classes)
@@ -115,6 +127,7 @@ def compare_models(
                     is_newly_empty=bool(found[0].any() and not found[1].any()),
                 )
             )
+            yield {"event": "compared", "case": case.id, "number": len(rows), "of": count}
     return rows
 
 

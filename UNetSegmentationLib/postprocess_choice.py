@@ -8,13 +8,14 @@ them: what chance makes better in one half it seldom makes better in the other.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from .errors import CancelledError
 from .labels import Label
 from .metrics import evaluate_case
 from .postprocess import apply_steps
@@ -115,8 +116,12 @@ class PostprocessChoice:
 
 
 def choose_postprocess(
-    cases: Sequence[FoundCase], labels: Sequence[Label], *, min_volume_mm3: float | None = None
-) -> PostprocessChoice:
+    cases: Sequence[FoundCase],
+    labels: Sequence[Label],
+    *,
+    min_volume_mm3: float | None = None,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Generator[dict[str, Any], None, PostprocessChoice]:
     """Return the steps that help on held-back cases.
 
     Tried in this order: the largest component of all labels taken as one object, the largest component of each label
@@ -126,6 +131,13 @@ def choose_postprocess(
         cases: Found by the network alone, on subjects that it has not seen.
         labels: Of the model.
         min_volume_mm3: Smallest component that is expected, see smallest_volume_mm3; None tries no removal.
+        is_cancelled: Asked before each case.
+
+    Yields:
+        {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
     """
     subjects = sorted({case.subject for case in cases})
     if len(subjects) < FEWEST_SUBJECTS:
@@ -134,17 +146,22 @@ def choose_postprocess(
             "chance"
         )
         return PostprocessChoice(steps=(), cases=len(cases), subjects=len(subjects), reason=reason)
-    trial = _Trial(cases, labels, subjects)
+    trial = _Trial(cases, labels, subjects, is_cancelled)
+    yield from trial.begin()
     values = [label.value for label in labels]
     if len(values) > 1:
-        trial.attempt("keep_largest_component:regions=" + "+".join(map(str, values)))
-    kept = trial.attempt_by_label("keep_largest_component", lambda value: f"keep_largest_component:regions={value}")
+        yield from trial.attempt("keep_largest_component:regions=" + "+".join(map(str, values)))
+    kept = yield from trial.attempt_by_label(
+        "keep_largest_component", lambda value: f"keep_largest_component:regions={value}"
+    )
     if kept:
         regions = "/".join(map(str, kept))
-        trial.keep("keep_largest_component" if kept == values else f"keep_largest_component:regions={regions}")
+        yield from trial.keep(
+            "keep_largest_component" if kept == values else f"keep_largest_component:regions={regions}"
+        )
     if min_volume_mm3:
-        trial.attempt(f"remove_small:min_volume_mm3={min_volume_mm3:g}")
-    trial.attempt("fill_holes")
+        yield from trial.attempt(f"remove_small:min_volume_mm3={min_volume_mm3:g}")
+    yield from trial.attempt("fill_holes")
     return PostprocessChoice(
         steps=tuple(trial.steps),
         cases=len(cases),
@@ -154,23 +171,28 @@ def choose_postprocess(
     )
 
 
-def smallest_volume_mm3(references: Iterable[tuple[Labelmap, Sequence[float]]]) -> float | None:
-    """Return the volume below which hardly a component of any label lies, from references and their spacings.
+def component_volumes_mm3(labelmap: Labelmap, spacing_mm: Sequence[float]) -> dict[int, list[float]]:
+    """Return the volumes of the components of every label."""
+    return {
+        label: (find_components(labelmap[box] == label)[1][1:] * prod(spacing_mm)).tolist()
+        for label, box in find_boxes(labelmap)
+    }
+
+
+def smallest_volume_mm3(references: Sequence[dict[int, list[float]]], *, largest_voxel_mm3: float) -> float | None:
+    """Return the volume below which hardly a component of any label lies, from the component volumes of references.
 
     It is the SMALL_PERCENTILE-th percentile of the label whose components are smallest, to two digits; None where that
     is a single voxel, below which there is nothing to remove.
     """
     volumes: dict[int, list[float]] = {}
-    largest_voxel = 0.0
-    for labelmap, spacing_mm in references:
-        largest_voxel = max(largest_voxel, prod(spacing_mm))
-        for label, box in find_boxes(labelmap):
-            _, sizes = find_components(labelmap[box] == label)
-            volumes.setdefault(label, []).extend((sizes[1:] * prod(spacing_mm)).tolist())
+    for reference in references:
+        for label, components in reference.items():
+            volumes.setdefault(label, []).extend(components)
     if not volumes:
         return None
     smallest = min(float(np.percentile(rows, SMALL_PERCENTILE)) for rows in volumes.values())
-    return float(f"{smallest:.2g}") if smallest > (1 + _ROUNDING) * largest_voxel else None
+    return float(f"{smallest:.2g}") if smallest > (1 + _ROUNDING) * largest_voxel_mm3 else None
 
 
 def in_halves(subjects: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -181,34 +203,48 @@ def in_halves(subjects: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 Scores = dict[str, dict[int, float]]
+Result = TypeVar("Result")
+Course = Generator[dict[str, Any], None, Result]
 
 
 class _Trial:
     """Cases under the steps chosen so far, and the record of what was tried on them."""
 
-    def __init__(self, cases: Sequence[FoundCase], labels: Sequence[Label], subjects: Sequence[str]) -> None:
+    def __init__(
+        self,
+        cases: Sequence[FoundCase],
+        labels: Sequence[Label],
+        subjects: Sequence[str],
+        is_cancelled: Callable[[], bool],
+    ) -> None:
         self._cases = cases
+        self._is_cancelled = is_cancelled
         self._labels = {label.value: label.name for label in labels}
         self._halves = in_halves(subjects)
         self.steps: list[str] = []
         self.tried: list[dict[str, Any]] = []
-        self._scores = self._scores_with()
+        self.before: dict[str, float] = {}
+        self._scores: Scores = {}
+
+    def begin(self) -> Course[None]:
+        """Measure the cases without any step."""
+        self._scores = yield from self._scores_with()
         means = {name: self._mean_of(self._scores, value) for value, name in self._labels.items()}
         self.before = {name: round(mean, 4) for name, mean in means.items() if isfinite(mean)}
 
-    def attempt(self, step: str) -> None:
+    def attempt(self, step: str) -> Course[None]:
         """Try a step on all labels at once, and keep it where it helps."""
-        scores = self._scores_with(step)
+        scores = yield from self._scores_with(step)
         rows = [self._row(value, scores) for value in self._labels]
         changed = [row for row in rows if row is not None]
         is_chosen = all(_is_not_worse(row) for row in changed) and any(_is_better(row) for row in changed)
         self._note(step, changed, lambda _: is_chosen)
         if is_chosen:
-            self.keep(step, scores)
+            yield from self.keep(step, scores)
 
-    def attempt_by_label(self, step: str, name_of: Callable[[int], str]) -> list[int]:
+    def attempt_by_label(self, step: str, name_of: Callable[[int], str]) -> Course[list[int]]:
         """Try a step in which no label touches another, and return the labels for which it helps."""
-        scores = self._scores_with(step)
+        scores = yield from self._scores_with(step)
         changed = {value: row for value in self._labels if (row := self._row(value, scores)) is not None}
         for value, row in changed.items():
             self._note(name_of(value), [row], _is_better)
@@ -216,10 +252,10 @@ class _Trial:
             self._note(step, [], _is_better)
         return [value for value, row in changed.items() if _is_better(row)]
 
-    def keep(self, step: str, scores: Scores | None = None) -> None:
+    def keep(self, step: str, scores: Scores | None = None) -> Course[None]:
         """Try what comes next on top of a step."""
         self.steps.append(step)
-        self._scores = scores or self._scores_with()
+        self._scores = scores or (yield from self._scores_with())
 
     def _note(self, step: str, rows: Sequence[dict[str, Any]], is_chosen: Callable[[dict[str, Any]], bool]) -> None:
         if not rows:
@@ -241,12 +277,15 @@ class _Trial:
             "halves": halves,
         }
 
-    def _scores_with(self, *more: str) -> Scores:
+    def _scores_with(self, *more: str) -> Course[Scores]:
         """Return Dice by case and label under the chosen steps and some more."""
-        return {
-            case.case: agreement_of(figures)
-            for case, figures in figures_with(self._cases, self._labels, (*self.steps, *more), with_surfaces=False)
-        }
+        scores = {}
+        for case, figures in figures_with(self._cases, self._labels, (*self.steps, *more), with_surfaces=False):
+            if self._is_cancelled():
+                raise CancelledError("cancelled")
+            scores[case.case] = agreement_of(figures)
+            yield {"event": "compared", "case": case.case, "number": len(scores), "of": len(self._cases)}
+        return scores
 
     def _mean_of(self, scores: Scores, value: int) -> float:
         return float(

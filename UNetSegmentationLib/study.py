@@ -12,7 +12,7 @@ from typing import Any
 
 from .configuration_choice import CONFIGURATIONS, sensible_configurations
 from .dataset import Case, find_cases, read_label_values, read_labels_of, split_by_subject
-from .errors import InputError
+from .errors import CancelledError, InputError
 from .files import hold_alone, write_text
 from .fingerprint import Fingerprint
 from .labels import Label
@@ -167,7 +167,10 @@ def run_study(
                     event["message"] = f"{training.title}: {event['message']}"
                 yield event
         yield {"event": "stage", "message": "Comparing what was found in the cases that were held back"}
-        description = make_model(begun.study.job, trainings, cases, begun.costs)
+        try:
+            description = yield from make_model(begun.study.job, trainings, cases, begun.costs, is_cancelled)
+        except CancelledError as error:
+            raise CancelledError("cancelled while the trainings were compared; --resume goes on with that") from error
         (folder / STUDY_FILE).unlink()
         if description.members == 1:
             # The model is this training: a second copy serves nobody.
@@ -280,12 +283,21 @@ def _train(training: Training, plan: Plan, is_cancelled: Callable[[], bool]) -> 
         yield {**event, "folder": str(folder)} if event["event"] == "start" else event
 
 
-def _measure_and_keep(model: TrainedModel) -> ModelDescription:
+def _measure_and_keep(
+    model: TrainedModel, is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, ModelDescription]:
     """Return the figures of the network alone; what it found is kept for the choices of the study."""
-    found = list(find_in_cases(Predictor(model.folder, device=model.device), model.held_back))
+    found = yield from find_in_cases(Predictor(model.folder, device=model.device), model.held_back, is_cancelled)
     save_found(model.folder / FOUND_FILE, found)
-    return describe_figures(
-        model.description, found, model.record, training_cases=model.training_cases, chooses_postprocess=False
+    return (
+        yield from describe_figures(
+            model.description,
+            found,
+            model.record,
+            training_cases=model.training_cases,
+            chooses_postprocess=False,
+            is_cancelled=is_cancelled,
+        )
     )
 
 

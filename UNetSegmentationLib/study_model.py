@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from .checkpoint import load_network, save_weights
 from .configuration_choice import ConfigurationChoice, choose_configuration
 from .dataset import Case
-from .evaluation import CaseFigures, figures_of_model
+from .evaluation import figures_of_model
 from .files import write_text
 from .measuring import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
 from .model_card import card_of
@@ -55,8 +55,12 @@ class Training:
 
 
 def make_model(
-    job: TrainingJob, trainings: Sequence[Training], cases: Sequence[Case], costs: Mapping[str, float]
-) -> ModelDescription:
+    job: TrainingJob,
+    trainings: Sequence[Training],
+    cases: Sequence[Case],
+    costs: Mapping[str, float],
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Generator[dict[str, Any], None, ModelDescription]:
     """Make the model of finished trainings in the folder of `job`, and return its description.
 
     Configurations are compared by what they found without post-processing; post-processing is then chosen for the one
@@ -67,11 +71,20 @@ def make_model(
         trainings: All of them; the folds of a configuration become an ensemble.
         cases: Of the data set.
         costs: By configuration, see configuration_choice.choose_configuration.
+        is_cancelled: Asked often.
+
+    Yields:
+        Events of measuring.find_in_cases and measuring.describe_figures.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
     """
     by_configuration: dict[str, list[Training]] = {}
     for training in trainings:
         by_configuration.setdefault(training.configuration, []).append(training)
-    found = {training.name: _found_in(training, cases) for members in by_configuration.values() for training in members}
+    found = {}
+    for training in trainings:
+        found[training.name] = yield from _found_in(training, cases, is_cancelled)
     choice = _compare(by_configuration, found, costs)
     members = by_configuration[choice.name]
     record = _begin_record(job, members)
@@ -84,15 +97,18 @@ def make_model(
     write_description(job.folder, description)
     held_back = {case.case for training in members for case in found[training.name]}
     is_ensemble = len(members) > 1
-    description = describe_figures(
+    description = yield from describe_figures(
         description,
         [case for training in members for case in found[training.name]],
         record,
         training_cases=[case for case in cases if is_ensemble or case.id not in held_back],
         chooses_postprocess=job.chooses_postprocess,
+        is_cancelled=is_cancelled,
     )
     if is_ensemble:
-        figures["folds"] = [_figures_of_fold(description, found[training.name]) for training in members]
+        figures["folds"] = []
+        for training in members:
+            figures["folds"].append((yield from _figures_of_fold(description, found[training.name], is_cancelled)))
     description = replace(description, figures={**description.figures, **figures})
     write_description(job.folder, description)
     write_text(job.folder / CARD_FILE, card_of(description))
@@ -104,16 +120,17 @@ def make_model(
     return description
 
 
-def _found_in(training: Training, cases: Sequence[Case]) -> list[FoundCase]:
+def _found_in(
+    training: Training, cases: Sequence[Case], is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, list[FoundCase]]:
     """Return what a training's network found in the cases that it held back."""
     folder = training.job.folder
     try:
         return load_found(folder / FOUND_FILE)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):  # cut off while the model was made
-        held_back = read_description(folder).training["held_back_cases"]
-        return list(
-            find_in_cases(Predictor(folder, device=training.job.device), [c for c in cases if c.id in held_back])
-        )
+        named = read_description(folder).training["held_back_cases"]
+        held_back = [case for case in cases if case.id in named]
+        return (yield from find_in_cases(Predictor(folder, device=training.job.device), held_back, is_cancelled))
 
 
 def _compare(
@@ -177,9 +194,11 @@ def _describe(job: TrainingJob, members: Sequence[Training], cases: Sequence[Cas
     )
 
 
-def _figures_of_fold(description: ModelDescription, found: Sequence[FoundCase]) -> dict[str, Any]:
+def _figures_of_fold(
+    description: ModelDescription, found: Sequence[FoundCase], is_cancelled: Callable[[], bool]
+) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """Return mean Dice by label of one fold, after the model's own post-processing."""
-    results: list[CaseFigures] = measure(found, description)
+    results = yield from measure(found, description, is_cancelled)
     figures = figures_of_model(description.labels, results)
     dice = {name: entry["dice"] for name, entry in figures["labels"].items() if "dice" in entry}
     return {"cases": len(results), "subjects": len({case.subject for case in found}), "dice": dice}

@@ -97,7 +97,7 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         left = processes.agreed(_share_left(state, options))
         while left > 0:
             if processes.any(is_cancelled()):
-                raise CancelledError("cancelled; the checkpoint allows to go on with --resume")
+                raise CancelledError("cancelled")
             image, labels = patches.batch(state.step)
             rate = options.learning_rate * left**options.poly_power
             batch = (_laid_out(image.to(device)), labels.to(device))
@@ -115,9 +115,9 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
         if validation_cases:
             yield processes.share(lambda: _validation_event(state, validation_cases, plan, options, is_cancelled))
-    except CancelledError:
+    except CancelledError as error:
         processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
-        raise
+        raise CancelledError("cancelled; the checkpoint allows to go on with --resume") from error
     finally:
         patches.close()
     network.load_state_dict(state.average)

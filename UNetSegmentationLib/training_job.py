@@ -23,6 +23,7 @@ from .dataset import (
     split_by_subject,
 )
 from .distributed import ALONE, Processes
+from .errors import CancelledError
 from .files import write_text
 from .initialisation import begin_with_model, read_beginning
 from .labels import Label
@@ -53,6 +54,9 @@ from .training_record import TrainingRecord
 from .training_state import CHECKPOINT_FILE
 
 VALIDATION_CASES_WHILE_TRAINING = 8
+
+# Given the model and what says whether it is cancelled.
+Measure = Callable[[TrainedModel, Callable[[], bool]], Generator[dict[str, Any], None, ModelDescription]]
 RECORDED_STEPS = 10
 
 
@@ -78,7 +82,7 @@ def run_training(
     processes: Processes = ALONE,
     is_cancelled: Callable[[], bool] = lambda: False,
     plan: Plan | None = None,
-    measure: Callable[[TrainedModel], ModelDescription] = measure_trained,
+    measure: Measure = measure_trained,
 ) -> Iterator[dict[str, Any]]:
     """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
 
@@ -117,7 +121,7 @@ def _train_alone(
     is_resumed: bool,
     is_cancelled: Callable[[], bool],
     plan: Plan | None,
-    measure: Callable[[TrainedModel], ModelDescription],
+    measure: Measure,
 ) -> Iterator[dict[str, Any]]:
     """Do what run_training promises, in a folder where nobody else trains."""
     yield {"event": "stage", "message": "Reading the data set"}
@@ -180,7 +184,7 @@ def _train_alone(
         if processes.count > 1:
             about["processes"] = processes.count
         of_training = _Cases(training=training_cases, prepared=prepared, held_back=held_back)
-        yield from _finish(job, network, description, about, record, of_training, measure)
+        yield from _finish(job, network, description, about, record, of_training, measure, is_cancelled)
 
 
 def _agree_on_plan(
@@ -223,7 +227,8 @@ def _finish(
     about: dict[str, Any],
     record: TrainingRecord,
     cases: _Cases,
-    measure: Callable[[TrainedModel], ModelDescription],
+    measure: Measure,
+    is_cancelled: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
     """Write the model, measure it and say so."""
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
@@ -248,7 +253,10 @@ def _finish(
         held_back=cases.held_back,
         record=record,
     )
-    description = measure(trained)
+    try:
+        description = yield from measure(trained, is_cancelled)
+    except CancelledError as error:
+        raise CancelledError("cancelled while the model was measured; --resume goes on with that") from error
     write_description(job.folder, description)
     write_text(job.folder / CARD_FILE, card_of(description))
     for name in (CHECKPOINT_FILE, JOB_FILE):

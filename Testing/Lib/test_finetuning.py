@@ -15,6 +15,7 @@ from UNetSegmentationLib.checkpoint import load_network, save_weights
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.dataset import Case, PreparedCase, find_cases, prepare_case
 from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.events import result_of
 from UNetSegmentationLib.files import hold_alone
 from UNetSegmentationLib.finetuning import (
     LEARNING_RATE_WITHOUT_REPLAY,
@@ -280,7 +281,9 @@ def test_the_gate_does_not_count_unlabelled_voxels(parent):
         PreparedCase(id=name, image=image, padding=torch.zeros(1), labels=labels, foreground=truth.nonzero().short())
         for name, labels in (("whole", truth), ("partial", partial))
     ]
-    whole, half = compare_models(network, network, {"local": cases}, description.plan, device=torch.device("cpu"))
+    whole, half = result_of(
+        compare_models(network, network, {"local": cases}, description.plan, device=torch.device("cpu"))
+    )
     assert whole.change == half.change == 0
     # The cube's cut half is judged alone: as good as the whole, not half as good.
     assert half.old_mean > whole.old_mean - 0.1

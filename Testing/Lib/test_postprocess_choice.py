@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from UNetSegmentationLib.dataset import find_cases
 from UNetSegmentationLib.evaluation import evaluate, figures_of_model
+from UNetSegmentationLib.events import result_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.labels import Label
 from UNetSegmentationLib.measuring import TrainedModel, load_found, measure_trained, save_found
@@ -23,7 +24,9 @@ from UNetSegmentationLib.postprocess import STEPS, apply_steps
 from UNetSegmentationLib.postprocess_choice import (
     FEWEST_SUBJECTS,
     FoundCase,
+    PostprocessChoice,
     choose_postprocess,
+    component_volumes_mm3,
     figures_with,
     in_halves,
     smallest_volume_mm3,
@@ -52,6 +55,10 @@ def pack(found: np.ndarray, truth: np.ndarray, subject: str, case: str = "") -> 
     return FoundCase.pack(found, truth, case=case or subject, subject=subject, spacing_mm=SPACING_MM)
 
 
+def chosen(cases: list[FoundCase], labels: tuple[Label, ...], **options: float) -> PostprocessChoice:
+    return result_of(choose_postprocess(cases, labels, **options))
+
+
 def with_island(truth: np.ndarray) -> np.ndarray:
     found = truth.copy()
     found[ISLAND] = 1
@@ -59,7 +66,7 @@ def with_island(truth: np.ndarray) -> np.ndarray:
 
 
 def test_nothing_is_chosen_where_nothing_can_help():
-    choice = choose_postprocess([pack(reference(), reference(), name) for name in SUBJECTS], LABELS, min_volume_mm3=20)
+    choice = chosen([pack(reference(), reference(), name) for name in SUBJECTS], LABELS, min_volume_mm3=20)
     assert choice.steps == ()
     assert choice.reason == ""
     assert choice.before == {"organ": 1.0, "lesion": 1.0}
@@ -81,7 +88,7 @@ def test_nothing_is_chosen_where_nothing_can_help():
 
 def test_islands_in_every_case_are_removed_from_their_label_alone():
     cases = [pack(with_island(reference()), reference(), name) for name in SUBJECTS]
-    choice = choose_postprocess(cases, LABELS)
+    choice = chosen(cases, LABELS)
     assert choice.steps == ("keep_largest_component:regions=1",)
     # 5 x 6 x 6 voxels and an island of 2 x 3 x 3: Dice 2 * 180 / (198 + 180).
     assert choice.before["organ"] == pytest.approx(360 / 378, abs=1e-4)
@@ -95,12 +102,12 @@ def test_every_label_that_gains_stands_in_one_step():
     truth[6:9, 10:13, 8:11] = 0
     found = with_island(truth)
     found[6:8, 14:16, 1:3] = 3
-    choice = choose_postprocess([pack(found, truth, name) for name in SUBJECTS], LABELS)
+    choice = chosen([pack(found, truth, name) for name in SUBJECTS], LABELS)
     assert choice.steps == ("keep_largest_component",)
     # Organ and lesion that touch are one object: what lies apart of both is not theirs.
     truth[1:4, 7:10, 1:4] = 3
     found[1:4, 7:10, 1:4] = 3
-    choice = choose_postprocess([pack(found, truth, name) for name in SUBJECTS], LABELS)
+    choice = chosen([pack(found, truth, name) for name in SUBJECTS], LABELS)
     assert choice.steps == ("keep_largest_component:regions=1+3",)
 
 
@@ -113,24 +120,24 @@ def test_halves_that_disagree_choose_nothing():
     true_part = reference(second_part=True)
     true_part[9:11, 14:17, 15:17] = 0
     cases += [pack(true_part, true_part, name) for name in second]
-    choice = choose_postprocess(cases, LABELS)
+    choice = chosen(cases, LABELS)
     (row,) = [row for row in choice.tried if row["step"] == "keep_largest_component:regions=1"]
     assert row["gain"] > 0.01
     assert row["halves"][1] < 0
     assert choice.steps == ()
     # Nor do islands in one half alone.
     cases = [pack(with_island(reference()), reference(), name) for name in first]
-    assert choose_postprocess(cases + [pack(reference(), reference(), n) for n in second], LABELS).steps == ()
+    assert chosen(cases + [pack(reference(), reference(), n) for n in second], LABELS).steps == ()
 
 
 def test_too_few_subjects_choose_nothing_however_many_cases_they_have():
     few = SUBJECTS[: FEWEST_SUBJECTS - 1]
     cases = [pack(with_island(reference()), reference(), s, f"{s}-{side}") for s in few for side in ("left", "right")]
-    choice = choose_postprocess(cases, LABELS)
+    choice = chosen(cases, LABELS)
     assert (choice.steps, choice.cases, choice.subjects) == ((), 14, 7)
     assert "fewer than 8 cannot tell a step that helps from chance" in choice.to_dict()["reason"]
     cases.append(pack(with_island(reference()), reference(), "one more"))
-    assert choose_postprocess(cases, LABELS).steps == ("keep_largest_component:regions=1",)
+    assert chosen(cases, LABELS).steps == ("keep_largest_component:regions=1",)
 
 
 def test_a_false_find_that_is_removed_counts_as_a_gain():
@@ -139,20 +146,20 @@ def test_a_false_find_that_is_removed_counts_as_a_gain():
     truth[truth == 3] = 0
     found = truth.copy()
     found[9, 15, 15] = 3
-    choice = choose_postprocess([pack(found, truth, name) for name in SUBJECTS], LABELS, min_volume_mm3=20)
+    choice = chosen([pack(found, truth, name) for name in SUBJECTS], LABELS, min_volume_mm3=20)
     assert choice.steps == ("keep_largest_component:regions=1+3",)
     # 2 mm3 apart from nothing: only the volume tells it from a lesion.
     only_lesion = [pack(np.where(found == 3, found, 0), np.zeros_like(truth), name) for name in SUBJECTS]
-    assert choose_postprocess(only_lesion, LABELS, min_volume_mm3=20).steps == ("remove_small:min_volume_mm3=20",)
-    assert choose_postprocess(only_lesion, LABELS).steps == ()
+    assert chosen(only_lesion, LABELS, min_volume_mm3=20).steps == ("remove_small:min_volume_mm3=20",)
+    assert chosen(only_lesion, LABELS).steps == ()
 
 
 def test_holes_are_filled_where_references_have_none():
     found = reference()
     found[2:5, 2:5, 2:5] = 0
     cases = [pack(found, reference(), name) for name in SUBJECTS]
-    assert choose_postprocess(cases, LABELS).steps == ("fill_holes",)
-    assert choose_postprocess([pack(found, found, name) for name in SUBJECTS], LABELS).steps == ()
+    assert chosen(cases, LABELS).steps == ("fill_holes",)
+    assert chosen([pack(found, found, name) for name in SUBJECTS], LABELS).steps == ()
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 0.3))
@@ -165,7 +172,7 @@ def test_no_choice_lowers_the_mean_dice_of_any_label(seed, noise):
         truth[:, 2:8, 2:5], truth[:, 2:8, 5:8] = 1, 3
         found = np.where(rng.random(truth.shape) < noise, rng.choice([0, 1, 3], truth.shape), truth)
         cases.append(pack(found.astype(np.uint8), truth, name))
-    choice = choose_postprocess(cases, LABELS, min_volume_mm3=5)
+    choice = chosen(cases, LABELS, min_volume_mm3=5)
     for value in (1, 3):
         before, after = (
             np.mean([figures[value]["dice"] for _, figures in figures_with(cases, (1, 3), steps)])
@@ -200,13 +207,15 @@ def test_the_smallest_volume_leaves_out_what_annotators_strayed():
     labelmap = np.zeros((3, 20, 20), np.uint8)
     labelmap[0, 0, :7] = 1  # 7 voxels of 2 mm3
     labelmap[1, 10:19, 10:19] = 2
-    assert smallest_volume_mm3([(labelmap, SPACING_MM)] * 30) == 14.0
     stray = labelmap.copy()
     stray[2, 5, 5] = 1
-    assert smallest_volume_mm3([(labelmap, SPACING_MM)] * 30 + [(stray, SPACING_MM)]) == 14.0
+    plain, odd, empty = (component_volumes_mm3(a, SPACING_MM) for a in (labelmap, stray, np.zeros_like(labelmap)))
+    assert (plain, odd[1], empty) == ({1: [14.0], 2: [162.0]}, [14.0, 2.0], {})
+    assert smallest_volume_mm3([plain] * 30, largest_voxel_mm3=2.0) == 14.0
+    assert smallest_volume_mm3([plain] * 30 + [odd], largest_voxel_mm3=2.0) == 14.0
     # Labels of single voxels leave nothing that could be removed; nor do no labels.
-    assert smallest_volume_mm3([(stray, SPACING_MM)] * 30) is None
-    assert smallest_volume_mm3([(np.zeros_like(labelmap), SPACING_MM)]) is None
+    assert smallest_volume_mm3([odd] * 30, largest_voxel_mm3=2.0) is None
+    assert smallest_volume_mm3([empty], largest_voxel_mm3=2.0) is None
 
 
 def write_case(folder: Path, name: str, array: np.ndarray, labelmap: np.ndarray) -> None:
@@ -235,7 +244,13 @@ def test_model_and_card_have_the_chosen_steps_and_the_figures_that_evaluate_find
         held_back=cases,
         record=record,
     )
-    described = measure_trained(model)
+    seen = []
+    described = result_of(measure_trained(model), seen.append)
+    kinds = [event["event"] for event in seen]
+    assert list(dict.fromkeys(kinds)) == ["segmented", "read", "compared", "measured"]
+    for kind in ("segmented", "read", "measured"):
+        told = [(event["case"], event["number"], event["of"]) for event in seen if event["event"] == kind]
+        assert told == [(case.id, number, len(cases)) for number, case in enumerate(cases, start=1)]
     assert described.postprocess[:1] == ("keep_largest_component",)
     assert described.figures["labels"]["Structure 1"]["dice"] == 1.0
     assert described.figures["postprocess"]["dice_before"]["Structure 1"] < 0.999
@@ -251,9 +266,9 @@ def test_model_and_card_have_the_chosen_steps_and_the_figures_that_evaluate_find
     assert "## Post-processing" in card
     assert "`keep_largest_component`" in card
     assert "chosen on these 8 cases of 8 subjects" in card
-    plain = measure_trained(replace(model, chooses_postprocess=False))
+    plain = result_of(measure_trained(replace(model, chooses_postprocess=False)))
     assert plain.postprocess == ()
     assert "postprocess" not in plain.figures
     assert "## Post-processing" not in card_of(plain)
-    few = measure_trained(replace(model, held_back=cases[:3]))
+    few = result_of(measure_trained(replace(model, held_back=cases[:3])))
     assert "3 subjects were held back; fewer than 8" in card_of(few)

@@ -135,6 +135,25 @@ def test_a_resumed_training_equals_one_without_a_break(write_balls, tmp_path, ca
     assert all(np.array_equal(whole[name], broken[name]) for name in whole)
 
 
+@pytest.mark.parametrize("stage", ["segmented", "compared", "measured"])
+def test_a_training_that_was_cancelled_while_it_was_measured_goes_on_with_that(write_balls, tmp_path, stage):
+    dataset = write_balls(tmp_path / "data", count=16)
+    job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
+    seen = []
+    with pytest.raises(CancelledError, match="while the model was measured; --resume goes on"):
+        for event in run_training(job, is_cancelled=lambda: stage in seen):
+            seen.append(event["event"])
+    weights = (job.folder / "weights.safetensors").read_bytes()
+    events = [event["event"] for event in run_training(job, is_resumed=True)]
+    assert "step" not in events
+    assert events.count("segmented") == events.count("measured") == 8
+    assert (job.folder / "weights.safetensors").read_bytes() == weights
+    assert json.loads((job.folder / "model.json").read_text())["figures"]["cases"] == 8
+    recorded = [json.loads(line)["event"] for line in (job.folder / "training.jsonl").read_text().splitlines()]
+    assert (recorded.count("postprocess"), recorded.count("evaluation")) == (1, 8)
+    assert not (job.folder / CHECKPOINT_FILE).exists()
+
+
 def test_a_training_does_not_go_on_with_other_data(write_balls, tmp_path, capsys):
     dataset = write_balls(tmp_path / "data")
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=5))

@@ -19,6 +19,8 @@ BAR_WIDTH = 24
 REDRAW_S = 0.1
 REPORT_S = 10.0
 DECIMALS = 4
+# Events of work on one case after the other.
+CASE_EVENTS = ("read", "prepared", "segmented", "compared", "measured")
 
 
 def warn(text: str) -> None:

@@ -31,7 +31,7 @@ from .contract import (
     add_quiet_argument,
     add_tables,
 )
-from .terminal import ProgressBar, course_of_cases, figure, write_table
+from .terminal import CASE_EVENTS, ProgressBar, course_of_cases, figure, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,14 +200,14 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
     with gentle_interrupt(is_patient=processes.count > 1) as interrupt, ProgressBar(is_quiet=is_quiet) as bar:
         for event in events_until(interrupt.is_asked):
             kind = event["event"]
-            interrupt.is_gentle = kind in ("read", "prepared", "start", "step", "validation")
+            interrupt.is_gentle = kind in (*CASE_EVENTS, "start", "step", "validation")
             if curve is not None and kind in ("step", "validation") and is_recorded(event):
                 curve.update(is_last=kind == "validation")
             if kind == "step":
                 done = 1 - event["share_left"]
                 bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
-            if kind in ("read", "prepared"):
+            if kind in CASE_EVENTS:
                 bar(done, course_of_cases(event))
                 continue
             bar.clear()
