@@ -54,10 +54,10 @@ from .training_record import TrainingRecord
 from .training_state import CHECKPOINT_FILE
 
 VALIDATION_CASES_WHILE_TRAINING = 8
+RECORDED_STEPS = 10
 
 # Given the model and what says whether it is cancelled.
 Measure = Callable[[TrainedModel, Callable[[], bool]], Generator[dict[str, Any], None, ModelDescription]]
-RECORDED_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,9 @@ def run_training(
         measure: Gives the description of the trained model its figures.
 
     Yields:
-        Those of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
-        initialisation.begin_with_model and training.train, {"event": "stage", "message": ...},
-        {"event": "evaluation", ...}, {"event": "done", "description": ...}.
+        Events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
+        initialisation.begin_with_model, training.train and `measure`; {"event": "stage", "message": ...} between them;
+        {"event": "done", "description": ...}.
 
     Raises:
         InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
