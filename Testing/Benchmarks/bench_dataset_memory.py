@@ -3,7 +3,8 @@
 python Testing/Benchmarks/bench_dataset_memory.py [--cases N ...] [--side VOXELS] [--steps N] [--source FOLDER] [--json]
 
 A data set is one drawn volume under as many names; each training is a process of its own. Memory that the system can
-take back at any time, because it is mapped from a file, stands in a column of its own. Linux alone tells it.
+take back at any time, because it is mapped from a file, stands in a column of its own; that of the libraries is in it.
+Linux alone tells it.
 SOURCE is another checkout of the library, to compare with.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -51,21 +53,28 @@ def measure(cases: int, arguments: argparse.Namespace) -> dict[str, Any]:
         make_data(folder, cases=cases, side=arguments.side)
         command = [sys.executable, "-m", "UNetSegmentationLib", "train", str(folder), "-o", str(folder / "model"),
                    "--steps", str(arguments.steps), "--validate-every", "0", "--quiet"]  # fmt: skip
-        environment = {**os.environ, "PYTHONPATH": str(arguments.source)}
+        environment = {**os.environ, "PYTHONPATH": str(arguments.source.resolve())}
         peaks = {"anonymous_mib": 0.0, "mapped_mib": 0.0, "prepared_mib": 0.0}
         with (
             tempfile.TemporaryFile("w+") as log,
             subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment) as child,
         ):
             while child.poll() is None:
-                on_disk = sum(path.stat().st_size for path in folder.glob("model/prepared/*.safetensors"))
-                now = {**memory_of(child.pid), "prepared_mib": on_disk / 2**20}
+                now = {**memory_of(child.pid), "prepared_mib": size_of(folder / "model" / "prepared")}
                 peaks = {key: max(peak, now.get(key, 0.0)) for key, peak in peaks.items()}
                 sleep(SAMPLE_S)
             if child.returncode:
                 log.seek(0)
                 sys.exit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
     return {"cases": cases, **{key: round(peak) for key, peak in peaks.items()}}
+
+
+def size_of(folder: Path) -> float:
+    """Return the MiB of the files in a folder; 0 where one is just being renamed or removed."""
+    try:
+        return sum(path.stat().st_size for path in folder.glob("*")) / 2**20
+    except OSError:
+        return 0.0
 
 
 def memory_of(process_id: int) -> dict[str, float]:
@@ -88,6 +97,10 @@ def main() -> int:
     parser.add_argument("--source", type=Path, default=ROOT)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if not Path("/proc/self/status").exists():
+        parser.error("how much memory a process takes is read from /proc: run it on Linux")
+    if not (arguments.source / "UNetSegmentationLib").is_dir():
+        parser.error(f"--source {arguments.source} holds no UNetSegmentationLib: give a checkout")
     rows = [measure(cases, arguments) for cases in arguments.cases]
     if arguments.json:
         write_json(sys.stdout, rows)
@@ -95,6 +108,8 @@ def main() -> int:
     columns = {"cases": "cases", "anonymous_mib": "anonymous MiB", "mapped_mib": "mapped MiB",
                "prepared_mib": "prepared MiB"}  # fmt: skip
     lines = [[str(row[key]) for key in columns] for row in rows]
+    machine = f"{platform.machine()}, {os.cpu_count()} processors"
+    sys.stdout.write(f"{machine}, Python {platform.python_version()}, one run\n")
     write_table(sys.stdout, list(columns.values()), lines, right=range(len(columns)))
     return 0
 
