@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import CancelledError, InputError
+from .events import Course
 from .fingerprint import Fingerprint
 from .geometry import Array, Volume, same_grid, to_canonical
 from .labels import Label
@@ -187,9 +188,7 @@ def read_image(paths: Sequence[Path]) -> Volume:
     return image
 
 
-def read_label_values(
-    cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False
-) -> Generator[dict[str, Any], None, list[int]]:
+def read_label_values(cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False) -> Course[list[int]]:
     """Return the label values that occur in the references, without the background.
 
     Yields:
@@ -254,7 +253,7 @@ def read_fingerprint(
     orientation: str = "RAS",
     channel_names: Sequence[str] = (),
     is_cancelled: Callable[[], bool] = lambda: False,
-) -> Generator[dict[str, Any], None, Fingerprint]:
+) -> Course[Fingerprint]:
     """Read all cases, each once, and return what the planner needs to know of them.
 
     Args:
@@ -267,7 +266,7 @@ def read_fingerprint(
         {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
 
     Raises:
-        InputError: A case cannot be read or has no labelled voxel in any case.
+        InputError: A case cannot be read, or no case has a labelled voxel.
         CancelledError: `is_cancelled` said so.
     """
     read = yield from _read_each(lambda case: _measure_case(case, orientation), cases, is_cancelled)
@@ -325,7 +324,7 @@ def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str
 
 def _read_each(
     read: Callable[[Case], Result], cases: Sequence[Case], is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, list[Result]]:
+) -> Course[list[Result]]:
     """Return what is read of each case, several at a time."""
     results = []
     pool = ThreadPoolExecutor(max_workers=min(_READ_AT_ONCE, os.cpu_count() or 1))

@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from .devices import choose_device
 from .errors import CancelledError, InputError
+from .events import Course
 from .networks import SegmentationNetwork
 from .shared_batch_norm import take_statistics_together
 
@@ -36,6 +37,8 @@ _PATIENCE = timedelta(hours=24)
 _JOINING = timedelta(minutes=5)
 # The process that failed first says why; the others leave it the time before torchrun ends all.
 _HEARING_S = 1.0
+# It may have files to put away before.
+_UNWINDING_S = 60.0
 _FAILURE = "failure"
 
 Value = TypeVar("Value")
@@ -126,7 +129,10 @@ class Processes:
         if not self.is_first:
             answer = json.loads(_broadcast_bytes(None))
             if "error" in answer:
-                raise _ERRORS.get(answer["error"], OtherProcessError)(answer["message"])
+                heard = OtherProcessError(answer["message"])
+                if answer["error"] in _ERRORS:
+                    raise _ERRORS[answer["error"]](answer["message"]) from heard
+                raise heard
             value: Value = answer["value"]
             return value
         try:
@@ -137,11 +143,15 @@ class Processes:
         _broadcast_bytes(json.dumps({"value": value}).encode())
         return value
 
-    def share_events(self, events: Generator[dict[str, Any], None, Value]) -> Generator[dict[str, Any], None, Value]:
-        """Let the first process alone go through events; return their result, or raise their error, in all.
+    def share_events(
+        self, work: Callable[[Callable[[], bool]], Course[Value]], is_cancelled: Callable[[], bool]
+    ) -> Course[Value]:
+        """Let the first process do some work alone; its events, result or error are those of all.
 
         Args:
-            events: Plain values as JSON knows them, as is what they return.
+            work: Given what says whether any process is cancelled, the events, which are plain values as JSON knows
+                them, as is what they return.
+            is_cancelled: Asked in every process before each event.
 
         Yields:
             The events.
@@ -151,15 +161,17 @@ class Processes:
             CancelledError: The first process did.
             OtherProcessError: The first process failed otherwise.
         """
+        is_asked = False
+        with closing(work(lambda: is_asked or is_cancelled())) as events:
 
-        def advance() -> tuple[dict[str, Any] | None, Value | None]:
-            try:
-                return next(events), None
-            except StopIteration as end:
-                return None, end.value
+            def advance() -> tuple[dict[str, Any] | None, Value | None]:
+                try:
+                    return next(events), None
+                except StopIteration as end:
+                    return None, end.value
 
-        with closing(events):
             while True:
+                is_asked = self.any(is_cancelled())
                 event, result = self.share(advance)
                 if event is None:
                     return cast("Value", result)
@@ -248,6 +260,14 @@ class Processes:
         said = f"process {self.rank}: {str(error) or type(error).__name__}"
         return self.count == 1 or self._first_failure(said) == said
 
+    def wait_for_failure(self) -> str:
+        """Return what the process says that failed first, when it has had the time to say it to the user as well."""
+        end = monotonic() + _UNWINDING_S
+        while not (said := self._first_failure("")) and monotonic() < end:
+            sleep(_HEARING_S / 10)
+        sleep(_HEARING_S)
+        return said
+
     def _first_failure(self, said: str) -> str:
         assert self._store is not None
         try:
@@ -276,12 +296,18 @@ def join_processes() -> Iterator[Processes]:
     try:
         yield processes
     except BaseException as error:
-        if not processes.is_first_to_fail(error):
-            sleep(_HEARING_S)
-            raise OtherProcessError(processes._first_failure("")) from error
+        if _is_heard(error) or not processes.is_first_to_fail(error):
+            raise OtherProcessError(processes.wait_for_failure()) from error
         raise
     else:
         dist.destroy_process_group()
+
+
+def _is_heard(error: BaseException | None) -> bool:
+    """Return whether an error is that of another process, repeated here."""
+    while error is not None and not isinstance(error, OtherProcessError):
+        error = error.__cause__
+    return error is not None
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, str] | None:

@@ -6,20 +6,19 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+Course = Generator[dict[str, Any], None, Result]
 
 
-def result_of(
-    events: Generator[dict[str, Any], None, Result], on_event: Callable[[dict[str, Any]], object] = lambda _: None
-) -> Result:
-    """Return what a generator of events returns at its end.
+def result_of(course: Course[Result], on_event: Callable[[dict[str, Any]], object] = lambda _: None) -> Result:
+    """Go through the events of some work to its end and return its result.
 
     Args:
-        events: The work.
+        course: The work.
         on_event: Told each event.
     """
     while True:
         try:
-            event = next(events)
+            event = next(course)
         except StopIteration as end:
             result: Result = end.value
             return result

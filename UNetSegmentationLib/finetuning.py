@@ -138,13 +138,14 @@ def run_finetuning(
         is_cancelled: Asked often.
 
     Yields:
-        Events of PreparedFolder.fill and training.train, {"event": "stage", "message": ...}, {"event": "gate", ...}
-        with what gate.judge returned, and {"event": "done", "description": ...}.
+        Events of dataset.read_label_values, PreparedFolder.fill, training.train and gate.compare_models;
+        {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
+        {"event": "done", "description": ...}.
 
     Raises:
         InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
             holds a model already.
-        CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
+        CancelledError: `is_cancelled` said so; once the training has begun, the checkpoint allows to go on.
     """
     with alone_in(job.folder, is_resumed=is_resumed):
         events = _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from math import isfinite, nan
@@ -13,6 +13,7 @@ import torch
 
 from .dataset import Case, PreparedCase
 from .errors import CancelledError
+from .events import Course
 from .geometry import Array
 from .metrics import dice
 from .model_folder import ModelDescription
@@ -91,7 +92,7 @@ def compare_models(
     *,
     device: torch.device,
     is_cancelled: Callable[[], bool] = lambda: False,
-) -> Generator[dict[str, Any], None, list[GateRow]]:
+) -> Course[list[GateRow]]:
     """Segment every case with both networks, on the network's grid; voxels of class -1 do not count.
 
     Args:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -17,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from .dataset import Case, read_case
 from .errors import CancelledError
 from .evaluation import CaseFigures, figures_of_model
+from .events import Course
 from .labels import Label
 from .model_folder import ModelDescription
 from .postprocess_choice import (
@@ -58,9 +58,7 @@ class TrainedModel:
     record: TrainingRecord
 
 
-def measure_trained(
-    model: TrainedModel, is_cancelled: Callable[[], bool] = lambda: False
-) -> Generator[dict[str, Any], None, ModelDescription]:
+def measure_trained(model: TrainedModel, is_cancelled: Callable[[], bool] = lambda: False) -> Course[ModelDescription]:
     """Return the description of a trained model with its figures and the post-processing that they ask for.
 
     Args:
@@ -92,7 +90,7 @@ FOUND_FILE = "found.safetensors"
 
 def find_in_cases(
     predictor: Predictor, cases: Sequence[Case], is_cancelled: Callable[[], bool] = lambda: False
-) -> Generator[dict[str, Any], None, list[FoundCase]]:
+) -> Course[list[FoundCase]]:
     """Segment each case without post-processing; return the results beside their references, packed.
 
     Args:
@@ -134,7 +132,7 @@ def describe_figures(
     training_cases: Sequence[Case],
     chooses_postprocess: bool,
     is_cancelled: Callable[[], bool] = lambda: False,
-) -> Generator[dict[str, Any], None, ModelDescription]:
+) -> Course[ModelDescription]:
     """Return the description with the figures of what was found, after the steps that were chosen on it.
 
     Args:
@@ -173,7 +171,7 @@ def describe_figures(
 
 def measure(
     found: Sequence[FoundCase], description: ModelDescription, is_cancelled: Callable[[], bool] = lambda: False
-) -> Generator[dict[str, Any], None, list[CaseFigures]]:
+) -> Course[list[CaseFigures]]:
     """Return the figures of every case after the model's own steps.
 
     Yields:
@@ -225,7 +223,7 @@ def load_found(path: Path) -> list[FoundCase]:
 
 def _smallest_volume_of(
     cases: Sequence[Case], found: Sequence[FoundCase], is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, float | None]:
+) -> Course[float | None]:
     """Return the smallest volume in the references of training cases; None where too few cases were found to choose."""
     if len({case.subject for case in found}) < FEWEST_SUBJECTS:
         return None

@@ -8,14 +8,15 @@ them: what chance makes better in one half it seldom makes better in the other.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from .errors import CancelledError
+from .events import Course
 from .labels import Label
 from .metrics import evaluate_case
 from .postprocess import apply_steps
@@ -121,7 +122,7 @@ def choose_postprocess(
     *,
     min_volume_mm3: float | None = None,
     is_cancelled: Callable[[], bool] = lambda: False,
-) -> Generator[dict[str, Any], None, PostprocessChoice]:
+) -> Course[PostprocessChoice]:
     """Return the steps that help on held-back cases.
 
     Tried in this order: the largest component of all labels taken as one object, the largest component of each label
@@ -203,8 +204,6 @@ def in_halves(subjects: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 Scores = dict[str, dict[int, float]]
-Result = TypeVar("Result")
-Course = Generator[dict[str, Any], None, Result]
 
 
 class _Trial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from . import __version__
 from .dataset import Case, PreparedCase, prepare_case
-from .errors import CancelledError
+from .errors import CancelledError, InputError
+from .events import Course
 from .labels import Label
 from .planning import Plan
 from .tensor_files import atomic_tensor_file
@@ -29,7 +30,7 @@ _TENSORS = tuple(field.name for field in fields(PreparedCase) if field.name != "
 
 
 class PreparedFolder:
-    """A folder in a model folder, one file a case: 4 bytes a voxel and channel, 2 for its class, 6 if it is labelled.
+    """A folder in a model folder, a file a case: 4 bytes a voxel and channel, 2 for its class, 6 more if labelled.
 
     Tensors are mapped from the files: the system reads what is looked at, shares it between the processes of a
     training, and drops it again where memory is needed for something else.
@@ -47,9 +48,7 @@ class PreparedFolder:
         self._labels = tuple(labels)
         self._ignored = ignored
 
-    def fill(
-        self, cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> Generator[dict[str, Any]]:
+    def fill(self, cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False) -> Course[None]:
         """Prepare cases; a file that was made from the same images and labelmaps as now is kept.
 
         Yields:
@@ -94,7 +93,9 @@ class PreparedFolder:
                 if file.metadata()["made_from"] != self._origin_of(case):
                     return None
                 return PreparedCase(id=case.id, **{name: file.get_tensor(name) for name in _TENSORS})
-        except (SafetensorError, OSError, TypeError, KeyError, RuntimeError):  # the last where the system maps no more
+        except (SafetensorError, OSError, TypeError, KeyError):
+            return None
+        except RuntimeError:  # torch's, where the system does not map a file: memory has to do
             return None
 
     def _path_of(self, case: Case) -> Path:
@@ -122,14 +123,15 @@ def _files_of(image: Path) -> list[Path]:
 
 
 def remove_prepared_cases(folder: Path) -> None:
-    """Leave none in a model folder."""
+    """Remove the prepared cases of a model folder."""
     shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)
 
 
 def remove_cases_after(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
     """Pass the events of a training on; "done" comes when no prepared cases are left in its model folder.
 
-    They are removed too where a training fails that cannot go on; one that was cancelled keeps them.
+    They are removed too where a training cannot go on as it was asked for; one that was cancelled, or that ended for a
+    reason outside it, as of another process, keeps them.
     """
     done = []
     is_kept = True
@@ -140,8 +142,8 @@ def remove_cases_after(events: Iterator[dict[str, Any]], folder: Path) -> Iterat
             else:
                 yield event
         is_kept = False
-    except Exception as error:
-        is_kept = isinstance(error, CancelledError) or (folder / CHECKPOINT_FILE).is_file()
+    except InputError:
+        is_kept = (folder / CHECKPOINT_FILE).is_file()
         raise
     finally:
         if not is_kept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from .configuration_choice import CONFIGURATIONS, sensible_configurations
 from .dataset import Case, find_cases, read_label_values, read_labels_of, split_by_subject
 from .errors import CancelledError, InputError
+from .events import Course
 from .files import hold_alone, write_text
 from .fingerprint import Fingerprint
 from .labels import Label
@@ -135,7 +136,8 @@ def run_study(
         is_cancelled: Asked often.
 
     Yields:
-        Events of run_training, "share_left" of all trainings together and "start" with "folder", where the training
+        Events of dataset.read_label_values, training_plan.fingerprint_for and study_model.make_model, and those of
+        run_training, "share_left" of all trainings together and "start" with "folder", where the training
         lies; at last {"event": "done", "description": ...} of the model.
 
     Raises:
@@ -179,9 +181,7 @@ def run_study(
         yield {"event": "done", "description": description.to_dict()}
 
 
-def _begin(
-    study: Study, cases: Sequence[Case], is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, _Begun]:
+def _begin(study: Study, cases: Sequence[Case], is_cancelled: Callable[[], bool]) -> Course[_Begun]:
     """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
@@ -283,9 +283,7 @@ def _train(training: Training, plan: Plan, is_cancelled: Callable[[], bool]) -> 
         yield {**event, "folder": str(folder)} if event["event"] == "start" else event
 
 
-def _measure_and_keep(
-    model: TrainedModel, is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, ModelDescription]:
+def _measure_and_keep(model: TrainedModel, is_cancelled: Callable[[], bool]) -> Course[ModelDescription]:
     """Return the figures of the network alone; what it found is kept for the choices of the study."""
     found = yield from find_in_cases(Predictor(model.folder, device=model.device), model.held_back, is_cancelled)
     save_found(model.folder / FOUND_FILE, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from .checkpoint import load_network, save_weights
 from .configuration_choice import ConfigurationChoice, choose_configuration
 from .dataset import Case
 from .evaluation import figures_of_model
+from .events import Course
 from .files import write_text
 from .measuring import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
 from .model_card import card_of
@@ -60,7 +61,7 @@ def make_model(
     cases: Sequence[Case],
     costs: Mapping[str, float],
     is_cancelled: Callable[[], bool] = lambda: False,
-) -> Generator[dict[str, Any], None, ModelDescription]:
+) -> Course[ModelDescription]:
     """Make the model of finished trainings in the folder of `job`, and return its description.
 
     Configurations are compared by what they found without post-processing; post-processing is then chosen for the one
@@ -120,9 +121,7 @@ def make_model(
     return description
 
 
-def _found_in(
-    training: Training, cases: Sequence[Case], is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, list[FoundCase]]:
+def _found_in(training: Training, cases: Sequence[Case], is_cancelled: Callable[[], bool]) -> Course[list[FoundCase]]:
     """Return what a training's network found in the cases that it held back."""
     folder = training.job.folder
     try:
@@ -196,7 +195,7 @@ def _describe(job: TrainingJob, members: Sequence[Training], cases: Sequence[Cas
 
 def _figures_of_fold(
     description: ModelDescription, found: Sequence[FoundCase], is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, dict[str, Any]]:
+) -> Course[dict[str, Any]]:
     """Return mean Dice by label of one fold, after the model's own post-processing."""
     results = yield from measure(found, description, is_cancelled)
     figures = figures_of_model(description.labels, results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,7 @@ from .dataset import (
 )
 from .distributed import ALONE, Processes
 from .errors import CancelledError
+from .events import Course
 from .files import write_text
 from .initialisation import begin_with_model, read_beginning
 from .labels import Label
@@ -57,7 +58,7 @@ VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
 
 # Given the model and what says whether it is cancelled.
-Measure = Callable[[TrainedModel, Callable[[], bool]], Generator[dict[str, Any], None, ModelDescription]]
+Measure = Callable[[TrainedModel, Callable[[], bool]], Course[ModelDescription]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def run_training(
         is_resumed: Go on from the folder's checkpoint.
         processes: Those that train together; the batch size of the plan is that of each.
         is_cancelled: Asked often.
-        plan: Plan to begin with; by default the job's file, or one that is made for the training cases.
+        plan: Plan to begin with, the same in all processes; by default the job's file, or one that is made for the
+            training cases.
         measure: Gives the description of the trained model its figures.
 
     Yields:
@@ -132,7 +134,9 @@ def _train_alone(
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
-    values = yield from processes.share_events(read_label_values(cases, is_cancelled=is_cancelled))
+    values = yield from processes.share_events(
+        lambda is_asked: read_label_values(cases, is_cancelled=is_asked), is_cancelled
+    )
     labels = read_labels_of(job.labels or job.dataset, values)
     if is_resumed or plan is None:
         plan = yield from _agree_on_plan(
@@ -148,7 +152,7 @@ def _train_alone(
     folder = PreparedFolder(job.folder, plan, labels)
     to_prepare = [*training_cases, *watched_cases]
     yield {"event": "stage", "message": f"Preparing {len(to_prepare)} cases"}
-    yield from processes.share_events(folder.fill(to_prepare, is_cancelled=is_cancelled))
+    yield from processes.share_events(lambda is_asked: folder.fill(to_prepare, is_cancelled=is_asked), is_cancelled)
     prepared, watched = ([folder.open(case) for case in part] for part in (training_cases, watched_cases))
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
@@ -196,16 +200,16 @@ def _agree_on_plan(
     *,
     is_resumed: bool,
     is_cancelled: Callable[[], bool],
-) -> Generator[dict[str, Any], None, Plan]:
+) -> Course[Plan]:
     """Return the first process's plan: other hosts may have other devices, and not the folder."""
 
-    def planned() -> Generator[dict[str, Any], None, dict[str, Any]]:
+    def planned(is_asked: Callable[[], bool]) -> Course[dict[str, Any]]:
         if is_resumed:
             return plan_as_begun(job, held_back).to_dict()
-        made = yield from plan_cases(job, training_cases, labels, is_cancelled=is_cancelled)
+        made = yield from plan_cases(job, training_cases, labels, is_cancelled=is_asked)
         return made.to_dict()
 
-    return Plan.from_dict((yield from processes.share_events(planned())))
+    return Plan.from_dict((yield from processes.share_events(planned, is_cancelled)))
 
 
 def _recorded(

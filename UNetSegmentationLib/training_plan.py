@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from .augmentation import AugmentationConfig
 from .dataset import Case, name_channels, read_fingerprint
 from .device_planning import budget_of, plan_for
 from .devices import choose_device
+from .events import Course
 from .fingerprint import Fingerprint
 from .labels import Label, names_a_side
 from .planning import Normalization, Plan, read_plan
@@ -29,7 +29,7 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
 
 def plan_cases(
     job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, Plan]:
+) -> Course[Plan]:
     """Return the plan for the cases that a job learns from: the job's file, or one that is made for them.
 
     Yields:
@@ -43,7 +43,7 @@ def plan_cases(
 
 def fingerprint_for(
     job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
-) -> Generator[dict[str, Any], None, Fingerprint]:
+) -> Course[Fingerprint]:
     """Return the fingerprint of the cases that a job learns from.
 
     Yields:

@@ -10,6 +10,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -34,6 +36,7 @@ from UNetSegmentationLib.distributed import (
     refuse_several_processes,
 )
 from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.events import Course, result_of
 from UNetSegmentationLib.geometry import Volume
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.patches import PatchSource
@@ -150,15 +153,17 @@ def job_of(folder: Path, *, name: str, batch_size: int, begins_with: str = "pare
     )
 
 
-def play(folder: Path) -> None:
-    """Run all scenarios in one of two processes and write what came of them."""
+def play(folder: Path, error: str = "") -> None:
+    """Run all scenarios, or the one of an error, in one of two processes and write what came of them."""
     said: dict[str, object] = {}
     try:
         with join_processes() as processes:
+            if error:
+                fail_together(processes, {"MemoryError": MemoryError, "InputError": InputError}[error]("full"))
             play_together(folder, said, processes)
             run(folder / f"failed{processes.rank}", {}, processes=processes, stop=stop_by_failure)
-    except (InputError, OtherProcessError) as error:
-        said["failed"] = f"{type(error).__name__}: {error}"
+    except (InputError, OtherProcessError, MemoryError) as caught:
+        said["failed"] = f"{type(caught).__name__}: {caught}"
     (folder / f"said{os.environ['RANK']}.json").write_text(json.dumps(said))
 
 
@@ -192,10 +197,36 @@ def play_together(folder: Path, said: dict[str, object], processes: Processes) -
             processes.share(partial(fail, error))
         except Exception as caught:  # noqa: BLE001
             said[f"shared {name}"] = f"{type(caught).__name__}: {caught}"
+    said["counted"] = count_together(processes)
+    said["counted in vain"] = count_together(processes, fails_at=3)
+    said["counted until asked"] = count_together(processes, asked_at=2)
     try:
         processes.check_same("data set", [str(processes.rank)])
     except InputError as caught:
         said["other data"] = str(caught)
+
+
+def count(is_asked: Callable[[], bool], *, fails_at: int) -> Course[int]:
+    for number in range(1, 5):
+        if is_asked():
+            raise CancelledError(f"stopped before {number}")
+        if number == fails_at:
+            raise InputError(f"no {number}")
+        yield {"event": "counted", "number": number}
+    return number
+
+
+def count_together(processes: Processes, *, fails_at: int = 0, asked_at: int = 5) -> list[object]:
+    """Return how many events came and what came of them; the second process alone hears the wish to stop."""
+    seen: list[dict[str, object]] = []
+    counted = processes.share_events(
+        partial(count, fails_at=fails_at), lambda: not processes.is_first and len(seen) >= asked_at
+    )
+    try:
+        result: object = result_of(counted, seen.append)
+    except (InputError, CancelledError) as error:
+        result = f"{type(error).__name__}: {error}"
+    return [len(seen), result]
 
 
 def stop_by_failure(step: int) -> bool:
@@ -207,6 +238,14 @@ def stop_by_failure(step: int) -> bool:
 
 def is_asked_at(step: int, now: int) -> bool:
     return step == now > 0
+
+
+def fail_together(processes: Processes, error: Exception) -> None:
+    """Let the first process fail at what all wait for, and take longer than the other to come to an end."""
+    try:
+        processes.share(partial(fail, error))
+    finally:
+        time.sleep(0.5 if processes.is_first else 0)
 
 
 def fail(error: Exception) -> None:
@@ -238,10 +277,16 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     write_data_set(folder / "job" / "data")
     list(run_training(job_of(folder / "job", name="parent", batch_size=1, begins_with="")))
+    play_in_two(folder)
+    return folder
+
+
+def play_in_two(folder: Path, *words: str) -> list[dict]:
+    """Run this file in two processes, and return what they said."""
     port = free_port()
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
+            [sys.executable, __file__, str(folder), *words],
             env=environment(rank, port),
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -254,7 +299,7 @@ def folder(tmp_path_factory) -> Path:
         for process in started:
             process.kill()
     assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
-    return folder
+    return [json.loads((folder / f"said{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +398,20 @@ def test_errors_of_the_first_process_reach_the_others(said):
     assert said[1]["shared other"] == "OtherProcessError: 'gone'"
     assert "other data" not in said[0]
     assert said[1]["other data"] == "process 1 sees another data set than process 0: give all hosts the same"
+
+
+def test_work_of_the_first_process_is_followed_by_the_others_which_may_stop_it(said):
+    for process in said:
+        assert process["counted"] == [4, 4]
+        assert process["counted in vain"] == [2, "InputError: no 3"]
+        assert process["counted until asked"] == [2, "CancelledError: stopped before 3"]
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "InputError"])
+def test_an_error_of_the_first_process_is_told_by_it_alone(tmp_path, error):
+    said = play_in_two(tmp_path, error)
+    assert said[0]["failed"] == f"{error}: full"
+    assert said[1]["failed"] == "OtherProcessError: process 0: full"
 
 
 def test_a_process_that_fails_ends_the_others_and_they_know_why(said):
@@ -461,4 +520,4 @@ def test_what_several_processes_cannot_train_is_refused(tmp_path, monkeypatch, c
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    play(Path(sys.argv[1]))
+    play(Path(sys.argv[1]), *sys.argv[2:])

@@ -179,6 +179,7 @@ def test_a_file_that_the_system_does_not_map_is_kept_in_memory(tmp_path, cases, 
         (InputError("the loss is nan"), False, False),
         (InputError("the loss is nan"), True, True),
         (CancelledError("cancelled"), False, True),
+        (RuntimeError("another process is gone"), False, True),
         (KeyboardInterrupt(), False, True),
     ],
 )
@@ -196,7 +197,7 @@ def test_what_cannot_go_on_leaves_no_cases_and_done_is_told_when_they_are_gone(
         yield {"event": "done"}
 
     seen = []
-    with contextlib.suppress(InputError, CancelledError, KeyboardInterrupt):
+    with contextlib.suppress(InputError, RuntimeError, KeyboardInterrupt):
         for event in remove_cases_after(events(), tmp_path):
             seen.append((event["event"], (tmp_path / "prepared").exists()))
     assert seen == [("start", True), *([("done", False)] if error is None else [])]

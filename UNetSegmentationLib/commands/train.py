@@ -329,7 +329,7 @@ OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
 
 
 class _Interrupt:
-    """Ctrl-C: while the network learns it asks for the checkpoint and the end; otherwise, or twice, it ends at once.
+    """Ctrl-C: while it works on cases or learns, a command is asked to end; otherwise, or twice, it ends at once.
 
     Args:
         is_patient: Twice is like once: torchrun passes on the Ctrl-C that its processes have heard themselves.
@@ -351,7 +351,7 @@ class _Interrupt:
 
 @contextmanager
 def gentle_interrupt(*, is_patient: bool = False) -> Iterator[_Interrupt]:
-    """Take Ctrl-C as the wish to stop at the next step while a training says that it can."""
+    """Take Ctrl-C as the wish to stop at the next case or step while a training says that it can."""
     interrupt = _Interrupt(is_patient=is_patient)
     before = signal.signal(signal.SIGINT, interrupt)
     try:
