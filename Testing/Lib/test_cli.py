@@ -437,11 +437,32 @@ def test_a_reader_that_goes_away_is_no_error(tiny_model):
     assert process.returncode == 141
 
 
-def test_the_bar_is_for_terminals_only(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_the_time_that_is_left_is_that_of_the_part_at_work(monkeypatch):
+    clock = iter((0, 10, 40, 41, 51, 61))
+    monkeypatch.setattr("UNetSegmentationLib.commands.terminal.monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = ProgressBar()
+    for number in (1, 4):
+        bar.show_case({"event": "read", "number": number, "of": 4})
+    # A training that goes on from its half.
+    for share in (0.5, 0.6, 0.7):
+        bar(share, "step")
+    shown = [re.search(r"\] +(.*)\x1b", line)[1] for line in sys.stderr.getvalue().split("\r")[1:]]
+    assert shown == [
+        "25% read case 1 of 4, 30 s left",
+        "100% read case 4 of 4, 0 s left",
+        "50% step",
+        "60% step, 40 s left",
+        "70% step, 30 s left",
+    ]
+
+
+def test_the_bar_is_for_terminals_only(monkeypatch):
     monkeypatch.setattr("UNetSegmentationLib.commands.terminal.REPORT_S", 60)
     for stream, is_shown in ((io.StringIO(), False), (Terminal(), True)):
         monkeypatch.setattr(sys, "stderr", stream)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..errors import InputError
 from ..model_folder import ModelDescription
 from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
-from .terminal import CASE_EVENTS, ProgressBar, course_of_cases, figure, write_json, write_table
+from .terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
 from .train import gentle_interrupt
 
 if TYPE_CHECKING:
@@ -42,23 +42,23 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
     refuse_several_processes("unetseg finetune")
     job = _job_of(arguments)
-    done = 0.0
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
         for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
             interrupt.is_gentle = event["event"] in (*CASE_EVENTS, "start", "step")
             if event["event"] == "step":
-                done = 1 - event["share_left"]
-                bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
+                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
             if event["event"] in CASE_EVENTS:
-                bar(done, course_of_cases(event))
+                bar.show_case(event)
                 continue
             bar.clear()
             if event["event"] == "done":
                 _write_end(out, job, ModelDescription.from_dict(event["description"]), as_json=arguments.json)
-            elif event["event"] == "stage" and not arguments.json:
-                out.write(event["message"] + "\n")
-                out.flush()
+            elif event["event"] == "stage":
+                if not arguments.json:
+                    out.write(event["message"] + "\n")
+                    out.flush()
+                bar(0.0, event["message"])
     return DONE
 
 

@@ -13,7 +13,7 @@ from ..files import write_text
 from ..plan_explanation import explain
 from ..planning import RESOLUTIONS, network_shape_for
 from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument, add_quiet_argument
-from .terminal import ProgressBar, course_of_cases, write_json
+from .terminal import ProgressBar, write_json
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -69,10 +69,8 @@ def _document(arguments: Namespace) -> dict[str, Any]:
     cases = find_cases(arguments.dataset)
     names = name_channels(arguments.dataset, cases, arguments.channels)
     with ProgressBar(is_quiet=arguments.quiet) as bar:
-        fingerprint = result_of(
-            read_fingerprint(cases, orientation=orientation, channel_names=names),
-            lambda event: bar(event["number"] / event["of"], course_of_cases(event)),
-        )
+        reading = read_fingerprint(cases, orientation=orientation, channel_names=names)
+        fingerprint = result_of(reading, bar.show_case)
     labels = read_labels_of(arguments.labels or arguments.dataset, sorted(fingerprint.class_shares or ()))
     fingerprint = replace(fingerprint, label_names=tuple(label.name for label in labels))
     plan = plan_for(

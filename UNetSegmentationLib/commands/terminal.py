@@ -80,11 +80,6 @@ def explain(error: BaseException) -> tuple[int, str]:
     return FAULT, f"a fault of unetseg itself ({kind}: {error}): run it again with --debug to see where, and report it"
 
 
-def course_of_cases(event: Mapping[str, Any]) -> str:
-    """Return how far the work on the cases of a data set is, as "read case 3 of 8"."""
-    return f"{event['event']} case {event['number']} of {event['of']}"
-
-
 class Failures:
     """What went wrong with single cases while the others went on.
 
@@ -119,7 +114,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 class ProgressBar:
     """A line on the terminal that is drawn over; where standard error is no terminal, a new line now and then.
 
-    Use it in a `with` statement, whose end takes the line away.
+    Use it in a `with` statement, whose end takes the line away. A share that falls begins another part of the work, by
+    which alone the time that is left is told.
 
     Args:
         is_quiet: Show nothing.
@@ -129,6 +125,7 @@ class ProgressBar:
         self._is_shown = sys.stderr.isatty() and not is_quiet
         self._began = monotonic()
         self._drawn_at = 0.0
+        self._part_from = (self._began, 0.0)
         self._state = (0.0, "starting")
         self._is_over = Event()
         # A thread, since one step may take minutes.
@@ -153,17 +150,23 @@ class ProgressBar:
 
     def __call__(self, fraction: float, stage: str) -> None:
         """Show the finished share, 0 to 1, and what is being done."""
-        self._state = (fraction, stage)
         now = monotonic()
+        if fraction < self._state[0]:
+            self._part_from = (now, fraction)
+        self._state = (fraction, stage)
         if not self._is_shown or now - self._drawn_at < REDRAW_S:
             return
         self._drawn_at = now
         filled = round(BAR_WIDTH * fraction)
-        spent = now - self._began
-        left = f", {_in_words(spent * (1 - fraction) / fraction)} left" if fraction > 0.02 and spent > 1 else ""
+        spent, gained = now - self._part_from[0], fraction - self._part_from[1]
+        left = f", {_in_words(spent * (1 - fraction) / gained)} left" if gained > 0.02 and spent > 1 else ""
         line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {fraction:4.0%} {stage}{left}"
         sys.stderr.write("\r" + line[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
         sys.stderr.flush()
+
+    def show_case(self, event: Mapping[str, Any]) -> None:
+        """Show how far the work on one case after the other is, as "read case 3 of 8"."""
+        self(event["number"] / event["of"], f"{event['event']} case {event['number']} of {event['of']}")
 
     def clear(self) -> None:
         """Take the line away, so that something can be written in its place."""

@@ -31,7 +31,7 @@ from .contract import (
     add_quiet_argument,
     add_tables,
 )
-from .terminal import CASE_EVENTS, ProgressBar, course_of_cases, figure, write_table
+from .terminal import CASE_EVENTS, ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +195,6 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
 
     job, events_until = _work_of(arguments, processes)
     curve: LiveCurve | None = None
-    done = 0.0
     is_quiet = arguments.quiet or not processes.is_first
     with gentle_interrupt(is_patient=processes.count > 1) as interrupt, ProgressBar(is_quiet=is_quiet) as bar:
         for event in events_until(interrupt.is_asked):
@@ -204,11 +203,10 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
             if curve is not None and kind in ("step", "validation") and is_recorded(event):
                 curve.update(is_last=kind == "validation")
             if kind == "step":
-                done = 1 - event["share_left"]
-                bar(done, f"step {event['step']}, loss {event['loss']:.3f}")
+                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
                 continue
             if kind in CASE_EVENTS:
-                bar(done, course_of_cases(event))
+                bar.show_case(event)
                 continue
             bar.clear()
             if kind == "start" and processes.is_first:
@@ -223,7 +221,7 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
                 out.write(line + "\n")
                 out.flush()
             if kind == "stage":
-                bar(done, event["message"])
+                bar(0.0, event["message"])
 
 
 def _is_study(arguments: Namespace) -> bool:
