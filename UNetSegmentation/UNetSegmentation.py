@@ -24,13 +24,13 @@ except ModuleNotFoundError:
     # Installed, the library is on the path; in the source tree it lies beside the module's folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from UNetSegmentationPanel import samples, scene_exchange
-from UNetSegmentationPanel.job import Outcome
-from UNetSegmentationPanel.jobs import Jobs
+from UNetSegmentationPanel.background.worker_process import WorkerProcess
+from UNetSegmentationPanel.choices.parameters import UNetSegmentationParameterNode
+from UNetSegmentationPanel.jobs.job import Outcome
+from UNetSegmentationPanel.jobs.jobs import Jobs
+from UNetSegmentationPanel.jobs.segment_job import SegmentSettings
 from UNetSegmentationPanel.panel import Panel
-from UNetSegmentationPanel.parameters import UNetSegmentationParameterNode
-from UNetSegmentationPanel.segment_job import SegmentSettings
-from UNetSegmentationPanel.worker_process import WorkerProcess
+from UNetSegmentationPanel.scene import samples, scene_exchange
 
 POLL_S = 0.005
 

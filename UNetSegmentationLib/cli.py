@@ -16,9 +16,9 @@ from typing import NoReturn, TextIO
 
 from . import __version__
 from .commands import COMMANDS
-from .commands.terminal import explain, warn, write_json
-from .errors import InputError
-from .process_environment import settle_environment
+from .commands.parts.terminal import explain, warn, write_json
+from .core.errors import InputError
+from .core.process_environment import settle_environment
 
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 

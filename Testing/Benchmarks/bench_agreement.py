@@ -20,12 +20,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from UNetSegmentationLib.backends.contract import BACKENDS
-from UNetSegmentationLib.dataset import find_cases, read_image
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.inference_benchmark import LEAST_VOXELS
-from UNetSegmentationLib.metrics.overlap import dice
-from UNetSegmentationLib.model_folder import find_model
-from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.benchmark.inference import LEAST_VOXELS
+from UNetSegmentationLib.cases.dataset import find_cases, read_image
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.evaluation.metrics.overlap import dice
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import find_model
 
 REFERENCE = "eager"
 

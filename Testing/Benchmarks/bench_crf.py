@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from UNetSegmentationLib.probability_steps import ProbabilityStep, parse_probability_step
-from UNetSegmentationLib.volume_io import read_labelmap, read_volume
+from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume
+from UNetSegmentationLib.postprocess.probabilities import ProbabilityStep, parse_probability_step
 
 NOISE_STRENGTHS = (0.125, 0.2, 0.3, 0.5)
 Labelmap = NDArray[np.integer]

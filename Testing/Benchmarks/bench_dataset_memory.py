@@ -25,9 +25,9 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from UNetSegmentationLib.commands.terminal import write_json, write_table  # noqa: E402  # the path comes first
-from UNetSegmentationLib.geometry import Volume  # noqa: E402
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume  # noqa: E402
+from UNetSegmentationLib.commands.parts.terminal import write_json, write_table  # noqa: E402  # the path comes first
+from UNetSegmentationLib.image.geometry import Volume  # noqa: E402
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume  # noqa: E402
 
 SAMPLE_S = 0.02
 

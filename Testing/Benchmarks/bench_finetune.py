@@ -32,20 +32,20 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from UNetSegmentationLib.checkpoint import load_network
-from UNetSegmentationLib.dataset import Case, PreparedCase, find_cases, prepare_case, read_case
-from UNetSegmentationLib.finetuning import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob, run_finetuning
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.metrics import dice
-from UNetSegmentationLib.model_folder import find_model
+from UNetSegmentationLib.cases.dataset import Case, PreparedCase, find_cases, prepare_case, read_case
+from UNetSegmentationLib.evaluation.metrics import dice
+from UNetSegmentationLib.finetuning.run import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob, run_finetuning
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.inference.sliding_window import predict_logits
+from UNetSegmentationLib.models.description import find_model
 from UNetSegmentationLib.networks import SegmentationNetwork
-from UNetSegmentationLib.planning import Plan
-from UNetSegmentationLib.sliding_window import predict_logits
-from UNetSegmentationLib.training import train
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.training_plan import augmentation_for
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.networks.parts.weights import load_network
+from UNetSegmentationLib.planning.plan import Plan
+from UNetSegmentationLib.training.loop import train
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.setup import augmentation_for
 
 Image = NDArray[np.float32]
 STEPS = FIRST_STEPS + STEPS_PER_CASE

@@ -25,8 +25,8 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from UNetSegmentationLib.evaluation.metrics import dice, evaluate_case, iou, measure_surfaces
 from UNetSegmentationLib.losses import DeepSupervisionLoss, build_loss
-from UNetSegmentationLib.metrics import dice, evaluate_case, iou, measure_surfaces
 
 warnings.simplefilter("ignore")
 

@@ -26,7 +26,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from UNetSegmentationLib.prediction import Predictor
+    from UNetSegmentationLib.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -77,11 +77,17 @@ def make_model(folder: Path, case: Case) -> None:
     """Write a model folder with drawn weights."""
     import torch
 
-    from UNetSegmentationLib.checkpoint import save_weights
-    from UNetSegmentationLib.labels import Label
-    from UNetSegmentationLib.model_folder import WEIGHTS_FILE, Channel, ModelDescription, sha256_of, write_description
+    from UNetSegmentationLib.image.labels import Label
+    from UNetSegmentationLib.models.description import (
+        WEIGHTS_FILE,
+        Channel,
+        ModelDescription,
+        sha256_of,
+        write_description,
+    )
     from UNetSegmentationLib.networks import build_network
-    from UNetSegmentationLib.planning import Normalization, Plan
+    from UNetSegmentationLib.networks.parts.weights import save_weights
+    from UNetSegmentationLib.planning.plan import Normalization, Plan
 
     config = {"in_channels": case.channels, "num_classes": case.classes, "dimensions": case.dimensions,
               "features_per_stage": list(case.features), **case.options}  # fmt: skip
@@ -118,9 +124,9 @@ def measure(name: str, *, slices: int | None, limit: float) -> dict[str, Any]:
     """
     import numpy as np
 
-    from UNetSegmentationLib.applying import foresee
-    from UNetSegmentationLib.geometry import Volume
-    from UNetSegmentationLib.memory import Workload
+    from UNetSegmentationLib.image.geometry import Volume
+    from UNetSegmentationLib.inference.memory import Workload
+    from UNetSegmentationLib.inference.memory_ladder import foresee
 
     case = CASES[name]
     case = replace(case, shape=(min(slices or case.shape[0], case.shape[0]), *case.shape[1:]))
@@ -164,7 +170,7 @@ def limit_memory(limit: float) -> None:
     """Let the library believe, and the system see to it, that this process gets no more than `limit` bytes in all."""
     import resource
 
-    from UNetSegmentationLib import memory
+    from UNetSegmentationLib.inference import memory
 
     told = memory.free_bytes
     memory.free_bytes = lambda device: round(min(limit - _memory("VmRSS"), told(device) or inf))
@@ -173,7 +179,7 @@ def limit_memory(limit: float) -> None:
 
 
 def _predictor(folder: Path, case: Case) -> Predictor:
-    from UNetSegmentationLib.prediction import Predictor
+    from UNetSegmentationLib.inference.predictor import Predictor
 
     folder.mkdir()
     make_model(folder, case)

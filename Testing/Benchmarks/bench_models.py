@@ -19,10 +19,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.model_folder import list_models
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import read_channels
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import read_channels
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "Resources" / "Samples"

@@ -25,12 +25,12 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from UNetSegmentationLib.dataset import Case, find_cases, read_case, split_by_subject
+from UNetSegmentationLib.cases.dataset import Case, find_cases, read_case, split_by_subject
+from UNetSegmentationLib.conventions.own import normalize
 from UNetSegmentationLib.losses import build_loss
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.shape_prior import ShapePriorNetwork
-from UNetSegmentationLib.planning import Normalization
-from UNetSegmentationLib.preprocessing import normalize
+from UNetSegmentationLib.planning.plan import Normalization
 
 CONFIG = {"in_channels": 1, "num_classes": 2, "dimensions": 2, "features_per_stage": (8, 16, 32, 64)}
 BATCH = 6

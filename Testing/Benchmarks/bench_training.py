@@ -113,14 +113,14 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     """Train ours, in this process, and write one JSON object a line: the seconds of each step."""
     import torch
 
-    from UNetSegmentationLib.dataset import find_cases
-    from UNetSegmentationLib.importers.nnunet_plans import configuration_of, network_of, plan_of
-    from UNetSegmentationLib.labels import Label
+    from UNetSegmentationLib.cases.dataset import find_cases
+    from UNetSegmentationLib.image.labels import Label
+    from UNetSegmentationLib.importers.nnunet.plans import configuration_of, network_of, plan_of
     from UNetSegmentationLib.networks import build_network
-    from UNetSegmentationLib.prepared_cases import PreparedFolder
-    from UNetSegmentationLib.training import train
-    from UNetSegmentationLib.training_options import TrainingOptions
-    from UNetSegmentationLib.training_plan import augmentation_for
+    from UNetSegmentationLib.training.loop import train
+    from UNetSegmentationLib.training.options import TrainingOptions
+    from UNetSegmentationLib.training.prepared_cases import PreparedFolder
+    from UNetSegmentationLib.training.setup import augmentation_for
 
     def send(**event: Any) -> None:
         sys.stdout.write(json.dumps(event) + "\n")

@@ -76,8 +76,8 @@ def save_picture(path: Path) -> None:
 
 def measure(saved: Path, volume: Any) -> dict[str, float]:
     """Return the Dice of each segment of the saved file against the sample's reference, on the volume's grid."""
-    from UNetSegmentationLib.metrics import dice
-    from UNetSegmentationLib.volume_io import read_labelmap
+    from UNetSegmentationLib.evaluation.metrics import dice
+    from UNetSegmentationLib.image.volume_io import read_labelmap
 
     reference = read_labelmap(find_reference(volume)).array[0]
     segmentation = slicer.util.loadSegmentation(str(saved))
@@ -104,7 +104,7 @@ def find_reference(volume: Any) -> Path:
 
 
 def model_labels() -> tuple[Any, ...]:
-    from UNetSegmentationLib.model_folder import find_model
+    from UNetSegmentationLib.models.description import find_model
 
     chosen = slicer.util.getModuleWidget("UNetSegmentation").ui.modelComboBox.currentData
     return find_model(chosen).description.labels

@@ -25,7 +25,7 @@ LARGEST_KB, LARGEST_SUM_KB = 150, 1500
 # Leaves the worker so little memory, once the model is there, that what it makes of the image does not fit.
 WITHOUT_MEMORY = """
 import resource, runpy
-from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.inference.predictor import Predictor
 segment = Predictor.segment
 def segment_in_little_memory(*arguments, **options):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -157,8 +157,8 @@ def takeBeginning(take: Photographer) -> None:
 
 def takeDependencies(take: Photographer) -> None:
     """Pretend that torch is not there, is being installed, and cannot be loaded."""
-    from UNetSegmentationPanel import dependencies
-    from UNetSegmentationPanel.job import Progress
+    from UNetSegmentationPanel.jobs.job import Progress
+    from UNetSegmentationPanel.setup import dependencies
 
     section, find = take.widget.panel._dependencySection, dependencies.findState
     missing = dependencies.DependencyState(

@@ -10,9 +10,9 @@ from typing import Any
 
 from markdown_table import table
 
-from UNetSegmentationLib.initialisation import total_steps
-from UNetSegmentationLib.model_folder import WEIGHTS_FILE, InstalledModel, list_models
-from UNetSegmentationLib.networks.summary import summarise_network
+from UNetSegmentationLib.models.description import WEIGHTS_FILE, InstalledModel, list_models
+from UNetSegmentationLib.networks.parts.cost import summarise_network
+from UNetSegmentationLib.training.start_weights import total_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "Resources" / "Models"

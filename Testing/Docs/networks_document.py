@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from markdown_table import table
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.losses import LOSSES
 from UNetSegmentationLib.networks import NETWORKS
-from UNetSegmentationLib.networks.paper_configurations import PAPER_CONFIGURATIONS
-from UNetSegmentationLib.networks.summary import NetworkSummary, summarise_network
+from UNetSegmentationLib.networks.parts.cost import NetworkSummary, summarise_network
+from UNetSegmentationLib.networks.parts.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.postprocess import STEPS
-from UNetSegmentationLib.probability_steps import PROBABILITY_STEPS
+from UNetSegmentationLib.postprocess.probabilities import PROBABILITY_STEPS
 
 SIZES = ((96, 96, 96), (256, 256))
 # The networks of fixed channels say so themselves; the others are counted with one.

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.backends.engine import BACKEND_VARIABLE
-from UNetSegmentationLib.backends.store import FOLDER_VARIABLE
-from UNetSegmentationLib.checkpoint import save_weights
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.model_folder import (
+from UNetSegmentationLib.backends.parts.engine import BACKEND_VARIABLE
+from UNetSegmentationLib.backends.parts.store import FOLDER_VARIABLE
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.models.description import (
     MODELS_VARIABLE,
     WEIGHTS_FILE,
     Channel,
@@ -23,8 +23,8 @@ from UNetSegmentationLib.model_folder import (
     write_description,
 )
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.networks.parts.weights import save_weights
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115))
 
@@ -117,8 +117,8 @@ def write_balls() -> Callable[..., Path]:
 def only_our_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide what is installed on this machine and what ships; models are looked for in `tmp_path/models`."""
     monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.bundled_models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetSegmentationLib.models.description.user_models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetSegmentationLib.models.description.bundled_models_folder", lambda: tmp_path / "none")
 
 
 @pytest.fixture

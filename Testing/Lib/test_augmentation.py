@@ -24,7 +24,7 @@ from UNetSegmentationLib.augmentation import (
     source_size,
 )
 from UNetSegmentationLib.augmentation.intensity import STEPS
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 
 SPATIAL_ONLY = {"rotation_probability": 1.0, "scaling_probability": 1.0, "elastic_probability": 1.0}
 

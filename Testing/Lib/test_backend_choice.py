@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from UNetSegmentationLib.backends import engine as engine_module
-from UNetSegmentationLib.backends import measuring
 from UNetSegmentationLib.backends.contract import Backend, Task
-from UNetSegmentationLib.backends.engine import BACKEND_VARIABLE, Engine
-from UNetSegmentationLib.backends.measuring import Result, Subject, fastest, known_results, measure
-from UNetSegmentationLib.backends.store import FOLDER_VARIABLE, Store, cache_folder, identity_of
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.model_folder import read_description
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.worker_jobs import WarmModels
+from UNetSegmentationLib.backends.parts import engine as engine_module
+from UNetSegmentationLib.backends.parts import timing
+from UNetSegmentationLib.backends.parts.engine import BACKEND_VARIABLE, Engine
+from UNetSegmentationLib.backends.parts.store import FOLDER_VARIABLE, Store, cache_folder, identity_of
+from UNetSegmentationLib.backends.parts.timing import Result, Subject, fastest, known_results, measure
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import read_description
+from UNetSegmentationLib.worker.segment import WarmModels
 
 CPU = torch.device("cpu")
 SHAPE = (1, 1, 4, 4, 4)
@@ -57,9 +57,9 @@ def make_backend(change=lambda logits: logits, *, seconds=1.0, missing="", preci
 def backends(monkeypatch):
     """A table of backends of the test's own, timed by their own account; "fused" is ready at once."""
     table = {"eager": make_backend(seconds=9.0), "fused": make_backend(seconds=4.0)}
-    monkeypatch.setattr(measuring, "BACKENDS", table)
+    monkeypatch.setattr(timing, "BACKENDS", table)
     monkeypatch.setattr(engine_module, "BACKENDS", table)
-    monkeypatch.setattr(measuring, "_time", lambda forward, tile: forward.seconds)  # noqa: ARG005
+    monkeypatch.setattr(timing, "_time", lambda forward, tile: forward.seconds)  # noqa: ARG005
     return table
 
 
@@ -159,7 +159,7 @@ def test_another_shape_or_network_is_measured_anew(backends, tmp_path, change): 
 
 def test_another_machine_is_measured_anew(backends, tmp_path, monkeypatch):  # noqa: ARG001
     results_of(Store(tmp_path))
-    monkeypatch.setattr(measuring, "_cpu_model", lambda: "another")
+    monkeypatch.setattr(timing, "_cpu_model", lambda: "another")
     assert known_results(task_of(Store(tmp_path))) == {}
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_entry_is_none(tmp_path, damage):
 @pytest.mark.parametrize("content", [b"[]", b"not json", b'{"fused": {"unknown": 1}}'])
 def test_an_entry_of_another_version_is_measured_anew(backends, tmp_path, content):  # noqa: ARG001
     store = Store(tmp_path)
-    store.put("timing", measuring._key(task_of(store)), content)
+    store.put("timing", timing._key(task_of(store)), content)
     assert known_results(task_of(store)) == {}
     assert set(results_of(store)) == {"fused"}
 

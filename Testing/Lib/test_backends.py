@@ -10,16 +10,16 @@ from torch.nn import functional as F
 
 from UNetSegmentationLib.backends import BACKENDS, Backend
 from UNetSegmentationLib.backends.contract import Task
-from UNetSegmentationLib.backends.ends import end_layers
-from UNetSegmentationLib.backends.fused_layers import BLOCK_BYTES, FusedTransposed, fused_twin, normalise_
-from UNetSegmentationLib.backends.measuring import obstacle
-from UNetSegmentationLib.backends.parity import disagreement, make_tile
-from UNetSegmentationLib.backends.twins import channels_last_twin
-from UNetSegmentationLib.errors import CancelledError
+from UNetSegmentationLib.backends.parts.ends import end_layers
+from UNetSegmentationLib.backends.parts.fused_layers import BLOCK_BYTES, FusedTransposed, fused_twin, normalise_
+from UNetSegmentationLib.backends.parts.parity import disagreement, make_tile
+from UNetSegmentationLib.backends.parts.timing import obstacle
+from UNetSegmentationLib.backends.parts.twins import channels_last_twin
+from UNetSegmentationLib.core.errors import CancelledError
+from UNetSegmentationLib.inference.sliding_window import predict_logits
 from UNetSegmentationLib.networks import NETWORKS, NetworkConfig, SegmentationNetwork, build_network
-from UNetSegmentationLib.networks.ensemble import Ensemble
-from UNetSegmentationLib.networks.memory_format import FORMATS
-from UNetSegmentationLib.sliding_window import predict_logits
+from UNetSegmentationLib.networks.parts.ensemble import Ensemble
+from UNetSegmentationLib.networks.parts.memory_format import FORMATS
 
 # What makes a network small, beyond the options that all share.
 OPTIONS = {
@@ -167,7 +167,9 @@ def test_fused_layers_keep_every_norm_and_activation(norm, activation, residual)
 @pytest.mark.parametrize("mean", [0.0, 300.0])
 def test_norm_in_blocks_is_exact_also_where_the_mean_is_large(channels, mean, monkeypatch):
     """Squares of values of 300 with a deviation of 1 lose five of seven digits; deviations from a mean do not."""
-    monkeypatch.setattr("UNetSegmentationLib.backends.fused_layers.BLOCK_BYTES", 4 * channels * 100)  # ragged blocks
+    monkeypatch.setattr(
+        "UNetSegmentationLib.backends.parts.fused_layers.BLOCK_BYTES", 4 * channels * 100
+    )  # ragged blocks
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((2, channels, 7, 9, 11), generator=generator) + mean
     weight, bias = torch.rand(channels, generator=generator), torch.randn(channels, generator=generator)

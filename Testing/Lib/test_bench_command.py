@@ -11,15 +11,15 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from UNetSegmentationLib import inference_benchmark
-from UNetSegmentationLib.benchmark_engines.serving import TileCounter
+from UNetSegmentationLib.benchmark import inference
+from UNetSegmentationLib.benchmark.convolution_peak import convolution_peak
+from UNetSegmentationLib.benchmark.engines.serving import TileCounter
+from UNetSegmentationLib.benchmark.inference import LEAST_VOXELS, compare
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.convolution_peak import convolution_peak
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.inference_benchmark import LEAST_VOXELS, compare
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import write_volume
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
 
 PYTHON = sys.executable
 
@@ -32,7 +32,7 @@ def volume_of(size=20):
 @pytest.fixture(autouse=True)
 def _quick_peak(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(inference_benchmark, "convolution_peak", lambda: 100.0)
+    monkeypatch.setattr(inference, "convolution_peak", lambda: 100.0)
 
 
 def test_the_command_gives_figures_and_names_peers_that_are_missing(tiny_model, tmp_path, capsys):
@@ -101,7 +101,7 @@ def fake_own(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("fake_own")
 def test_a_peer_is_measured_without_its_first_run(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference_benchmark, "PEERS", {"monai": "no_such_package"})
+    monkeypatch.setattr(inference, "PEERS", {"monai": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["monai"], pythons=[peer(tmp_path, ANSWERING)], runs=3)
     own, twin, other = found.engines
     assert (twin.engine, twin.equal_labels) == ("unetseg as monai", 1)
@@ -121,7 +121,7 @@ def test_a_peer_is_measured_without_its_first_run(tiny_model, tmp_path, monkeypa
 )
 @pytest.mark.usefixtures("fake_own")
 def test_a_peer_that_fails_is_named_and_left_out(tiny_model, tmp_path, monkeypatch, body, reason):
-    monkeypatch.setattr(inference_benchmark, "PEERS", {"monai": "no_such_package"})
+    monkeypatch.setattr(inference, "PEERS", {"monai": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["monai"], pythons=[peer(tmp_path, body)], runs=1)
     assert [entry.engine for entry in found.engines] == ["unetseg", "unetseg as monai"]
     assert found.missing == {"monai": reason}
@@ -149,7 +149,7 @@ def test_monai_is_left_out_where_it_has_no_equal(tiny_model, tmp_path):
 
 @pytest.mark.usefixtures("fake_own")
 def test_nnunet_needs_a_folder_of_its_own(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference_benchmark, "PEERS", {"nnunetv2": "no_such_package"})
+    monkeypatch.setattr(inference, "PEERS", {"nnunetv2": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["nnunetv2"], pythons=[peer(tmp_path, "")], runs=1)
     assert "folders of nnU-Net results only" in found.missing["nnunetv2"]
 
@@ -178,15 +178,15 @@ def test_our_own_failure_is_an_error(tiny_model, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("fake_own")
 def test_measuring_first_says_what_was_found_of_each_backend(tiny_model, monkeypatch):
     monkeypatch.setattr(
-        inference_benchmark,
+        inference,
         "measure",
         lambda subject, with_slow: iter(  # noqa: ARG005
             [
                 {},
                 {
-                    "fused": inference_benchmark.Result(forward_s=2.0),
-                    "compiled": inference_benchmark.Result(forward_s=1.0),
-                    "openvino": inference_benchmark.Result(reason="gives NaN or infinity"),
+                    "fused": inference.Result(forward_s=2.0),
+                    "compiled": inference.Result(forward_s=1.0),
+                    "openvino": inference.Result(reason="gives NaN or infinity"),
                 },
             ]
         ),
@@ -211,7 +211,7 @@ def test_tiles_are_counted_by_image_not_by_call():
 
 def test_the_peak_is_a_rate(monkeypatch):
     """A convolution by hand-counted work: 2 operations for each of 27 taps, C inputs and C outputs a voxel."""
-    from UNetSegmentationLib import convolution_peak as module
+    from UNetSegmentationLib.benchmark import convolution_peak as module
 
     monkeypatch.setattr(module, "_LAYERS", ((4, 8),))
     clock = iter(range(100))
@@ -221,7 +221,7 @@ def test_the_peak_is_a_rate(monkeypatch):
 
 @pytest.mark.usefixtures("fake_own")
 def test_the_table_has_a_line_for_every_engine(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference_benchmark, "PEERS", {"monai": "no_such_package"})
+    monkeypatch.setattr(inference, "PEERS", {"monai": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["monai"], pythons=[peer(tmp_path, ANSWERING)], runs=1)
     from UNetSegmentationLib.commands.bench import _write_figures
 

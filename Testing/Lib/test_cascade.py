@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.cascade import add_found_labels
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.feature_view import list_feature_maps, view_features
-from UNetSegmentationLib.finetuning import FinetuningJob, run_finetuning
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.conventions.found_labels import add_found_labels
+from UNetSegmentationLib.conventions.nnunet_math import resample_labels_by_share
+from UNetSegmentationLib.conventions.own import prepare
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.finetuning.run import FinetuningJob, run_finetuning
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.importers import ImportOptions, import_model
-from UNetSegmentationLib.model_folder import (
+from UNetSegmentationLib.inference.feature_maps import list_feature_maps, view_features
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import (
     ModelDescription,
     PreviousStage,
     bundled_models_folder,
@@ -29,12 +33,8 @@ from UNetSegmentationLib.model_folder import (
     read_description,
     write_description,
 )
-from UNetSegmentationLib.nnunet_conventions import resample_labels_by_share
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.preprocessing import prepare
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
-from UNetSegmentationLib.worker_jobs import WarmModels
+from UNetSegmentationLib.planning.plan import Normalization, Plan
+from UNetSegmentationLib.worker.segment import WarmModels
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"
 LOW, CASCADE = (f"nnUNetTrainer__nnUNetPlans__{name}" for name in ("3d_lowres", "3d_cascade_fullres"))

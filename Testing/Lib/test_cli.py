@@ -16,12 +16,12 @@ import pytest
 from UNetSegmentationLib import __version__
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.commands import COMMANDS
-from UNetSegmentationLib.commands.terminal import ProgressBar, explain
-from UNetSegmentationLib.errors import CancelledError
-from UNetSegmentationLib.geometry import Volume, same_grid
-from UNetSegmentationLib.model_folder import read_description, write_description
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.commands.parts.terminal import ProgressBar, explain
+from UNetSegmentationLib.core.errors import CancelledError
+from UNetSegmentationLib.image.geometry import Volume, same_grid
+from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import read_description, write_description
 
 ROOT = Path(__file__).parents[2]
 OBLIQUE = np.array([[0.0, -1.1, 0.3, 10.0], [-1.0, 0.0, 0.0, 20.0], [0.0, 0.3, 1.2, -30.0], [0.0, 0.0, 0.0, 1.0]])
@@ -444,7 +444,7 @@ class Terminal(io.StringIO):
 
 def test_the_time_that_is_left_is_that_of_the_part_at_work(monkeypatch):
     clock = iter((0, 10, 40, 41, 51, 61))
-    monkeypatch.setattr("UNetSegmentationLib.commands.terminal.monotonic", lambda: next(clock))
+    monkeypatch.setattr("UNetSegmentationLib.commands.parts.terminal.monotonic", lambda: next(clock))
     monkeypatch.setattr(sys, "stderr", Terminal())
     bar = ProgressBar()
     for number in (1, 4):
@@ -463,7 +463,7 @@ def test_the_time_that_is_left_is_that_of_the_part_at_work(monkeypatch):
 
 
 def test_the_bar_is_for_terminals_only(monkeypatch):
-    monkeypatch.setattr("UNetSegmentationLib.commands.terminal.REPORT_S", 60)
+    monkeypatch.setattr("UNetSegmentationLib.commands.parts.terminal.REPORT_S", 60)
     for stream, is_shown in ((io.StringIO(), False), (Terminal(), True)):
         monkeypatch.setattr(sys, "stderr", stream)
         with ProgressBar() as bar:
@@ -475,7 +475,7 @@ def test_the_bar_is_for_terminals_only(monkeypatch):
 def test_without_a_terminal_a_line_now_and_then_tells_that_it_goes_on(
     write_balls, tmp_path, tiny_model, monkeypatch, capsys
 ):
-    monkeypatch.setattr("UNetSegmentationLib.commands.terminal.REPORT_S", 0.002)
+    monkeypatch.setattr("UNetSegmentationLib.commands.parts.terminal.REPORT_S", 0.002)
     image = write_image(tmp_path / "a.nrrd", shape=(1, 40, 40, 40), affine=np.eye(4))
     tiny_model("tiny", labels=1)
     dataset = write_balls(tmp_path / "data", count=2)

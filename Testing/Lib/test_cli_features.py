@@ -9,22 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.checkpoint import save_weights
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.feature_view import view_features
-from UNetSegmentationLib.geometry import Volume, same_grid
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.model_folder import (
-    WEIGHTS_FILE,
-    Channel,
-    ModelDescription,
-    sha256_of,
-    write_description,
-)
+from UNetSegmentationLib.image.geometry import Volume, same_grid
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_volume
+from UNetSegmentationLib.inference.feature_maps import view_features
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import WEIGHTS_FILE, Channel, ModelDescription, sha256_of, write_description
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_volume
+from UNetSegmentationLib.networks.parts.weights import save_weights
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 OBLIQUE = np.array([[0.0, -1.1, 0.3, 10.0], [-1.0, 0.0, 0.0, 20.0], [0.0, 0.3, 1.2, -30.0], [0.0, 0.0, 0.0, 1.0]])
 SEQUENCES = ("T1", "T2", "FLAIR")

@@ -10,11 +10,11 @@ import pytest
 import SimpleITK as sitk
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.dicom_series import modality_of
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.modalities import doubt_of_values, lowest_value, why_unsuited
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import write_volume
+from UNetSegmentationLib.image.dicom_series import modality_of
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.fit import doubt_of_values, lowest_value, why_unsuited
 
 SHAPE = (1, 8, 9, 10)
 

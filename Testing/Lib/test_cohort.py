@@ -14,12 +14,12 @@ import pytest
 import SimpleITK
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.commands import cohort
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.model_folder import read_description, write_description
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.volume_io import read_labelmap, write_volume
+from UNetSegmentationLib.commands.parts import cohort
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import read_labelmap, write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import read_description, write_description
 
 pytestmark = pytest.mark.usefixtures("only_our_models")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from UNetSegmentationLib.configuration_choice import (
+from UNetSegmentationLib.planning.fingerprint import Fingerprint
+from UNetSegmentationLib.planning.plan import make_plan
+from UNetSegmentationLib.training.search.configurations import (
     CONFIGURATION_LINES,
     CONFIGURATIONS,
     choose_configuration,
     sensible_configurations,
 )
-from UNetSegmentationLib.fingerprint import Fingerprint
-from UNetSegmentationLib.planning import make_plan
 
 SUBJECTS = [f"s{index:02d}" for index in range(20)]
 COSTS = {"full": 900.0, "low": 100.0, "slices": 400.0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.dataset import (
+from UNetSegmentationLib.cases.dataset import (
     find_cases,
     prepare_case,
     read_case,
@@ -16,11 +16,11 @@ from UNetSegmentationLib.dataset import (
     read_labels_of,
     split_by_subject,
 )
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.events import result_of
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.planning import make_plan
-from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.planning.plan import make_plan
 
 
 def write_case(folder, name, *, channels=1, images="images", labels="labels", shape=(6, 7, 8)):

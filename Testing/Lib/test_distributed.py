@@ -23,11 +23,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from UNetSegmentationLib import distributed
 from UNetSegmentationLib.augmentation import AugmentationConfig
+from UNetSegmentationLib.cases.dataset import PreparedCase
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.dataset import PreparedCase
-from UNetSegmentationLib.distributed import (
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.events import Course, result_of
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.networks import build_network
+from UNetSegmentationLib.planning.plan import Normalization, Plan
+from UNetSegmentationLib.training.job import TrainingJob
+from UNetSegmentationLib.training.loop import train
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.patches import PatchSource
+from UNetSegmentationLib.training.processes import processes
+from UNetSegmentationLib.training.processes.processes import (
     ALONE,
     OtherProcessError,
     Processes,
@@ -35,17 +45,7 @@ from UNetSegmentationLib.distributed import (
     read_environment,
     refuse_several_processes,
 )
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.events import Course, result_of
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.patches import PatchSource
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.training import train
-from UNetSegmentationLib.training_folder import TrainingJob
-from UNetSegmentationLib.training_job import run_training
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.training.run import run_training
 
 ROOT = Path(__file__).parents[2]
 PLAN = Plan(
@@ -441,7 +441,7 @@ def test_an_environment_that_torchrun_does_not_make_is_refused(values, words):
 def test_processes_that_cannot_be_reached_are_named(monkeypatch):
     for name, value in environment(1, free_port()).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "_JOINING", timedelta(seconds=1))
+    monkeypatch.setattr(processes, "_JOINING", timedelta(seconds=1))
     with pytest.raises(InputError, match="process 1 of 2 cannot join the others at 127.0.0.1"), join_processes():
         pass
 
@@ -471,7 +471,7 @@ def test_a_store_that_is_gone_means_that_another_process_failed():
     ],
 )
 def test_a_device_that_processes_cannot_share_is_refused(monkeypatch, name, found, words):
-    monkeypatch.setattr(distributed, "choose_device", lambda _name: torch.device(found))
+    monkeypatch.setattr(processes, "choose_device", lambda _name: torch.device(found))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match=words):
         Processes(count=3, rank=2, local_rank=2).choose_device(name)
@@ -479,7 +479,7 @@ def test_a_device_that_processes_cannot_share_is_refused(monkeypatch, name, foun
 
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
     taken = []
-    monkeypatch.setattr(distributed, "choose_device", lambda _name: torch.device("cuda"))
+    monkeypatch.setattr(processes, "choose_device", lambda _name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     assert Processes(count=4, rank=3, local_rank=1).choose_device("auto") == torch.device("cuda:1")

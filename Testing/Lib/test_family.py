@@ -13,18 +13,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.losses import LOSSES
-from UNetSegmentationLib.model_folder import read_description
+from UNetSegmentationLib.models.description import read_description
 from UNetSegmentationLib.networks import NETWORKS
-from UNetSegmentationLib.networks.planned import planned_config
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.training_folder import TrainingJob
-from UNetSegmentationLib.training_job import run_training
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.networks.parts.planned_config import planned_config
+from UNetSegmentationLib.planning.plan import Normalization, Plan
+from UNetSegmentationLib.training.job import TrainingJob
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.run import run_training
 
 # Odd sizes; the patch is of about the median size, so that the smallest do not fill it.
 SHAPES = {2: ((1, 21, 18), (1, 17, 15), (1, 24, 19)), 3: ((11, 13, 9), (9, 10, 7), (13, 12, 11))}
@@ -227,7 +227,7 @@ def test_what_is_misspelt_is_told_before_the_data_set_is_read(tmp_path):
 
 def test_help_lists_every_network_loss_and_step(capsys):
     from UNetSegmentationLib.postprocess import STEPS as LATE
-    from UNetSegmentationLib.probability_steps import PROBABILITY_STEPS
+    from UNetSegmentationLib.postprocess.probabilities import PROBABILITY_STEPS
 
     for command, names in (("train", [*NETWORKS, *LOSSES]), ("segment", [*LATE, *PROBABILITY_STEPS])):
         with pytest.raises(SystemExit):
@@ -257,15 +257,15 @@ def test_v_net_keeps_the_kernels_of_its_paper_where_slices_are_thin():
 
 def test_the_curve_grows_while_the_network_learns(tmp_path, data_sets, monkeypatch):
     pytest.importorskip("matplotlib")
-    from UNetSegmentationLib import training_curve
+    from UNetSegmentationLib.training import curve
 
     drawn = []
 
     def note(record, _picture, *, label_names):
         drawn.append((len(Path(record).read_text().splitlines()), dict(label_names)))
 
-    monkeypatch.setattr(training_curve, "draw_curve", note)
-    monkeypatch.setattr(training_curve, "monotonic", iter(range(0, 10_000, 100)).__next__)
+    monkeypatch.setattr(curve, "draw_curve", note)
+    monkeypatch.setattr(curve, "monotonic", iter(range(0, 10_000, 100)).__next__)
     words = ("train", data_sets[2], "-o", tmp_path / "m", "--steps", 30, "--fold", "0/3", "--device", "cpu")
     assert run(*words, "--network-option", "features_per_stage=[4,6]") == 0
     # A start, three tenth steps and the validation.

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.feature_view import FeatureReader, list_feature_maps, view_features
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.inference.feature_maps import FeatureReader, list_feature_maps, view_features
+from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.prediction import Predictor
 
 TINY = {"num_classes": 4, "dimensions": 2, "features_per_stage": [4, 6, 8]}
 

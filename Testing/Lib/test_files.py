@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.files import atomic_path, hold_alone, write_text
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.files import atomic_path, hold_alone, write_text
 
 
 def test_the_file_appears_only_when_the_block_ends_well(tmp_path):
@@ -64,7 +64,7 @@ def test_a_process_that_is_killed_leaves_the_old_file_and_holds_nothing(tmp_path
     target = tmp_path / "x.txt"
     write_text(target, "old")
     code = (
-        "import os, signal, sys; from pathlib import Path; from UNetSegmentationLib.files import *\n"
+        "import os, signal, sys; from pathlib import Path; from UNetSegmentationLib.core.files import *\n"
         "with hold_alone(Path(sys.argv[1] + '.log'), task='test'), atomic_path(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), getattr(signal, 'SIGKILL', signal.SIGTERM))\n"
     )

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import (
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import (
     AxisOrder,
     Volume,
     canonical_order,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from UNetSegmentationLib.conventions.own import normalize
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.planning import Normalization
-from UNetSegmentationLib.preprocessing import normalize
+from UNetSegmentationLib.planning.plan import Normalization
 from UNetSegmentationLib.presets import PRESETS
 
 

@@ -7,17 +7,15 @@ import pytest
 import torch
 from monai.networks import nets
 
-from UNetSegmentationLib.feature_view import view_features
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.conventions.monai_math import nearest_at
+from UNetSegmentationLib.conventions.own import prepare
+from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.importers import import_model
-from UNetSegmentationLib.importers.monai_networks import network_of
-from UNetSegmentationLib.importers.monai_weights import select_outputs
-from UNetSegmentationLib.monai_conventions import (
-    nearest_at,
-)
+from UNetSegmentationLib.importers.monai.networks import network_of
+from UNetSegmentationLib.importers.monai.weights import select_outputs
+from UNetSegmentationLib.inference.feature_maps import view_features
+from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.preprocessing import prepare
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "monai"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())

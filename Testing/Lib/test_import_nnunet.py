@@ -17,15 +17,15 @@ import torch
 from scipy import ndimage
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.conventions.nnunet_math import content_mask, nearest_planes, plane_axis, resample_spline
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.importers import IMPORTERS, ImportOptions, import_model
-from UNetSegmentationLib.importers import archive as archives
-from UNetSegmentationLib.importers.torch_checkpoint import read_checkpoint
-from UNetSegmentationLib.model_folder import ModelDescription, bundled_models_folder, read_description
-from UNetSegmentationLib.nnunet_conventions import content_mask, nearest_planes, plane_axis, resample_spline
-from UNetSegmentationLib.planning import Normalization
-from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.importers.parts import archive as archives
+from UNetSegmentationLib.importers.parts.torch_checkpoint import read_checkpoint
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import ModelDescription, bundled_models_folder, read_description
+from UNetSegmentationLib.planning.plan import Normalization
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())

@@ -11,19 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from UNetSegmentationLib.checkpoint import load_weights, save_weights
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.initialisation import begin_with_model, carry_over, heads_of, total_steps
-from UNetSegmentationLib.model_folder import read_description, write_description
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.event_log import TrainingRecord
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.models.description import read_description, write_description
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.networks.ensemble import Ensemble
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.training_folder import TrainingJob
-from UNetSegmentationLib.training_job import run_training
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.training_record import TrainingRecord
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.networks.parts.ensemble import Ensemble
+from UNetSegmentationLib.networks.parts.weights import load_weights, save_weights
+from UNetSegmentationLib.planning.plan import Normalization, Plan
+from UNetSegmentationLib.training.job import TrainingJob
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.run import run_training
+from UNetSegmentationLib.training.start_weights import begin_with_model, carry_over, heads_of, total_steps
 
 PLAN = Plan(
     dimensions=3,

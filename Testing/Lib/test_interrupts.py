@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.training_state import CHECKPOINT_FILE
-from UNetSegmentationLib.volume_io import write_volume
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_volume
+from UNetSegmentationLib.training.checkpoint import CHECKPOINT_FILE
 
 ROOT = Path(__file__).parents[2]
 

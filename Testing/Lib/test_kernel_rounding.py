@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from UNetSegmentationLib.backends.kernel_rounding import round_kernels, with_rounded_kernel
+from UNetSegmentationLib.backends.parts.kernel_rounding import round_kernels, with_rounded_kernel
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (3, 3, 3), (1, 3, 3), (5, 1, 2)])

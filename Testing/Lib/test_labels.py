@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.labels import Code, Label
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.labels import Code, Label
 
 LIVER = Code(scheme="SCT", value="10200004", meaning="Liver")
 LEFT = Code(scheme="SCT", value="7771000", meaning="Left")

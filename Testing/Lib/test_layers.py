@@ -191,7 +191,7 @@ def test_slicer_side_imports_layer_0_only(path: Path) -> None:
 
 def test_relative_imports_are_resolved() -> None:
     """Without this, a fault of the parser would pass every other test here."""
-    assert {"UNetSegmentationLib.errors", "UNetSegmentationLib.registry"} <= set(
+    assert {"UNetSegmentationLib.core.errors", "UNetSegmentationLib.core.registry"} <= set(
         _imports(LIBRARY / "presets/contract.py")
     )
     assert _imported_from_library(LIBRARY / "networks/contract.py") == {"configuration", "registry"}

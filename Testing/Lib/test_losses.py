@@ -11,10 +11,10 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.losses import LOSSES, DeepSupervisionLoss, build_loss
-from UNetSegmentationLib.losses.deep_supervision import level_strides, reduce_labels
-from UNetSegmentationLib.losses.distance_map import signed_distance, squared_distance
+from UNetSegmentationLib.losses.parts.deep_supervision import level_strides, reduce_labels
+from UNetSegmentationLib.losses.parts.distance_map import signed_distance, squared_distance
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

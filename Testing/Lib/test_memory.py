@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib import applying, memory
-from UNetSegmentationLib.applying import Foresight
 from UNetSegmentationLib.backends.contract import BACKENDS, Task
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.memory import Way, Workload, free_bytes, need_of, ways
-from UNetSegmentationLib.model_folder import read_description
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.inference import memory, memory_ladder
+from UNetSegmentationLib.inference.memory import Way, Workload, free_bytes, need_of, ways
+from UNetSegmentationLib.inference.memory_ladder import Foresight
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.inference.sliding_window import _Blending
+from UNetSegmentationLib.models.description import read_description
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.networks.summary import _PeakMemory
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.sliding_window import _Blending
+from UNetSegmentationLib.networks.parts.cost import _PeakMemory
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "Testing" / "Benchmarks" / "bench_memory.py"
@@ -158,7 +158,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model, monkeypatch
         calls.append(1)
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(applying, "logit_slabs", broken)
+    monkeypatch.setattr(memory_ladder, "logit_slabs", broken)
     with pytest.raises(RuntimeError, match="a fault"):
         predictor.segment(volume())
     assert len(calls) == 1
@@ -207,7 +207,7 @@ def test_what_would_be_done_is_told_without_a_voxel(tiny_model, monkeypatch):
 def test_provenance_names_the_device_that_computed(tiny_model, monkeypatch):
     predictor = Predictor(tiny_model(), device="cpu")
     predictor.device = predictor.engine.device = torch.device("cuda")
-    apply, tried = applying._apply, []
+    apply, tried = memory_ladder._apply, []
 
     def apply_on_full_gpu(engine, description, prepared, workload, way, **options):
         tried.append(way.device)
@@ -216,7 +216,7 @@ def test_provenance_names_the_device_that_computed(tiny_model, monkeypatch):
         return apply(engine, description, prepared, workload, way, **options)
 
     monkeypatch.setattr(memory, "free_bytes", lambda _device: None)
-    monkeypatch.setattr(applying, "_apply", apply_on_full_gpu)
+    monkeypatch.setattr(memory_ladder, "_apply", apply_on_full_gpu)
     found = predictor.segment(volume((20, 20, 20)))
     assert tried[0] == "cuda"
     assert tried[-1] == "cpu"

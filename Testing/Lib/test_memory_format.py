@@ -5,8 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.networks.blocks import InstanceNorm
-from UNetSegmentationLib.networks.memory_format import FORMATS, is_channels_last, to_channels_first, to_channels_last
+from UNetSegmentationLib.networks.parts.blocks import InstanceNorm
+from UNetSegmentationLib.networks.parts.memory_format import (
+    FORMATS,
+    is_channels_last,
+    to_channels_first,
+    to_channels_last,
+)
 
 
 def draw(*shape, dtype=torch.float32):

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.metrics import (
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.evaluation.metrics import (
     SurfaceDistances,
     dice,
     evaluate_case,
@@ -25,7 +24,8 @@ from UNetSegmentationLib.metrics import (
     summarize,
     volume_difference_mm3,
 )
-from UNetSegmentationLib.metrics.surface_elements import contour_lengths_mm, surface_areas_mm2
+from UNetSegmentationLib.evaluation.metrics.surface_elements import contour_lengths_mm, surface_areas_mm2
+from UNetSegmentationLib.image.labels import Label
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.labels import Code, Label
-from UNetSegmentationLib.model_folder import (
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.labels import Code, Label
+from UNetSegmentationLib.models.description import (
     Channel,
     ModelDescription,
     find_model,
@@ -17,7 +17,7 @@ from UNetSegmentationLib.model_folder import (
     sha256_of,
     write_description,
 )
-from UNetSegmentationLib.planning import Normalization, Plan
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 PLAN = Plan(
     dimensions=3,

@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.model_folder import (
-    InstalledModel,
-    list_models,
-    read_description,
-    write_description,
-)
-from UNetSegmentationLib.model_import import add_model
-from UNetSegmentationLib.replay import REPLAY_FILE, find_replay
-from UNetSegmentationLib.user_models import (
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.importers.parts.add_model import add_model
+from UNetSegmentationLib.models.description import InstalledModel, list_models, read_description, write_description
+from UNetSegmentationLib.models.user_folder import (
     INCOMING_PREFIX,
     LEAVING_PREFIX,
     delete_model,
@@ -30,6 +24,7 @@ from UNetSegmentationLib.user_models import (
     new_incoming_folder,
     place_model,
 )
+from UNetSegmentationLib.training.replay import REPLAY_FILE, find_replay
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"
 
@@ -38,8 +33,8 @@ FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"
 def users(tmp_path, only_our_models, monkeypatch):  # noqa: ARG001
     """The user's folder of models; other models lie in `tmp_path/models`."""
     folder = tmp_path / "users"
-    monkeypatch.setattr("UNetSegmentationLib.user_models.user_models_folder", lambda: folder)
-    monkeypatch.setattr("UNetSegmentationLib.model_folder.user_models_folder", lambda: folder)
+    monkeypatch.setattr("UNetSegmentationLib.models.user_folder.user_models_folder", lambda: folder)
+    monkeypatch.setattr("UNetSegmentationLib.models.description.user_models_folder", lambda: folder)
     return folder
 
 

@@ -14,12 +14,12 @@ import torch
 from monai.networks import nets
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.importers import ImportOptions, import_model
-from UNetSegmentationLib.importers.monai_references import BundleConfiguration, Code
-from UNetSegmentationLib.model_folder import read_description
-from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.importers.monai.references import BundleConfiguration, Code
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import read_description
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "monai"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())

@@ -14,12 +14,8 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.transforms import CropForeground as MonaiCropForeground
 from monai.transforms import Orientation, Spacing
 
-from UNetSegmentationLib import monai_conventions
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume, order_for, reorder
-from UNetSegmentationLib.importers import import_model
-from UNetSegmentationLib.importers.monai_transforms import preparation_of
-from UNetSegmentationLib.monai_conventions import (
+from UNetSegmentationLib.conventions import monai_math
+from UNetSegmentationLib.conventions.monai_math import (
     SteppedGrid,
     foreground_box,
     grid_for,
@@ -28,9 +24,13 @@ from UNetSegmentationLib.monai_conventions import (
     scale,
     spacing_for,
 )
-from UNetSegmentationLib.monai_recipe import CropForeground, MonaiRecipe, Resample, ScaleRange, Tiling
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.preprocessing import prepare
+from UNetSegmentationLib.conventions.own import prepare
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume, order_for, reorder
+from UNetSegmentationLib.importers import import_model
+from UNetSegmentationLib.importers.monai.transforms import preparation_of
+from UNetSegmentationLib.planning.monai_recipe import CropForeground, MonaiRecipe, Resample, ScaleRange, Tiling
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "monai"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
@@ -147,13 +147,13 @@ def test_the_foreground_is_cut_out_and_put_back_as_monai_does_it(options: dict) 
 def test_tiles_lie_where_monai_puts_them(size: int, patch: int, overlap: float) -> None:
     interval = int(patch) if size == patch else max(1, int(patch * (1 - overlap)))
     expected = [entry[0].start for entry in dense_patch_slices((size,), (patch,), (interval,))]
-    assert monai_conventions.tile_starts(size, patch, overlap) == expected
+    assert monai_math.tile_starts(size, patch, overlap) == expected
 
 
 @pytest.mark.parametrize("patch", [(8, 9, 16), (1, 5, 4)])
 def test_tiles_are_weighted_as_monai_does_it(patch: tuple) -> None:
     for kind in ("constant", "gaussian"):
-        ours = monai_conventions.tile_weights(patch, kind=kind, sigma_ratio=0.125)
+        ours = monai_math.tile_weights(patch, kind=kind, sigma_ratio=0.125)
         torch.testing.assert_close(ours, compute_importance_map(patch, mode=kind, sigma_scale=0.125))
 
 

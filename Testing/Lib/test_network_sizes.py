@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.importers.nnunet.weights import convert_weights
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.networks.nnunet_weights import convert_weights
-from UNetSegmentationLib.networks.paper_configurations import PAPER_CONFIGURATIONS
-from UNetSegmentationLib.networks.summary import format_summaries, summarise_network
-from UNetSegmentationLib.stages import plan_stages
+from UNetSegmentationLib.networks.parts.cost import format_summaries, summarise_network
+from UNetSegmentationLib.networks.parts.paper_configurations import PAPER_CONFIGURATIONS
+from UNetSegmentationLib.planning.encoder_stages import plan_stages
 
 TINY = {"in_channels": 1, "num_classes": 2, "dimensions": 3, "features_per_stage": [4, 8]}
 

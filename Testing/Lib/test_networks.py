@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.networks.blocks import UPSAMPLINGS
 from UNetSegmentationLib.networks.contract import ACTIVATIONS, NORMS
+from UNetSegmentationLib.networks.parts.blocks import UPSAMPLINGS
 
 # What makes an entry small, or free of chance, beyond the options that all share.
 OPTIONS = {

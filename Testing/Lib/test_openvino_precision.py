@@ -8,8 +8,8 @@ import torch
 
 from UNetSegmentationLib.backends.contract import Task
 from UNetSegmentationLib.backends.openvino_cpu import _converted, load_openvino
-from UNetSegmentationLib.backends.openvino_precision import keep_in_float32
-from UNetSegmentationLib.devices import computes_in_bfloat16
+from UNetSegmentationLib.backends.parts.devices import computes_in_bfloat16
+from UNetSegmentationLib.backends.parts.openvino_precision import keep_in_float32
 from UNetSegmentationLib.networks import build_network
 
 

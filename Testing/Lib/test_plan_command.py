@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from UNetSegmentationLib.cases.dataset import find_cases, read_channel_names, read_fingerprint
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.dataset import find_cases, read_channel_names, read_fingerprint
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.events import result_of
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.planning import read_plan
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.planning.plan import read_plan
 
 
 def write_data(folder: Path, *, cases: int = 3, channels: int = 1) -> Path:

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from UNetSegmentationLib.device_planning import Budget, budget_of, plan_for
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.fingerprint import Fingerprint
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.networks import NETWORKS
-from UNetSegmentationLib.networks.summary import training_cost
-from UNetSegmentationLib.plan_explanation import explain
-from UNetSegmentationLib.planning import (
+from UNetSegmentationLib.networks.parts.cost import training_cost
+from UNetSegmentationLib.planning.explanation import explain
+from UNetSegmentationLib.planning.fingerprint import Fingerprint
+from UNetSegmentationLib.planning.plan import (
     PATCH_VOXELS,
     Plan,
     dimensions_for,
@@ -25,6 +24,7 @@ from UNetSegmentationLib.planning import (
     read_plan,
     target_spacing_mm,
 )
+from UNetSegmentationLib.training.budget import Budget, budget_of, plan_for
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.postprocess import STEPS, apply_steps, parse_step
 
 SPACING_MM = (2.0, 1.0, 0.5)

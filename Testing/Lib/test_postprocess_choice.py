@@ -11,17 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from UNetSegmentationLib.dataset import find_cases
-from UNetSegmentationLib.evaluation import evaluate, figures_of_model
-from UNetSegmentationLib.events import result_of
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.measuring import TrainedModel, load_found, measure_trained, save_found
-from UNetSegmentationLib.metrics import evaluate_case
-from UNetSegmentationLib.model_card import card_of
-from UNetSegmentationLib.model_folder import read_description, write_description
-from UNetSegmentationLib.postprocess import STEPS, apply_steps
-from UNetSegmentationLib.postprocess_choice import (
+from UNetSegmentationLib.cases.dataset import find_cases
+from UNetSegmentationLib.core.event_log import TrainingRecord
+from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.evaluation.cases import evaluate, figures_of_model
+from UNetSegmentationLib.evaluation.held_back import TrainedModel, load_found, measure_trained, save_found
+from UNetSegmentationLib.evaluation.metrics import evaluate_case
+from UNetSegmentationLib.evaluation.postprocess_choice import (
     FEWEST_SUBJECTS,
     FoundCase,
     PostprocessChoice,
@@ -31,9 +27,13 @@ from UNetSegmentationLib.postprocess_choice import (
     in_halves,
     smallest_volume_mm3,
 )
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.training_record import TrainingRecord
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.card import card_of
+from UNetSegmentationLib.models.description import read_description, write_description
+from UNetSegmentationLib.postprocess import STEPS, apply_steps
 
 SPACING_MM = (2.0, 1.0, 1.0)
 LABELS = (Label(value=1, name="organ", color=(255, 0, 0)), Label(value=3, name="lesion", color=(0, 255, 0)))

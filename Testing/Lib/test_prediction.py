@@ -7,12 +7,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib import devices, restoring
-from UNetSegmentationLib.checkpoint import load_network, save_weights
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.geometry import AxisOrder, Volume
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.model_folder import (
+from UNetSegmentationLib.backends.parts import devices
+from UNetSegmentationLib.conventions import restoring
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.image.geometry import AxisOrder, Volume
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import (
     Channel,
     ModelDescription,
     read_description,
@@ -20,8 +21,8 @@ from UNetSegmentationLib.model_folder import (
     write_description,
 )
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prediction import Predictor
+from UNetSegmentationLib.networks.parts.weights import load_network, save_weights
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 LABELS = (Label(value=1, name="A", color=(255, 0, 0)), Label(value=4, name="B", color=(0, 255, 0)))
 

@@ -11,16 +11,16 @@ import SimpleITK as sitk
 import torch
 from safetensors import safe_open
 
-from UNetSegmentationLib import prepared_cases
-from UNetSegmentationLib.checkpoint import save_weights
-from UNetSegmentationLib.dataset import find_cases, prepare_case
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.labels import Label
+from UNetSegmentationLib.cases.dataset import find_cases, prepare_case
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.prepared_cases import PreparedFolder, remove_cases_after
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.networks.parts.weights import save_weights
+from UNetSegmentationLib.planning.plan import Normalization, Plan
+from UNetSegmentationLib.training import prepared_cases
+from UNetSegmentationLib.training.prepared_cases import PreparedFolder, remove_cases_after
 
 LABELS = tuple(Label(value=value, name=f"label {value}", color=(230, 159, 0)) for value in (1, 2))
 PLAN = Plan(

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.preprocessing import normalize, prepare, resample_image, resample_labels
+from UNetSegmentationLib.conventions.own import normalize, prepare, resample_image, resample_labels
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 SIZES = st.tuples(*[st.integers(1, 12)] * 3)
 

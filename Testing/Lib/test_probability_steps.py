@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.probability_steps import PROBABILITY_STEPS, apply_probability_steps, parse_probability_step
-from UNetSegmentationLib.probability_steps.dense_crf import DenseCRF
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.postprocess.probabilities import (
+    PROBABILITY_STEPS,
+    apply_probability_steps,
+    parse_probability_step,
+)
+from UNetSegmentationLib.postprocess.probabilities.dense_crf import DenseCRF
 
 CASES = [((1, 14, 11), (1.0, 1.0, 1.0)), ((1, 13, 12), (3.0, 0.7, 1.1)), ((5, 9, 8), (2.0, 0.8, 1.0))]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from UNetSegmentationLib import protocol
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.protocol import (
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.protocol import segment
+from UNetSegmentationLib.protocol.segment import (
     ArrayFile,
     LineDecoder,
     SegmentFound,
@@ -132,7 +132,7 @@ def test_noise_keeps_the_last_fifty_lines() -> None:
 
 def test_a_line_without_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded when a library prints without a line end."""
-    monkeypatch.setattr(protocol, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(segment, "MAX_LINE_BYTES", 1000)
     decoder = LineDecoder()
     for _ in range(50):
         assert decoder.feed(b"x" * 300) == []

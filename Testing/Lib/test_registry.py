@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.registry import Registry
 from UNetSegmentationLib.losses import LOSSES
 from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.postprocess import STEPS
 from UNetSegmentationLib.presets import PRESETS
-from UNetSegmentationLib.registry import Registry
 
 REGISTRIES = {"networks": NETWORKS, "losses": LOSSES, "postprocess": STEPS, "presets": PRESETS}
 
@@ -25,7 +25,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     lines = [
         '"""Sweets."""',
-        "from UNetSegmentationLib.registry import Registry",
+        "from UNetSegmentationLib.core.registry import Registry",
         'SWEETS: Registry[str] = Registry("sweet", "sweets")',
     ]
     (folder / "__init__.py").write_text("\n".join(lines), encoding="utf-8")

@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from UNetSegmentationLib.dataset import PreparedCase
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.model_folder import bundled_models_folder, read_description
-from UNetSegmentationLib.replay import (
+from UNetSegmentationLib.cases.dataset import PreparedCase
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.models.description import bundled_models_folder, read_description
+from UNetSegmentationLib.training.replay import (
     MAX_BYTES,
     REHEARSAL_CROPS,
     REPLAY_FILE,

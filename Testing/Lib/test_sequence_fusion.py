@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.sequence_fusion import drop_sequences, fuse
 

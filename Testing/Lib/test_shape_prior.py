@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from UNetSegmentationLib.errors import InputError
+from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.networks.shape_autoencoder import flaw_masks, move_masks, to_probabilities
+from UNetSegmentationLib.networks.parts.shape_autoencoder import flaw_masks, move_masks, to_probabilities
 
 SIZE = 32
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.nnunet_conventions import take_nearest_planes
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.sliding_window import (
+from UNetSegmentationLib.conventions.image_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
+from UNetSegmentationLib.conventions.nnunet_math import take_nearest_planes
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.inference.sliding_window import (
     gaussian_weights,
     logit_slabs,
     predict_logits,
     tile_size,
     tile_starts,
 )
-from UNetSegmentationLib.source_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 SIZES = st.tuples(*[st.integers(1, 14)] * 3)
 PATCHES = st.tuples(*[st.integers(1, 8)] * 3)

@@ -12,23 +12,23 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from UNetSegmentationLib import study as study_module
-from UNetSegmentationLib import study_model
-from UNetSegmentationLib.checkpoint import load_network
+from UNetSegmentationLib.cases.dataset import find_cases, split_by_subject
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.dataset import find_cases, split_by_subject
-from UNetSegmentationLib.errors import CancelledError, InputError
-from UNetSegmentationLib.evaluation import evaluate
-from UNetSegmentationLib.events import result_of
-from UNetSegmentationLib.geometry import Volume
-from UNetSegmentationLib.model_folder import read_description
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.study import Study, run_study
-from UNetSegmentationLib.training_folder import STUDY_FILE, TrainingJob
-from UNetSegmentationLib.training_job import run_training
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.training_record import TrainingRecord
-from UNetSegmentationLib.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.event_log import TrainingRecord
+from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.evaluation.cases import evaluate
+from UNetSegmentationLib.image.geometry import Volume
+from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.models.description import read_description
+from UNetSegmentationLib.networks.parts.weights import load_network
+from UNetSegmentationLib.training.job import STUDY_FILE, TrainingJob
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.run import run_training
+from UNetSegmentationLib.training.search import search as study_module
+from UNetSegmentationLib.training.search import winner
+from UNetSegmentationLib.training.search.search import Study, run_study
 
 SHAPES = ((10, 13, 9), (9, 10, 8), (12, 12, 11))
 SLICES_WIN, FULL_WINS = {"full": 0.5, "slices": 0.9}, {"full": 0.9, "slices": 0.5}
@@ -80,7 +80,7 @@ def let_win(monkeypatch: pytest.MonkeyPatch, means: dict[str, float]) -> None:
         mean = next(values)
         return {case.subject: mean for case in found}
 
-    monkeypatch.setattr(study_model, "scores_by_subject", made_up)
+    monkeypatch.setattr(winner, "scores_by_subject", made_up)
 
 
 @pytest.mark.parametrize("means", [SLICES_WIN, FULL_WINS])
@@ -137,7 +137,7 @@ def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, datas
         if event["event"] == "stage" and event["message"].startswith("Comparing"):
             for fold in range(3):
                 folder = tmp_path / "m" / "trainings" / f"fold{fold}"
-                found_by[fold] = [case.case for case in study_model.load_found(folder / "found.safetensors")]
+                found_by[fold] = [case.case for case in winner.load_found(folder / "found.safetensors")]
     cases = find_cases(dataset)
     parts = split_by_subject(cases, folds=3)
     assert found_by == {fold: [case.id for case in part] for fold, part in enumerate(parts)}

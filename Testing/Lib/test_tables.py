@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from UNetSegmentationLib.losses import LOSSES
-from UNetSegmentationLib.model_folder import read_description
+from UNetSegmentationLib.models.description import read_description
 from UNetSegmentationLib.networks import NETWORKS
-from UNetSegmentationLib.networks.paper_configurations import PAPER_CONFIGURATIONS
+from UNetSegmentationLib.networks.parts.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.postprocess import STEPS
-from UNetSegmentationLib.probability_steps import PROBABILITY_STEPS
-from UNetSegmentationLib.training_options import TrainingOptions
+from UNetSegmentationLib.postprocess.probabilities import PROBABILITY_STEPS
+from UNetSegmentationLib.training.options import TrainingOptions
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "NETWORKS.md").read_text(encoding="utf-8")

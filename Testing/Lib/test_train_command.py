@@ -10,11 +10,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.errors import CancelledError
-from UNetSegmentationLib.training_folder import TrainingJob
-from UNetSegmentationLib.training_job import run_training
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.training_state import CHECKPOINT_FILE
+from UNetSegmentationLib.core.errors import CancelledError
+from UNetSegmentationLib.training.checkpoint import CHECKPOINT_FILE
+from UNetSegmentationLib.training.job import TrainingJob
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.run import run_training
 
 pytestmark = pytest.mark.usefixtures("only_our_models")
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib import training
 from UNetSegmentationLib.augmentation import AugmentationConfig
-from UNetSegmentationLib.dataset import PreparedCase
-from UNetSegmentationLib.errors import CancelledError, InputError
+from UNetSegmentationLib.cases.dataset import PreparedCase
+from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.networks import NETWORKS, build_network
-from UNetSegmentationLib.patches import PatchSource, crop_or_pad
-from UNetSegmentationLib.planning import Normalization, Plan
-from UNetSegmentationLib.training import train
-from UNetSegmentationLib.training_options import TrainingOptions
-from UNetSegmentationLib.training_plan import augmentation_for
-from UNetSegmentationLib.training_state import CHECKPOINT_FILE
+from UNetSegmentationLib.planning.plan import Normalization, Plan
+from UNetSegmentationLib.training import loop
+from UNetSegmentationLib.training.checkpoint import CHECKPOINT_FILE
+from UNetSegmentationLib.training.loop import train
+from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.patches import PatchSource, crop_or_pad
+from UNetSegmentationLib.training.setup import augmentation_for
 
 PLAN = Plan(
     dimensions=3,
@@ -132,7 +132,7 @@ def test_a_batch_that_is_learnt_in_parts_gives_the_same_step(tmp_path, monkeypat
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     found = []
     for voxels in (3 * 512, 2 * 512, 512):
-        monkeypatch.setattr(training, "_VOXELS_PER_THREAD", voxels)
+        monkeypatch.setattr(loop, "_VOXELS_PER_THREAD", voxels)
         net = double_network(name, in_channels=channels, deep_supervision=True, **options)
         found.append(losses_and_batches(tmp_path / str(voxels), net, made))
     assert [set(batches) for _, batches in found] == [{3}, {2, 1}, {1}]
@@ -151,7 +151,7 @@ def test_a_batch_that_is_learnt_in_parts_gives_the_same_step(tmp_path, monkeypat
     ids=["batch norm", "overlap over the batch", "ignored voxels"],
 )
 def test_what_concerns_a_whole_batch_is_learnt_whole(tmp_path, monkeypatch, network_options, options, label):
-    monkeypatch.setattr(training, "_VOXELS_PER_THREAD", 1)
+    monkeypatch.setattr(loop, "_VOXELS_PER_THREAD", 1)
     made = cases()
     for case in made:
         case.labels[:, :3] = label
@@ -208,8 +208,8 @@ def test_bfloat16_is_taken_where_there_are_instructions_for_it_and_it_is_faster(
     tmp_path, monkeypatch, can, ratio, expected
 ):
     measured = []
-    monkeypatch.setattr(training, "computes_in_bfloat16", lambda _device: can)
-    monkeypatch.setattr(training, "_ratio", lambda *_: measured.append(1) or ratio)
+    monkeypatch.setattr(loop, "computes_in_bfloat16", lambda _device: can)
+    monkeypatch.setattr(loop, "_ratio", lambda *_: measured.append(1) or ratio)
     _, events = run(tmp_path, steps=1, precision="auto")
     assert events[0]["precision"] == expected
     assert len(measured) == can, "nothing is measured where it would be emulated"

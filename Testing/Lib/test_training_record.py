@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.metrics import evaluate_case
-from UNetSegmentationLib.training_curve import LiveCurve, draw_curve, smooth, step_series, validation_series
-from UNetSegmentationLib.training_record import TrainingRecord, describe_validation, follow_resumes
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.event_log import TrainingRecord, describe_validation, follow_resumes
+from UNetSegmentationLib.evaluation.metrics import evaluate_case
+from UNetSegmentationLib.training.curve import LiveCurve, draw_curve, smooth, step_series, validation_series
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

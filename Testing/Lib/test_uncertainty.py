@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from UNetSegmentationLib.uncertainty import most_uncertain, uncertainty_of
+from UNetSegmentationLib.inference.uncertainty import most_uncertain, uncertainty_of
 
 
 def random_probabilities(classes: int, seed: int = 0) -> np.ndarray:

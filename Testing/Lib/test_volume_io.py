@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib.errors import InputError
-from UNetSegmentationLib.geometry import Volume, same_grid
-from UNetSegmentationLib.labels import Code, Label
-from UNetSegmentationLib.volume_io import (
+from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image.geometry import Volume, same_grid
+from UNetSegmentationLib.image.labels import Code, Label
+from UNetSegmentationLib.image.volume_io import (
     read_channels,
     read_labelmap,
     read_volume,

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from UNetSegmentationLib.devices import is_out_of_memory
-from UNetSegmentationLib.geometry import Volume, crop_to_region
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.prediction import Predictor
-from UNetSegmentationLib.protocol import (
+from UNetSegmentationLib.backends.parts.devices import is_out_of_memory
+from UNetSegmentationLib.image.geometry import Volume, crop_to_region
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.inference.predictor import Predictor
+from UNetSegmentationLib.inference.uncertainty import uncertainty_of
+from UNetSegmentationLib.protocol.segment import (
     PROTOCOL_VERSION,
     ArrayFile,
     ForeseeRequest,
@@ -33,9 +34,8 @@ from UNetSegmentationLib.protocol import (
     SegmentResult,
     encode,
 )
-from UNetSegmentationLib.uncertainty import uncertainty_of
-from UNetSegmentationLib.worker_jobs import WarmModels, segments_of
-from UNetSegmentationLib.worker_jobs import segment as serve_segment
+from UNetSegmentationLib.worker.segment import WarmModels, segments_of
+from UNetSegmentationLib.worker.segment import segment as serve_segment
 
 ROOT = Path(__file__).parents[2]
 FINAL = ("result", "cancelled", "error")
@@ -411,7 +411,7 @@ def test_a_fault_comes_with_its_traceback_and_nothing_of_a_library_gets_between(
     """The faults and the noise are brought in by a module that Python loads first."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, torch\n"
-        "import UNetSegmentationLib.worker_jobs as jobs\n"
+        "import UNetSegmentationLib.worker.segment as jobs\n"
         "def segment(values, models, **hooks):\n"
         "    print('hello', flush=True)\n"
         "    os.write(1, b'from C\\n')\n"

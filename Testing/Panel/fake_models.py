@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.model_folder import Channel, ModelDescription, write_description
-from UNetSegmentationLib.planning import Normalization, Plan
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.models.description import Channel, ModelDescription, write_description
+from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 BEHAVIOURS = ("plain", "slow", "deaf", "crash", "refuse", "empty", "vast")
 LABELS = (

@@ -7,7 +7,7 @@ import pytest
 import slicer
 from panel_driver import spheres, spin
 
-from UNetSegmentationLib.model_folder import Channel
+from UNetSegmentationLib.models.description import Channel
 
 
 def rows(panel):
@@ -28,9 +28,9 @@ def _nameOf(node):
 
 
 def provenance(panel):
-    from UNetSegmentationPanel import results
+    from UNetSegmentationPanel.scene import segmentations
 
-    return results.provenanceOf(panel.parameters.outputSegmentation)
+    return segmentations.provenanceOf(panel.parameters.outputSegmentation)
 
 
 def test_a_model_of_one_channel_shows_the_volume_alone(panel):
@@ -73,9 +73,9 @@ def test_every_channel_reaches_the_worker_in_the_models_order_with_its_own_geome
     affine[:3, 3] = (5.0, 6.0, 7.0)
     np.testing.assert_allclose(made["channels"][0]["affine_ras"], affine)
     np.testing.assert_allclose(made["channels"][1]["affine_ras"], made["affine_ras"])
-    from UNetSegmentationPanel import results
+    from UNetSegmentationPanel.scene import segmentations
 
-    assert results.belongsTo(panel.parameters.outputSegmentation, first)
+    assert segmentations.belongsTo(panel.parameters.outputSegmentation, first)
 
 
 def test_optional_channels_may_be_missing(panel):
@@ -150,7 +150,7 @@ def test_channels_survive_save_and_reload(panel):
 def test_any_name_of_a_channel_can_be_stored(panel, users):
     from fake_models import describe
 
-    from UNetSegmentationLib.model_folder import write_description
+    from UNetSegmentationLib.models.description import write_description
 
     names = ("a: b;c", "Ü <x>")
     description = describe("odd", channels=tuple(Channel(name=name) for name in names))
@@ -173,7 +173,7 @@ def test_a_script_gives_the_channels(panel, models):
     first, second = panel.addVolume(name="A"), panel.addVolume(spheres() * 2, name="B")
     outcome = panel.widget.logic.segment(first, models / "pair", channels=[second, first])
     assert outcome.kind == "done"
-    from UNetSegmentationPanel import results
+    from UNetSegmentationPanel.scene import segmentations
 
-    made = results.provenanceOf(slicer.mrmlScene.GetNodeByID(outcome.segmentationId))
+    made = segmentations.provenanceOf(slicer.mrmlScene.GetNodeByID(outcome.segmentationId))
     assert made["channel_means"] == pytest.approx([(spheres() * 2).mean(), spheres().mean()])

@@ -47,7 +47,7 @@ def without(module, monkeypatch):  # noqa: ARG001
 
 
 def test_a_complete_installation_is_ready(module):  # noqa: ARG001
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     assert dependencies.findState().isReady
     assert "torch" not in sys.modules
@@ -55,7 +55,7 @@ def test_a_complete_installation_is_ready(module):  # noqa: ARG001
 
 @pytest.mark.parametrize(("hidden", "named"), [("torch", "PyTorch"), ("safetensors", "safetensors")])
 def test_what_is_missing_is_named(without, hidden, named):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     without(hidden)
     state = dependencies.findState()
@@ -64,7 +64,7 @@ def test_what_is_missing_is_named(without, hidden, named):
 
 
 def test_an_old_torch_is_told_with_the_version_that_is_needed(module, monkeypatch):  # noqa: ARG001
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     monkeypatch.setattr(importlib.metadata, "version", lambda _name: "1.13.1+cpu")
     message = dependencies.findState().message
@@ -74,7 +74,7 @@ def test_an_old_torch_is_told_with_the_version_that_is_needed(module, monkeypatc
 
 
 def test_remains_of_a_torch_are_told_and_do_not_keep_the_panel_from_opening(module, monkeypatch):  # noqa: ARG001
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
@@ -86,7 +86,7 @@ def test_remains_of_a_torch_are_told_and_do_not_keep_the_panel_from_opening(modu
 
 
 def test_no_bundled_package_may_be_changed(module, tmp_path):  # noqa: ARG001
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     state = dependencies.DependencyState(kind=dependencies.MISSING)
     constraints = tmp_path / "constraints.txt"
@@ -99,7 +99,7 @@ def test_no_bundled_package_may_be_changed(module, tmp_path):  # noqa: ARG001
 
 
 def test_the_tool_of_the_pytorch_extension_is_brought_first(without, tmp_path):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     without("torch", "light_the_torch")
     steps = dependencies.stepsFor(dependencies.findState(), tmp_path / "c.txt")
@@ -108,14 +108,14 @@ def test_the_tool_of_the_pytorch_extension_is_brought_first(without, tmp_path):
 
 
 def test_a_broken_torch_is_replaced_without_its_dependencies(module, tmp_path):  # noqa: ARG001
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     steps = dependencies.stepsFor(dependencies.unloadable("DLL load failed"), tmp_path / "c.txt")
     assert {"--force-reinstall", "--no-deps"} <= set(steps[-1].arguments)
 
 
 def test_a_missing_small_package_needs_no_torch_step(without, tmp_path):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     without("safetensors")
     assert dependencies.stepsFor(dependencies.findState(), tmp_path / "c.txt") == []
@@ -123,7 +123,7 @@ def test_a_missing_small_package_needs_no_torch_step(without, tmp_path):
 
 
 def test_pip_ensure_gets_lower_bounds_and_leaves_alone_what_slicer_brings(without, monkeypatch, tmp_path):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     calls = []
     monkeypatch.setattr(slicer.packaging, "pip_ensure", lambda wanted, **options: calls.append((wanted, options)))
@@ -136,7 +136,7 @@ def test_pip_ensure_gets_lower_bounds_and_leaves_alone_what_slicer_brings(withou
 
 
 def test_without_slicer_packaging_pip_gets_the_file_as_one_argument(without, monkeypatch, tmp_path):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     calls = []
     monkeypatch.setitem(sys.modules, "slicer.packaging", None)
@@ -150,7 +150,7 @@ def test_without_slicer_packaging_pip_gets_the_file_as_one_argument(without, mon
 @pytest.fixture
 def bare(panel, monkeypatch, tmp_path):
     """The panel without torch, and a pretended installer that brings it."""
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     folder = tmp_path / "installer"
     folder.mkdir()
@@ -175,7 +175,7 @@ def behave(bare, behaviour):
 
 
 def test_without_the_pytorch_extension_the_panel_says_where_to_get_it(bare, monkeypatch):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     monkeypatch.setattr(dependencies, "hasTorchExtension", lambda: False)
     bare.ui.installButton.click()

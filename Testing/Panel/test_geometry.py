@@ -119,9 +119,9 @@ def volume_of(surface):
 def test_the_worker_is_told_the_geometry_in_the_world(panel):
     parent = matrix(-50.0, (1.3, 1.3, 1.3), (5.0, 60.0, -12.0))
     volume, segmentation = run_on(panel, GEOMETRIES["oblique"], parent)
-    from UNetSegmentationPanel import results
+    from UNetSegmentationPanel.scene import segmentations
 
-    affine = np.array(results.provenanceOf(segmentation)["affine_ras"])
+    affine = np.array(segmentations.provenanceOf(segmentation)["affine_ras"])
     corners = np.array([(0, 0, 0), (3, 5, 7)])
     expected = world(volume, corners, GEOMETRIES["oblique"])
     given = [(affine @ (*corner[::-1], 1.0))[:3] for corner in corners.tolist()]
@@ -139,7 +139,7 @@ def test_a_colour_picture_is_read_as_grey(panel):
     picture = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Picture")
     grey = spheres(40)[20].astype(np.uint8)
     slicer.util.updateVolumeFromArray(picture, np.stack([grey, grey, grey], axis=-1)[None])
-    from UNetSegmentationPanel import scene_exchange
+    from UNetSegmentationPanel.scene import scene_exchange
 
     path = panel.folder / "picture.raw"
     work = scene_exchange.exportVolume(picture.GetID(), path)

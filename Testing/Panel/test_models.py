@@ -12,7 +12,7 @@ import slicer
 from fake_models import describe
 from panel_driver import spheres, spin
 
-from UNetSegmentationLib.model_folder import write_description
+from UNetSegmentationLib.models.description import write_description
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_what_is_no_model_goes_on_to_the_main_window(panel, source, tmp_path, lo
 
 
 def test_without_torch_a_dropped_model_is_told_why_not(panel, source, monkeypatch):
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     missing = dependencies.DependencyState(kind=dependencies.MISSING, message="PyTorch is not installed yet.")
     monkeypatch.setattr(dependencies, "findState", lambda: missing)

@@ -17,7 +17,7 @@ slicer.app.quit()
 
 
 def test_the_self_test_passes(panel, monkeypatch):  # noqa: ARG001
-    from UNetSegmentationPanel import dependencies
+    from UNetSegmentationPanel.setup import dependencies
 
     absent = dependencies.DependencyState(kind=dependencies.MISSING, message="not here")
     monkeypatch.setattr(dependencies, "findState", lambda: absent)

@@ -29,10 +29,10 @@ def real_panel(module, clean_scene, uncaught_errors, users, tmp_path):  # noqa: 
 
 
 def test_the_bundled_case_is_segmented_as_its_reference_says(real_panel):
-    from UNetSegmentationPanel import samples
+    from UNetSegmentationPanel.scene import samples
 
-    from UNetSegmentationLib.metrics import dice
-    from UNetSegmentationLib.volume_io import read_labelmap
+    from UNetSegmentationLib.evaluation.metrics import dice
+    from UNetSegmentationLib.image.volume_io import read_labelmap
 
     real_panel.ui.statusLabel.linkActivated.emit("sample")
     real_panel.press()

@@ -32,7 +32,7 @@ def chooseRegion(panel, region):
 
 @pytest.mark.parametrize("transformed", [False, True], ids=["in the world", "under a transform"])
 def test_the_region_is_the_box_of_the_markups_node(module, clean_scene, transformed):  # noqa: ARG001
-    from UNetSegmentationPanel import scene_exchange
+    from UNetSegmentationPanel.scene import scene_exchange
 
     turned = matrix(35.0, (1.0, 1.0, 1.0), (3.0, -9.0, 14.0))
     parent = matrix(-50.0, (1.3, 1.3, 1.3), (5.0, 60.0, -12.0)) if transformed else None
@@ -57,14 +57,14 @@ def test_a_run_is_limited_to_the_chosen_region(panel):
     region = atCentre()
     chooseRegion(panel, region)
     panel.run("plain")
-    from UNetSegmentationPanel import results, scene_exchange
+    from UNetSegmentationPanel.scene import scene_exchange, segmentations
 
-    made = results.provenanceOf(panel.parameters.outputSegmentation)
+    made = segmentations.provenanceOf(panel.parameters.outputSegmentation)
     np.testing.assert_allclose(made["region_to_ras"], scene_exchange.regionToWorld(region))
     assert "Region: 20 x 20 x 20 mm round (20, 20, 20)" in panel.parameters.outputSegmentation.GetDescription()
     chooseRegion(panel, None)
     panel.run("plain")
-    assert results.provenanceOf(panel.parameters.outputSegmentation)["region_to_ras"] is None
+    assert segmentations.provenanceOf(panel.parameters.outputSegmentation)["region_to_ras"] is None
 
 
 def test_a_region_outside_the_volume_is_told_and_moving_it_back_helps(panel):
@@ -98,7 +98,7 @@ def test_a_region_under_a_warp_is_told(panel):
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_a_new_region_lies_along_the_volume_inside_it(panel, name):
-    from UNetSegmentationPanel import scene_exchange
+    from UNetSegmentationPanel.scene import scene_exchange
 
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Block")
     volume.SetIJKToRASMatrix(GEOMETRIES[name])
@@ -136,9 +136,9 @@ def test_the_region_survives_save_and_reload(panel):
 
 
 def test_a_script_limits_the_run_to_a_region(panel, models):
-    from UNetSegmentationPanel import results, scene_exchange
+    from UNetSegmentationPanel.scene import scene_exchange, segmentations
 
     region = atCentre()
     outcome = panel.widget.logic.segment(panel.addVolume(spheres()), models / "plain", region=region)
-    made = results.provenanceOf(slicer.mrmlScene.GetNodeByID(outcome.segmentationId))
+    made = segmentations.provenanceOf(slicer.mrmlScene.GetNodeByID(outcome.segmentationId))
     np.testing.assert_allclose(made["region_to_ras"], scene_exchange.regionToWorld(region))

@@ -176,7 +176,7 @@ def test_a_folder_for_temporary_files_that_cannot_be_used_is_told(panel, monkeyp
 
 
 def test_files_where_slicer_was_started_do_not_stand_in_for_the_workers_modules(module, monkeypatch, tmp_path):  # noqa: ARG001
-    from UNetSegmentationPanel.worker_process import WorkerProcess
+    from UNetSegmentationPanel.background.worker_process import WorkerProcess
 
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')\n")
     monkeypatch.chdir(tmp_path)

@@ -161,7 +161,7 @@ def test_a_network_without_a_model_says_so_and_which_one_to_take(panel):
 
 
 def test_networks_with_a_model_stand_apart_from_all_others(panel):
-    from UNetSegmentationPanel import choices
+    from UNetSegmentationPanel.choices import choices
 
     panel.addVolume()
     combo = panel.ui.networkComboBox
@@ -241,7 +241,7 @@ def test_voxels_of_another_size_than_in_training_are_told_before_the_run(panel):
 
 
 def test_the_time_left_follows_the_pace_of_the_stage(panel):  # noqa: ARG001
-    from UNetSegmentationPanel.time_left import Pace
+    from UNetSegmentationPanel.background.time_left import Pace
 
     # A slow start, then a tenth of the whole every 5 s.
     moments = [(0.0, 0.0, "a"), (30.0, 0.02, "a"), (31.0, 0.1, "b"), (32.0, 0.12, "b"), (36.0, 0.2, "b")]

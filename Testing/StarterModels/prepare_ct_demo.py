@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from UNetSegmentationLib.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 CASES = {"ct_3mm_full": "images/ct_3mm_full.nii.gz", "dicom_ct_20slices": "dicom/ct_20slices"}
 # What each label is made of: beginnings of names in label_names.json.

@@ -18,8 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.model_folder import bundled_models_folder
-from UNetSegmentationLib.replay_packing import pack_replay, share_replay
+from UNetSegmentationLib.models.description import bundled_models_folder
+from UNetSegmentationLib.training.replay_packing import pack_replay, share_replay
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES_FILE = Path(__file__).with_name("recipes.json")

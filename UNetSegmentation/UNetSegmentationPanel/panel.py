@@ -10,24 +10,26 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
-from UNetSegmentationLib.model_folder import InstalledModel
+from UNetSegmentationLib.models.description import InstalledModel
 
-from . import certainty, choices, modality, readiness, results, samples, scene_exchange
-from .dependency_section import DependencySection
-from .display_window import DisplayWindow
-from .first_steps import Hint, addShortcut
-from .foresight import Foresight, requestFor
-from .input_section import InputSection
-from .job import Outcome, Progress
-from .jobs import Jobs
-from .menus import deviceEntries, fill, networkEntries
-from .models_section import ModelsSection
-from .parameters import setChannelVolume, setRegionNode
-from .question_section import QuestionSection
-from .result_section import ResultSection
-from .results import Target
-from .run_settings import settingsFor
-from .status import Status
+from .choices import choices, modality
+from .choices.parameters import setChannelVolume, setRegionNode
+from .jobs.foresight import Foresight, requestFor
+from .jobs.job import Outcome, Progress
+from .jobs.jobs import Jobs
+from .jobs.run_settings import settingsFor
+from .scene import samples, scene_exchange, segmentations, uncertainty_maps
+from .scene.display_window import DisplayWindow
+from .scene.segmentations import Target
+from .sections import readiness
+from .sections.dependency_section import DependencySection
+from .sections.first_steps import Hint, addShortcut
+from .sections.input_section import InputSection
+from .sections.menus import deviceEntries, fill, networkEntries
+from .sections.models_section import ModelsSection
+from .sections.question_section import QuestionSection
+from .sections.result_section import ResultSection
+from .sections.status import Status
 
 # Parameters with a check box of their name.
 CHECKED = ("mirror", "show3D", "uncertainty", "probabilities")
@@ -275,7 +277,7 @@ class Panel(VTKObservationMixin):
             self._outcome = None
         self._guessed = None
         self._followVolume()
-        if volume is not None and output is not None and not results.belongsTo(output, volume):
+        if volume is not None and output is not None and not segmentations.belongsTo(output, volume):
             self._isUpdating = True
             self._parameters.outputSegmentation = None
             self._isUpdating = False
@@ -365,7 +367,7 @@ class Panel(VTKObservationMixin):
         if former is None:
             return
         if former.restore():
-            certainty.forget(former.segmentationNode)
+            uncertainty_maps.forget(former.segmentationNode)
             message = _("Undone: the segmentation is as it was before the run.")
         else:
             message = _("Not undone: the segmentation was changed since the run.")

@@ -11,10 +11,11 @@ import numpy as np
 import slicer
 import vtk
 
-from UNetSegmentationLib.labels import Label
-from UNetSegmentationLib.protocol import ArrayFile, SegmentFound, SegmentResult
+from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.protocol.segment import ArrayFile, SegmentFound, SegmentResult
 
-from . import dependencies, results, samples
+from .scene import samples, segmentations
+from .setup import dependencies
 
 
 def checkParameterNode(makeLogic: Callable[[], Any]) -> str:
@@ -43,13 +44,13 @@ def checkGeometry(_makeLogic: Callable[[], Any]) -> str:
             provenance={"model_id": "test"},
             duration_s={"total": 0.1},
         )
-        imported = _runToEnd(results.importSegmentation(result, volumeId=volume.GetID(), target=None))
+        imported = _runToEnd(segmentations.importSegmentation(result, volumeId=volume.GetID(), target=None))
     segmentation = slicer.mrmlScene.GetNodeByID(imported.segmentationId)
     assert imported.isNew
     segmentId = segmentation.GetSegmentation().GetNthSegmentID(0)
     found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
     np.testing.assert_array_equal(found > 0, labelmap > 0)
-    assert json.loads(segmentation.GetAttribute(results.PROVENANCE_ATTRIBUTE))["model_id"] == "test"
+    assert json.loads(segmentation.GetAttribute(segmentations.PROVENANCE_ATTRIBUTE))["model_id"] == "test"
     return "The result lies on the volume's grid"
 
 

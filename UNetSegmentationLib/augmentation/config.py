@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from ..configuration import Configuration
-from ..errors import InputError
+from ..core.errors import InputError
+from ..core.json_dataclass import Configuration
 
 Range = tuple[float, float]
 

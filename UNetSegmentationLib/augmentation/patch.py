@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .config import AugmentationConfig
 from .intensity import apply_intensity, draw_intensity
 from .spatial import apply_spatial, draw_spatial

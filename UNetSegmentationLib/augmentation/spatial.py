@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .bspline import bspline_field
 from .config import AugmentationConfig
 from .draws import Draws

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, autocast_forward
-from .ends import InFloat32, end_layers
-from .kernel_rounding import with_rounded_kernel
-from .twins import ask_at_every_layer, channels_last_twin
+from .parts.devices import computes_in_bfloat16
+from .parts.ends import InFloat32, end_layers
+from .parts.kernel_rounding import with_rounded_kernel
+from .parts.twins import ask_at_every_layer, channels_last_twin
 
 
 @BACKENDS.register("bfloat16", title="torch, bfloat16, channels last")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..networks.memory_format import FORMATS
+from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Forward, Task, main_output
-from .twins import ask_at_every_layer, channels_last_twin
+from .parts.twins import ask_at_every_layer, channels_last_twin
 
 
 @BACKENDS.register("channels_last", title="torch, float32, channels last")

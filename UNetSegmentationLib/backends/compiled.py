@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..networks.memory_format import FORMATS
+from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Forward, Task, main_output
-from .twins import channels_last_twin
+from .parts.twins import channels_last_twin
 
 _COMPILERS = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..networks.memory_format import FORMATS
-from ..registry import Registry
-from .store import Store
+from ..core.registry import Registry
+from ..networks.parts.memory_format import FORMATS
+from .parts.store import Store
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..networks.memory_format import FORMATS
+from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Forward, Task, autocast_forward, main_output
-from .twins import channels_last_twin
+from .parts.twins import channels_last_twin
 
 _WARM_UPS = 3  # cuDNN chooses its kernels in the first calls, which a graph must not record
 

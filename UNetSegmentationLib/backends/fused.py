@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from .contract import BACKENDS, Backend, Forward, Task, main_output
-from .fused_layers import fused_twin
-from .twins import ask_at_every_layer
+from .parts.fused_layers import fused_twin
+from .parts.twins import ask_at_every_layer
 
 
 @BACKENDS.register("fused", title="torch, float32, fused layers")

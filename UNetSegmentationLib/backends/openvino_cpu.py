@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..devices import computes_in_bfloat16
 from .contract import BACKENDS, Backend, Forward, Task, main_output
-from .ends import end_layers
-from .kernel_rounding import with_rounded_kernel
-from .openvino_precision import keep_in_float32, shield_from_rounding
-from .twins import twin_of
+from .parts.devices import computes_in_bfloat16
+from .parts.ends import end_layers
+from .parts.kernel_rounding import with_rounded_kernel
+from .parts.openvino_precision import keep_in_float32, shield_from_rounding
+from .parts.twins import twin_of
 
 PULSE_MS = 50
 _CONVERSION = 5  # of what the store holds; a change makes every conversion anew

@@ -6,12 +6,12 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..model_folder import bundled_resources_folder
+from ..models.description import bundled_resources_folder
 from .contract import COMMANDS, DONE, Command, add_quiet_argument
-from .terminal import ProgressBar, figure, rounded, warn, write_json, write_table
+from .parts.terminal import ProgressBar, figure, rounded, warn, write_json, write_table
 
 if TYPE_CHECKING:
-    from ..inference_benchmark import Comparison
+    from ..benchmark.inference import Comparison
 
 _MODEL = "mri-hippocampus-unet"
 _SAMPLE = "mri_hippocampus.nii.gz"
@@ -43,8 +43,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..inference_benchmark import compare
-    from ..volume_io import read_volume
+    from ..benchmark.inference import compare
+    from ..image.volume_io import read_volume
 
     volume = read_volume(arguments.image or bundled_resources_folder() / "Samples" / _SAMPLE)
     with ProgressBar(is_quiet=arguments.quiet) as bar:

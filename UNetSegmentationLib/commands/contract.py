@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
-from ..registry import Registry
+from ..core.registry import Registry
 
 DONE, FAULT, INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import InputError
-from ..labels import Label
-from ..model_folder import ModelDescription, find_model
+from ..core.errors import InputError
+from ..image.labels import Label
+from ..models.description import ModelDescription, find_model
 from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument
-from .terminal import Failures, ProgressBar, figure, rounded, write_json, write_table
+from .parts.terminal import Failures, ProgressBar, figure, rounded, write_json, write_table
 
 if TYPE_CHECKING:
-    from ..dataset import Case
-    from ..evaluation import CaseFigures
+    from ..cases.dataset import Case
+    from ..evaluation.cases import CaseFigures
 
 COLUMNS = (
     ("dice", "Dice"),
@@ -42,9 +42,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..dataset import find_cases
-    from ..evaluation import evaluate
-    from ..prediction import Predictor
+    from ..cases.dataset import find_cases
+    from ..evaluation.cases import evaluate
+    from ..inference.predictor import Predictor
 
     model = find_model(arguments.model)
     cases = find_cases(arguments.dataset)
@@ -89,7 +89,7 @@ def _document(results: Sequence[CaseFigures], description: ModelDescription) -> 
 
 
 def _summary(results: Sequence[CaseFigures]) -> dict[int, dict[str, dict[str, float]]]:
-    from ..metrics import summarize
+    from ..evaluation.metrics import summarize
 
     return summarize(result.labels for result in results)
 

@@ -7,16 +7,16 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import InputError
-from ..model_folder import find_model
-from ..volume_io import write_volume
+from ..core.errors import InputError
+from ..image.volume_io import write_volume
+from ..models.description import find_model
 from .contract import COMMANDS, DONE, Command, add_device_argument
-from .images import ImageFiles, check_is_no_input, check_writable, choose_model, find_image, read_image
-from .terminal import ProgressBar, warn, write_json, write_table
+from .parts.image_arguments import ImageFiles, check_is_no_input, check_writable, choose_model, find_image, read_image
+from .parts.terminal import ProgressBar, warn, write_json, write_table
 
 if TYPE_CHECKING:
-    from ..feature_view import FeatureMap
-    from ..prediction import Predictor
+    from ..inference.feature_maps import FeatureMap
+    from ..inference.predictor import Predictor
 
 FORMATS = ("nii.gz", "nrrd")
 
@@ -46,7 +46,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         raise InputError(f"{arguments.output} is a file: give a folder")
     check_writable(arguments.output)
 
-    from ..prediction import Predictor
+    from ..inference.predictor import Predictor
 
     predictor = Predictor(model.folder, device=arguments.device)
     entries = _read_out(predictor, image, arguments)
@@ -59,7 +59,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> list[dict[str, Any]]:
     """Write the maps and return what there is to say of each."""
-    from ..feature_view import list_feature_maps, view_features
+    from ..inference.feature_maps import list_feature_maps, view_features
 
     maps = list_feature_maps(predictor.network)
     targets = {entry.name: _target(entry, image, arguments) for entry in maps}
@@ -90,8 +90,8 @@ def _list(arguments: Namespace, out: TextIO) -> int:
         raise InputError("no model is named: give one with --model")
     model = find_model(arguments.model) if arguments.image is None else choose_model(arguments.model, [arguments.image])
 
-    from ..checkpoint import load_network
-    from ..feature_view import list_feature_maps
+    from ..inference.feature_maps import list_feature_maps
+    from ..networks.parts.weights import load_network
 
     entries = [_entry_of(entry) for entry in list_feature_maps(load_network(model.folder)[0])]
     if arguments.json:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import InputError
-from ..model_folder import ModelDescription
+from ..core.errors import InputError
+from ..models.description import ModelDescription
 from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
-from .terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
+from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
 from .train import gentle_interrupt
 
 if TYPE_CHECKING:
-    from ..finetuning import FinetuningJob
+    from ..finetuning.run import FinetuningJob
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -37,8 +37,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..distributed import refuse_several_processes
-    from ..finetuning import run_finetuning
+    from ..finetuning.run import run_finetuning
+    from ..training.processes.processes import refuse_several_processes
 
     refuse_several_processes("unetseg finetune")
     job = _job_of(arguments)
@@ -64,7 +64,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 def _job_of(arguments: Namespace) -> FinetuningJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
-    from ..finetuning import FinetuningJob, unfinished_job
+    from ..finetuning.run import FinetuningJob, unfinished_job
 
     fields: dict[str, Any] = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.dataset is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .contract import COMMANDS, DONE, Command
-from .terminal import warn, write_json
+from .parts.terminal import warn, write_json
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

@@ -6,13 +6,13 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import InputError
-from ..model_folder import MODELS_VARIABLE, InstalledModel, list_models, weights_size
+from ..core.errors import InputError
+from ..models.description import MODELS_VARIABLE, InstalledModel, list_models, weights_size
 from .contract import COMMANDS, DONE, Command
-from .terminal import figure, rounded, write_json, write_table
+from .parts.terminal import figure, rounded, write_json, write_table
 
 if TYPE_CHECKING:
-    from ..networks.summary import NetworkSummary
+    from ..networks.parts.cost import NetworkSummary
 
 # Channels and size of the image that networks are compared on; the first that a network takes.
 NETWORK_INPUTS = ((1, (96, 96, 96)), (4, (96, 96, 96)), (1, (256, 256)))
@@ -65,7 +65,7 @@ def _row_of(entry: dict[str, Any]) -> tuple[str, ...]:
 
 def _list_networks(out: TextIO, *, as_json: bool) -> int:
     from ..networks import NETWORKS
-    from ..networks.summary import format_summaries
+    from ..networks.parts.cost import format_summaries
 
     summaries = [_summary_of(name) for name in NETWORKS]
     if as_json:
@@ -76,7 +76,7 @@ def _list_networks(out: TextIO, *, as_json: bool) -> int:
 
 
 def _summary_of(name: str) -> NetworkSummary:
-    from ..networks.summary import summarise_network
+    from ..networks.parts.cost import summarise_network
 
     reason: InputError | None = None
     for channels, size in NETWORK_INPUTS:

@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..events import result_of
-from ..files import write_text
-from ..plan_explanation import explain
-from ..planning import RESOLUTIONS, network_shape_for
+from ..core.events import result_of
+from ..core.files import write_text
+from ..planning.explanation import explain
+from ..planning.plan import RESOLUTIONS, network_shape_for
 from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument, add_quiet_argument
-from .terminal import ProgressBar, write_json
+from .parts.terminal import ProgressBar, write_json
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -55,13 +55,13 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 def _document(arguments: Namespace) -> dict[str, Any]:
     import torch
 
-    from ..dataset import find_cases, name_channels, read_fingerprint, read_labels_of
-    from ..device_planning import budget_of, plan_for
-    from ..devices import choose_device
+    from ..backends.parts.devices import choose_device
+    from ..cases.dataset import find_cases, name_channels, read_fingerprint, read_labels_of
     from ..networks import NETWORKS, build_network
-    from ..networks.planned import planned_config
+    from ..networks.parts.planned_config import planned_config
     from ..presets import PRESETS
-    from ..training_plan import leave_raw
+    from ..training.budget import budget_of, plan_for
+    from ..training.setup import leave_raw
 
     title = NETWORKS.title(arguments.variant)
     budget = budget_of(choose_device(arguments.device))

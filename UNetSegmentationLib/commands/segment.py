@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import InputError
-from ..model_folder import InstalledModel, ModelDescription
+from ..core.errors import InputError
+from ..core.registry import Registry
+from ..models.description import InstalledModel, ModelDescription
 from ..postprocess import STEPS
-from ..registry import Registry
-from .cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_with_dask
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
-from .images import ImageFiles, check_is_no_input, check_writable, choose_model, choose_outputs, find_image
-from .terminal import Failures, ProgressBar, warn, write_json
+from .parts.cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_with_dask
+from .parts.image_arguments import (
+    ImageFiles,
+    check_is_no_input,
+    check_writable,
+    choose_model,
+    choose_outputs,
+    find_image,
+)
+from .parts.terminal import Failures, ProgressBar, warn, write_json
 
 MODES = ("full", "fast", "fine")
 FAST_OVERLAP = 0.25
@@ -71,7 +78,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_device_argument(parser)
     add_backend_argument(parser)
     # The second kind is not imported: it would load torch.
-    on_probabilities = Registry("probability step", "UNetSegmentationLib.probability_steps").summaries
+    on_probabilities = Registry("probability step", "UNetSegmentationLib.postprocess.probabilities").summaries
     add_tables(parser, {"steps of --postprocess:": {**STEPS.summaries, **on_probabilities}})
 
 
@@ -137,7 +144,7 @@ def _outcomes(
                 on_progress=bar,
             )  # fmt: skip
             return
-        from ..prediction import Predictor
+        from ..inference.predictor import Predictor
 
         predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
         for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
@@ -162,7 +169,7 @@ def _find_images(arguments: Namespace, failures: Failures, description: ModelDes
 def _check_options(arguments: Namespace, images: list[ImageFiles], targets: list[Path]) -> None:
     """Find what is wrong before the computation, not after it."""
     if arguments.postprocess:
-        from ..finishing import sort_steps
+        from ..postprocess.parts.steps import sort_steps
 
         sort_steps(arguments.postprocess)
     if arguments.overlap is not None and not 0 <= arguments.overlap < 1:

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..configuration_choice import CONFIGURATION_LINES
-from ..errors import InputError
-from ..model_folder import ModelDescription
+from ..core.errors import InputError
+from ..core.registry import Registry
+from ..models.description import ModelDescription
 from ..presets import PRESETS
-from ..registry import Registry
+from ..training.search.configurations import CONFIGURATION_LINES
 from .contract import (
     COMMANDS,
     DONE,
@@ -31,14 +31,14 @@ from .contract import (
     add_quiet_argument,
     add_tables,
 )
-from .terminal import CASE_EVENTS, ProgressBar, figure, write_table
+from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..distributed import Processes
-    from ..training_curve import LiveCurve
-    from ..training_folder import TrainingJob
+    from ..training.curve import LiveCurve
+    from ..training.job import TrainingJob
+    from ..training.processes.processes import Processes
 
     Work = Callable[[Callable[[], bool]], Iterator[dict[str, Any]]]
 
@@ -178,7 +178,7 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..distributed import OtherProcessError, join_processes
+    from ..training.processes.processes import OtherProcessError, join_processes
 
     if _is_study(arguments) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
@@ -191,7 +191,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
-    from ..training_job import is_recorded
+    from ..training.run import is_recorded
 
     job, events_until = _work_of(arguments, processes)
     curve: LiveCurve | None = None
@@ -226,7 +226,7 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
 
 def _is_study(arguments: Namespace) -> bool:
     """Return whether several trainings are asked for, or were begun."""
-    from ..training_folder import STUDY_FILE
+    from ..training.job import STUDY_FILE
 
     has_all_folds = arguments.fold is not None and arguments.fold[0] == ALL_FOLDS
     is_begun = arguments.resume and (arguments.output / STUDY_FILE).is_file()
@@ -235,9 +235,9 @@ def _is_study(arguments: Namespace) -> bool:
 
 def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, Work]:
     """Return the job, and what does it: one training, or a study of several."""
-    from ..study import Study, run_study, unfinished_study
-    from ..training_folder import STUDY_FILE, TrainingJob
-    from ..training_job import run_training
+    from ..training.job import STUDY_FILE, TrainingJob
+    from ..training.run import run_training
+    from ..training.search.search import Study, run_study, unfinished_study
 
     if not _is_study(arguments):
         values = processes.share(lambda: _job_of(arguments).to_dict())
@@ -279,8 +279,8 @@ def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
-    from ..training_folder import TrainingJob, unfinished_job
-    from ..training_options import TrainingOptions
+    from ..training.job import TrainingJob, unfinished_job
+    from ..training.options import TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.network_options is not None:
@@ -362,8 +362,8 @@ def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:
     """Return the picture of the loss that is kept in a model folder; None where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return None
-    from ..training_curve import LiveCurve
-    from ..training_folder import RECORD_FILE
+    from ..training.curve import LiveCurve
+    from ..training.job import RECORD_FILE
 
     names = dict(enumerate(labels, start=1))
     return LiveCurve(folder / RECORD_FILE, folder / CURVE_FILE, label_names=names)

@@ -13,7 +13,7 @@ def _add_arguments(_parser: ArgumentParser) -> None:
 
 
 def _run(_arguments: Namespace, _out: TextIO) -> int:
-    from ..worker import main
+    from ..worker.process import main
 
     main()
     return DONE

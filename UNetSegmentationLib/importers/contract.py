@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoint import save_weights
-from ..errors import InputError
-from ..files import write_text
-from ..model_folder import (
+from ..core.errors import InputError
+from ..core.files import write_text
+from ..core.registry import Registry
+from ..models.description import (
     CARD_FILE,
     DESCRIPTION_FILE,
     PREVIOUS_FOLDER,
@@ -21,9 +21,9 @@ from ..model_folder import (
     write_description,
 )
 from ..networks import SegmentationNetwork
-from ..registry import Registry
-from .archive import extract_safely
-from .unsupported import reason_against
+from ..networks.parts.weights import save_weights
+from .parts.archive import extract_safely
+from .parts.unsupported import reason_against
 
 
 @dataclass(frozen=True, kw_only=True)

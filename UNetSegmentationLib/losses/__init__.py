@@ -1,6 +1,6 @@
 """Segmentation losses, one file each."""
 
 from .contract import LOSSES, LossConfig, SegmentationLoss, build_loss
-from .deep_supervision import DeepSupervisionLoss
+from .parts.deep_supervision import DeepSupervisionLoss
 
 __all__ = ["LOSSES", "DeepSupervisionLoss", "LossConfig", "SegmentationLoss", "build_loss"]

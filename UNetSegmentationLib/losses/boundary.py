@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .contract import IGNORED, LOSSES, LossConfig, SegmentationLoss, weighted_mean
-from .distance_map import signed_distance
+from .parts.distance_map import signed_distance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..configuration import Configuration
-from ..errors import InputError
-from ..registry import Registry
+from ..core.errors import InputError
+from ..core.json_dataclass import Configuration
+from ..core.registry import Registry
 
 ACTIVATIONS = ("softmax", "sigmoid")
 IGNORED = -1

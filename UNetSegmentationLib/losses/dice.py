@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .contract import LOSSES, weighted_mean
-from .overlap import OverlapConfig, OverlapLoss
+from .parts.overlap import OverlapConfig, OverlapLoss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .blocks import ConvBlock, Tap, initialise_weights
 from .contract import NETWORKS, SegmentationNetwork
+from .parts.blocks import ConvBlock, Tap, initialise_weights
 from .unet import Decoder, Encoder, UNetConfig
 
 

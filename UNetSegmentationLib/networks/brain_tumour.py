@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .contract import NETWORKS
 from .sequence_fusion import SequenceFusion, SequenceFusionConfig
 

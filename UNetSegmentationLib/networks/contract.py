@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..configuration import Configuration
-from ..registry import Registry
+from ..core.json_dataclass import Configuration
+from ..core.registry import Registry
 
 NORMS = ("instance", "batch", "group", "none")
 ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")

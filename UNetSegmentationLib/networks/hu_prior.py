@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..presets import PRESETS
 from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
 

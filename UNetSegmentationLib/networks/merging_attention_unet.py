@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .attention_unet import AttentionGate
-from .blocks import (
+from .contract import NETWORKS, SegmentationNetwork
+from .parts.blocks import (
     ConvBlock,
     Tap,
     initialise_weights,
@@ -18,7 +19,6 @@ from .blocks import (
     make_norm,
     transposed_convolution,
 )
-from .contract import NETWORKS, SegmentationNetwork
 from .unet import Encoder, UNetConfig
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..errors import InputError
-from .blocks import initialise_weights
+from ..core.errors import InputError
 from .contract import NETWORKS, SegmentationNetwork
+from .parts.blocks import initialise_weights
 from .unet import Decoder, Encoder, UNetConfig
 
 

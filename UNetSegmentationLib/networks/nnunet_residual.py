@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import (
+from ..core.errors import InputError
+from .contract import NETWORKS, SegmentationNetwork
+from .nnunet_plain import NNUNetConfig
+from .parts.blocks import (
     BlockStyle,
     ConvBlock,
     initialise_weights,
@@ -17,8 +19,6 @@ from .blocks import (
     make_dropout,
     without_residual,
 )
-from .contract import NETWORKS, SegmentationNetwork
-from .nnunet_plain import NNUNetConfig
 from .unet import Decoder
 
 _PLANNED_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import ConvBlock, initialise_weights
+from ..core.errors import InputError
 from .contract import NETWORKS, SegmentationNetwork
+from .parts.blocks import ConvBlock, initialise_weights
 from .unet import Decoder, Encoder, UNetConfig
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InputError
-from .blocks import BlockStyle, Stage, Tap, UpSample, convolution, initialise_weights, make_head
+from ..core.errors import InputError
 from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .parts.blocks import BlockStyle, Stage, Tap, UpSample, convolution, initialise_weights, make_head
 
 _SLOWEST_PERIOD = 100.0  # tokens; patches are a dozen or two tokens wide
 

@@ -9,7 +9,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from .blocks import (
+from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .parts.blocks import (
     BlockStyle,
     ConvBlock,
     Tap,
@@ -21,7 +22,6 @@ from .blocks import (
     make_norm,
     transposed_convolution,
 )
-from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

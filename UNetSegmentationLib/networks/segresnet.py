@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .blocks import (
+from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .parts.blocks import (
     BlockStyle,
     Tap,
     UpSample,
@@ -17,7 +18,6 @@ from .blocks import (
     make_head,
     make_norm,
 )
-from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
 
 UPSAMPLINGS = ("linear", "transposed")
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import initialise_weights
+from ..core.errors import InputError
 from .contract import NETWORKS, SegmentationNetwork
+from .parts.blocks import initialise_weights
 from .unet import Decoder, Encoder, UNetConfig
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
-from .shape_autoencoder import AutoencoderConfig, MaskAutoencoder, fit_autoencoder, to_probabilities
+from .parts.shape_autoencoder import AutoencoderConfig, MaskAutoencoder, fit_autoencoder, to_probabilities
 
 _LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 

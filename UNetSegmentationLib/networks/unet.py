@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import UPSAMPLINGS, BlockStyle, Stage, Tap, UpSample, initialise_weights, make_head, make_pooling
+from ..core.errors import InputError
 from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .parts.blocks import UPSAMPLINGS, BlockStyle, Stage, Tap, UpSample, initialise_weights, make_head, make_pooling
 
 DOWNSAMPLINGS = ("max_pool", "strided")
 

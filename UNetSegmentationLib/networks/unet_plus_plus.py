@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import Stage, Tap, UpSample, initialise_weights, make_head
+from ..core.errors import InputError
 from .contract import NETWORKS, SegmentationNetwork
+from .parts.blocks import Stage, Tap, UpSample, initialise_weights, make_head
 from .unet import Encoder, UNetConfig
 
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .blocks import (
+from ..core.errors import InputError
+from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .parts.blocks import (
     BlockStyle,
     ConvBlock,
     Tap,
@@ -20,7 +21,6 @@ from .blocks import (
     make_head,
     make_norm,
 )
-from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

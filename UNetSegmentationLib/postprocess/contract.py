@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..registry import Registry
-from .options import parse_call
+from ..core.errors import InputError
+from ..core.registry import Registry
+from .parts.options import parse_call
 
 Labelmap = NDArray[np.integer[Any]]
 

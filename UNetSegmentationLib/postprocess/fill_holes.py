@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .components import Mask, find_boxes
 from .contract import STEPS, Labelmap
+from .parts.components import Mask, find_boxes
 
 
 @STEPS.register("fill_holes", title="Fill holes")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
-from .components import find_boxes, find_components, join_boxes
+from ..core.errors import InputError
 from .contract import STEPS, Labelmap
-from .options import Regions
+from .parts.components import find_boxes, find_components, join_boxes
+from .parts.options import Regions
 
 
 @STEPS.register("keep_largest_component", title="Keep largest component")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from ..errors import InputError
-from .components import find_boxes, find_components
+from ..core.errors import InputError
 from .contract import STEPS, Labelmap
+from .parts.components import find_boxes, find_components
 
 
 @STEPS.register("remove_small", title="Remove small components")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from ..errors import InputError
-from .components import find_boxes
+from ..core.errors import InputError
 from .contract import STEPS, Labelmap
+from .parts.components import find_boxes
 
 REACH = 3.0
 

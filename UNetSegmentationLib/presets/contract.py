@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import InputError
-from ..registry import Registry
+from ..core.errors import InputError
+from ..core.registry import Registry
 
 NORMALIZATIONS = ("zscore", "ct", "percentile", "rescale", "rgb", "none")
 

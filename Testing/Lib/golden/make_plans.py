@@ -16,11 +16,11 @@ from typing import Any
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[2]))
 
-from UNetSegmentationLib.device_planning import Budget, plan_for  # noqa: E402
-from UNetSegmentationLib.fingerprint import Fingerprint  # noqa: E402
-from UNetSegmentationLib.networks.planned import planned_config  # noqa: E402
-from UNetSegmentationLib.plan_explanation import explain  # noqa: E402
-from UNetSegmentationLib.planning import network_shape_for  # noqa: E402
+from UNetSegmentationLib.networks.parts.planned_config import planned_config  # noqa: E402
+from UNetSegmentationLib.planning.explanation import explain  # noqa: E402
+from UNetSegmentationLib.planning.fingerprint import Fingerprint  # noqa: E402
+from UNetSegmentationLib.planning.plan import network_shape_for  # noqa: E402
+from UNetSegmentationLib.training.budget import Budget, plan_for  # noqa: E402
 
 BUDGET = Budget(memory_bytes=12 * 10**9, operations=9e11, patch_voxels={2: 256 * 256, 3: 96 * 96 * 96})
 MRI = {"mean": 220.0, "std": 80.0, "lower": 60.0, "upper": 470.0}

@@ -1,0 +1,111 @@
+"""What kind of image a volume looks like, from what DICOM says of it and from its values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+from slicer.util import VTKObservationMixin
+from vtk import vtkCommand
+
+from UNetSegmentationLib.models.fit import CT_BELOW, lowest_value
+
+from ..scene import scene_exchange
+from . import choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a volume with voxels shows of its kind.
+
+    Attributes:
+        code: DICOM modality code; empty when it did not come from DICOM.
+        isFlat: Whether it is a single slice.
+        lowest: Smallest finite value of a sample of its voxels; infinity where none is finite.
+    """
+
+    code: str
+    isFlat: bool
+    lowest: float
+
+    def guess(self) -> str:
+        """Return the name of the preset that the volume most likely needs."""
+        for name, codes in choices.modalitiesByPreset().items():
+            if self.code in codes:
+                return name
+        if self.isFlat:
+            return "xray"
+        return "ct" if self.lowest < CT_BELOW else "mri"
+
+
+def lookAt(volumeNode: Any) -> Look:
+    """Look at a volume that has voxels."""
+    isFlat = volumeNode.GetImageData().GetDimensions()[2] == 1
+    return Look(code=codeOf(volumeNode), isFlat=isFlat, lowest=lowest_value(scene_exchange.sampleOf(volumeNode)))
+
+
+def codeOf(volumeNode: Any) -> str:
+    """Return the DICOM modality code of a volume; empty when it did not come from DICOM."""
+    code = volumeNode.GetAttribute("DICOM.Modality")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if not code and hierarchy is not None:
+        item = hierarchy.GetItemByDataNode(volumeNode)
+        code = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
+    return code or ""
+
+
+class Watch(VTKObservationMixin):
+    """Follows one volume: a node may be chosen before its voxels are there, and those before what DICOM says.
+
+    Args:
+        onChanged: Called when voxels, their size, place, DICOM modality or display of the volume changed.
+
+    Attributes:
+        look: What the volume shows; None while there is no volume or none that can be segmented.
+    """
+
+    def __init__(self, onChanged: Callable[[], None]) -> None:
+        super().__init__()
+        self._onChanged = onChanged
+        self._volumeId: str | None = None
+        self._known: tuple[Any, ...] = ()
+        self.look: Look | None = None
+
+    def follow(self, volumeNode: Any) -> None:
+        """Follow another volume, or none."""
+        self.removeObservers()
+        self._volumeId = volumeNode.GetID() if volumeNode is not None else None
+        self._lookAgain()
+        if volumeNode is None:
+            return
+        self.addObserver(volumeNode, volumeNode.ImageDataModifiedEvent, self._onVoxelsModified)
+        self.addObserver(volumeNode, volumeNode.TransformModifiedEvent, self._onVoxelsModified)
+        self.addObserver(volumeNode, vtkCommand.ModifiedEvent, self._onAttributesModified)
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        if hierarchy is not None:
+            self.addObserver(hierarchy, hierarchy.SubjectHierarchyItemModifiedEvent, self._onAttributesModified)
+
+    def _lookAgain(self) -> None:
+        volumeNode = scene_exchange.nodeById(self._volumeId)
+        isUsable = volumeNode is not None and not scene_exchange.whyUnusable(volumeNode)
+        self.look = lookAt(volumeNode) if isUsable else None
+        self._known = _attributesOf(volumeNode)
+
+    def _onVoxelsModified(self, _caller: Any, _event: str) -> None:
+        self._lookAgain()
+        self._onChanged()
+
+    def _onAttributesModified(self, _caller: Any, _event: str) -> None:
+        volumeNode = scene_exchange.nodeById(self._volumeId)
+        if volumeNode is None or self.look is None:
+            return
+        if _attributesOf(volumeNode) != self._known:
+            self._lookAgain()
+            self._onChanged()
+
+
+def _attributesOf(volumeNode: Any) -> tuple[Any, ...]:
+    """Return what may become known of a volume after its voxels."""
+    if volumeNode is None:
+        return ()
+    return codeOf(volumeNode), volumeNode.GetSpacing(), volumeNode.GetDisplayNodeID()

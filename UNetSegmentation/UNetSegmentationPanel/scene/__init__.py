@@ -1,0 +1,1 @@
+"""The scene: nodes to arrays and back."""

@@ -1,0 +1,174 @@
+"""The panel's input: the volume, the model's other channels, and the region of interest."""
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+from vtk import vtkCommand
+
+from UNetSegmentationLib.models.description import InstalledModel
+
+from ..choices import channels
+from ..choices import parameters as stored
+from ..scene import scene_exchange
+from .menus import fill
+
+# Below the volume and the channel that it is.
+FIRST_CHANNEL_ROW = 2
+
+
+class InputSection(VTKObservationMixin):
+    """Widgets that say what is segmented; a model of one channel shows none of those for channels.
+
+    Args:
+        ui: The widgets of the form.
+        onChosen: Called with a channel and a volume or None, or with "" and the region or None.
+        onChanged: Called when the chosen region was moved or the volume of a channel changed.
+    """
+
+    def __init__(self, ui: Any, *, onChosen: Callable[[str, Any], None], onChanged: Callable[[], None]) -> None:
+        super().__init__()
+        self.ui = ui
+        self._onChosen = onChosen
+        self._onChanged = onChanged
+        self._rows: list[_ChannelRow] = []
+        self._followedIds: list[str] = []
+        self._suggestedFor: tuple[Any, ...] = ()
+        self._inputVolume: Any = None
+        ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRegionChosen)
+        ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._onRegionAdded)
+
+    def forget(self) -> None:
+        """Let go of the scene; another one may have nodes of the same IDs."""
+        self.removeObservers()
+        self._followedIds = []
+        self._suggestedFor = ()
+        self._inputVolume = None
+
+    def suggest(self, parameters: Any, model: InstalledModel | None) -> None:
+        """Choose volumes for channels where their names tell, once for each choice of volume, model and volumes."""
+        volume = parameters.inputVolume
+        if model is None or volume is None or len(model.description.channels) == 1:
+            return
+        candidates = scene_exchange.inputVolumes()
+        key = (model.description.id, volume.GetID(), tuple(node.GetID() for node in candidates))
+        if key == self._suggestedFor:
+            return
+        self._suggestedFor = key
+        own = channels.inputChannel(model.description, volume.GetName(), parameters.inputChannel)
+        for name, node in channels.suggest(model.description, own, volume, candidates).items():
+            if stored.channelVolume(parameters, name) is None:
+                stored.setChannelVolume(parameters, name, node)
+
+    def refresh(self, parameters: Any, model: InstalledModel | None, *, isEnabled: bool) -> None:
+        """Show what is chosen, with a row for each channel of a model of several."""
+        self._inputVolume = parameters.inputVolume
+        self.ui.inputSelector.setCurrentNode(parameters.inputVolume)
+        self.ui.inputSelector.enabled = isEnabled
+        self._refreshChannels(parameters, model, isEnabled)
+        region = stored.regionNode(parameters)
+        self.ui.regionSelector.setCurrentNode(region)
+        self.ui.regionSelector.enabled = isEnabled
+        self._follow([region, *(row.selector.currentNode() for row in self._rows if row.isShown)])
+
+    def _refreshChannels(self, parameters: Any, model: InstalledModel | None, isEnabled: bool) -> None:
+        description = model.description if model is not None else None
+        isSeveral = description is not None and len(description.channels) > 1
+        for widget in (self.ui.channelLabel, self.ui.channelComboBox):
+            widget.visible = isSeveral
+        shown = []
+        if isSeveral:
+            volume = parameters.inputVolume
+            own = channels.inputChannel(
+                description, volume.GetName() if volume is not None else "", parameters.inputChannel
+            )
+            fill(self.ui.channelComboBox, [(channel.name, channel.name) for channel in description.channels], own)
+            self.ui.channelComboBox.enabled = isEnabled
+            shown = [channel for channel in description.channels if channel.name != own]
+        while len(self._rows) < len(shown):
+            row = _ChannelRow(self._onChosen)
+            self.ui.inputSection.layout().insertRow(FIRST_CHANNEL_ROW + len(self._rows), row.label, row.selector)
+            self._rows.append(row)
+        for row in self._rows[len(shown) :]:
+            row.hide()
+        for row, channel in zip(self._rows, shown, strict=False):
+            row.show(channel, stored.channelVolume(parameters, channel.name), isEnabled=isEnabled)
+
+    def _follow(self, nodes: list[Any]) -> None:
+        """Notice from now on when one of these nodes changes."""
+        nodeIds = [node.GetID() for node in nodes if node is not None]
+        if nodeIds == self._followedIds:
+            return
+        self.removeObservers()
+        self._followedIds = nodeIds
+        for node in nodes:
+            for event in _eventsOf(node) if node is not None else ():
+                self.addObserver(node, event, self._onNodeModified)
+
+    def _onNodeModified(self, _caller: Any, _event: str) -> None:
+        self._onChanged()
+
+    def _onRegionChosen(self, node: Any) -> None:
+        self._onChosen("", node)
+
+    def _onRegionAdded(self, node: Any) -> None:
+        if self._inputVolume is not None:
+            scene_exchange.fitRegion(node, self._inputVolume)
+        node.CreateDefaultDisplayNodes()
+        # The image inside is what a person wants to see while dragging the handles.
+        node.GetDisplayNode().SetFillVisibility(False)
+
+
+class _ChannelRow:
+    """Label and selector of one channel."""
+
+    def __init__(self, onChosen: Callable[[str, Any], None]) -> None:
+        self._channel = ""
+        self._onChosen = onChosen
+        self.label = qt.QLabel()
+        self.selector = slicer.qMRMLNodeComboBox()
+        self.selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        self.selector.hideChildNodeTypes = list(scene_exchange.NOT_INPUT)
+        self.selector.noneEnabled = True
+        self.selector.addEnabled = False
+        self.selector.removeEnabled = False
+        self.selector.setMRMLScene(slicer.mrmlScene)
+        self.label.setBuddy(self.selector)
+        self.selector.connect("currentNodeChanged(vtkMRMLNode*)", self._onNodeChosen)
+
+    @property
+    def isShown(self) -> bool:
+        return bool(self._channel)
+
+    def show(self, channel: Any, node: Any, *, isEnabled: bool) -> None:
+        blocked = self.selector.blockSignals(True)
+        self._channel = channel.name
+        self.label.text = f"{channel.name}:"
+        self.selector.noneDisplay = _("Missing") if channel.is_optional else _("Choose a volume")
+        self.selector.toolTip = (
+            _("Volume of this channel; the model does without it, a little less certain.")
+            if channel.is_optional
+            else _("Volume of this channel. On another grid it is resampled onto that of the volume above.")
+        )
+        self.selector.setCurrentNode(node)
+        self.selector.blockSignals(blocked)
+        self.selector.enabled = isEnabled
+        self.label.visible = True
+        self.selector.visible = True
+
+    def hide(self) -> None:
+        self._channel = ""
+        self.label.visible = False
+        self.selector.visible = False
+
+    def _onNodeChosen(self, node: Any) -> None:
+        if self._channel:
+            self._onChosen(self._channel, node)
+
+
+def _eventsOf(node: Any) -> tuple[Any, ...]:
+    own = node.PointModifiedEvent if node.IsA("vtkMRMLMarkupsNode") else node.ImageDataModifiedEvent
+    return (vtkCommand.ModifiedEvent, node.TransformModifiedEvent, own)

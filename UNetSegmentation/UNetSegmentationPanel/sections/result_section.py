@@ -1,0 +1,89 @@
+"""The panel's result: its segments, how they are shown, and how they were made."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from UNetSegmentationLib.models.description import InstalledModel
+
+from ..scene import provenance, scene_exchange, segmentations, uncertainty_maps
+
+# Few segments leave room for what comes below them.
+LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT, TABLE_ROW_HEIGHT = 110, 40, 30
+
+
+class ResultSection:
+    """Widgets that show one segmentation; hidden while there is none.
+
+    Args:
+        ui: The widgets of the form.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self.ui = ui
+        self._segmentationId: str | None = None
+        self._models: Sequence[InstalledModel] = ()
+        self._isDetailed = False
+        ui.provenanceLabel.connect("linkActivated(QString)", self._onDetails)
+        ui.mostUncertainButton.connect("clicked(bool)", self._onMostUncertain)
+        ui.overlayCheckBox.connect("toggled(bool)", self._onOverlay)
+        ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
+
+    def refresh(self, segmentation: Any, models: Sequence[InstalledModel]) -> None:
+        """Show a segmentation, or none; models give the titles of those it may have been made with."""
+        self._models = models
+        self.ui.resultSection.visible = segmentation is not None
+        self.ui.segmentsTable.setSegmentationNode(segmentation)
+        self._segmentationId = segmentation.GetID() if segmentation is not None else None
+        if segmentation is None:
+            return
+        count = segmentation.GetSegmentation().GetNumberOfSegments()
+        self.ui.segmentsTable.maximumHeight = max(LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT + count * TABLE_ROW_HEIGHT)
+        display = segmentation.GetDisplayNode()
+        if display is not None:
+            blocked = self.ui.opacitySlider.blockSignals(True)
+            self.ui.opacitySlider.value = display.GetOpacity()
+            self.ui.opacitySlider.blockSignals(blocked)
+        self._refreshUncertainty(uncertainty_maps.uncertaintyOf(segmentation))
+        made = segmentations.provenanceOf(segmentation)
+        self.ui.provenanceLabel.visible = bool(made)
+        modelId = str(made.get("model_id", "?"))
+        title = next((model.description.title for model in models if model.description.id == modelId), modelId)
+        sentence = _("Made with {model} on {device}.").format(model=title, device=str(made.get("device", "?")).upper())
+        self.ui.provenanceLabel.text = f'{html.escape(sentence)} <a href="details">{_("Details")}</a>'
+        self.ui.provenanceBrowser.visible = self._isDetailed and bool(made)
+        if self._isDetailed:
+            self.ui.provenanceBrowser.setHtml(provenance.asTable(provenance.linesOf(made, title)))
+
+    def forget(self) -> None:
+        """Let go of the segmentation: the scene is being closed."""
+        self._segmentationId = None
+        self.ui.segmentsTable.setSegmentationNode(None)
+
+    def _refreshUncertainty(self, uncertainty: Any) -> None:
+        self.ui.mostUncertainButton.visible = self.ui.overlayCheckBox.visible = uncertainty is not None
+        if uncertainty is not None:
+            blocked = self.ui.overlayCheckBox.blockSignals(True)
+            self.ui.overlayCheckBox.checked = uncertainty_maps.isOverlaid(uncertainty)
+            self.ui.overlayCheckBox.blockSignals(blocked)
+
+    def _onMostUncertain(self, _checked: bool) -> None:
+        uncertainty = uncertainty_maps.uncertaintyOf(scene_exchange.nodeById(self._segmentationId))
+        if uncertainty is not None:
+            uncertainty_maps.goToMostUncertain(uncertainty)
+
+    def _onOverlay(self, isShown: bool) -> None:
+        uncertainty = uncertainty_maps.uncertaintyOf(scene_exchange.nodeById(self._segmentationId))
+        if uncertainty is not None:
+            uncertainty_maps.overlay(uncertainty, isShown)
+
+    def _onDetails(self, _link: str) -> None:
+        self._isDetailed = not self._isDetailed
+        self.refresh(scene_exchange.nodeById(self._segmentationId), self._models)
+
+    def _onOpacity(self, value: float) -> None:
+        segmentation = scene_exchange.nodeById(self._segmentationId)
+        if segmentation is not None and segmentation.GetDisplayNode() is not None:
+            segmentation.GetDisplayNode().SetOpacity(value)

@@ -1,0 +1,1 @@
+"""Python packages that the panel needs, and their installation."""

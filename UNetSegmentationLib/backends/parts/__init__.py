@@ -1,0 +1,1 @@
+"""What backends share, and the engine that chooses among them."""

@@ -1,0 +1,96 @@
+"""Measuring in a process of its own, so that it disturbs nobody: it can be ended at any moment, and may even crash.
+
+What it finds goes into the store, backend by backend; ended early, the next one goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from ...networks.parts.weights import load_network
+from ..contract import Task
+from .store import FOLDER_VARIABLE, Store, identity_of
+from .timing import Subject, measure
+
+
+@contextmanager
+def start_measuring(
+    folder: Path, device: torch.device, shape: tuple[int, ...], cache: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Measure all backends for tiles of a shape, at low priority, until done or the block ends.
+
+    Args:
+        folder: Model folder.
+        device: Where.
+        shape: Of a batch.
+        cache: Folder of the store.
+    """
+    library = Path(__file__).parents[3]
+    paths = [str(library), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        FOLDER_VARIABLE: str(cache),
+        # As many threads as will compute later: what is fastest depends on it.
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    words = [sys.executable, "-m", __name__, str(folder.resolve()), str(device), *map(str, shape)]
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.BELOW_NORMAL_PRIORITY_CLASS | subprocess.CREATE_NO_WINDOW
+    process = subprocess.Popen(
+        words,
+        env=environment,
+        stdin=subprocess.PIPE,  # closes when this process ends, however it does
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        creationflags=flags,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def main() -> None:
+    """Measure what the arguments say; end with the process that asked for it."""
+    parser = ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("device")
+    parser.add_argument("shape", type=int, nargs="+")
+    asked = parser.parse_args()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(5)
+    device = torch.device(asked.device)
+    network, description = load_network(asked.folder)
+    task = Task(
+        network=network.to(device),
+        shape=tuple(asked.shape),
+        device=device,
+        store=Store(),
+        identity=identity_of(description),
+    )
+    subject = Subject(task=task, raw_channels=network.raw_channels, is_regions=description.output == "regions")
+    for _ in measure(subject):
+        pass
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

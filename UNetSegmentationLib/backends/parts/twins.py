@@ -1,0 +1,81 @@
+"""Copies of a network that share what they can with it and never carry its hooks."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ...networks.parts.memory_format import FORMATS
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def twin_of(
+    network: nn.Module,
+    *,
+    replace: Callable[[nn.Module], nn.Module | None] = lambda _: None,
+    lay_out: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> nn.Module:
+    """Return a copy of a network, whose tensors are shared where `lay_out` returns its argument.
+
+    Args:
+        network: Left as it is.
+        replace: Returns what stands for a module and all in it; None where it stays.
+        lay_out: Applied to every parameter and buffer of the modules that stay.
+    """
+    return _twin(network, replace, lay_out, {})
+
+
+def _twin(
+    module: nn.Module,
+    replace: Callable[[nn.Module], nn.Module | None],
+    lay_out: Callable[[Tensor], Tensor],
+    done: dict[int, nn.Module],
+) -> nn.Module:
+    if id(module) in done:
+        return done[id(module)]
+    twin = replace(module)
+    if twin is None:
+        twin = copy.copy(module)
+        for hooks in _HOOKS:
+            setattr(twin, hooks, OrderedDict())
+        # The copy is shallow: without tables of its own it would change the network's.
+        twin._parameters = {
+            name: value if value is None else nn.Parameter(lay_out(value.detach()), requires_grad=False)
+            for name, value in module._parameters.items()
+        }
+        twin._buffers = {
+            name: value if value is None else lay_out(value.detach()) for name, value in module._buffers.items()
+        }
+        twin._modules = {
+            name: child if child is None else _twin(child, replace, lay_out, done)
+            for name, child in module._modules.items()
+        }
+    done[id(module)] = twin
+    return twin
+
+
+def channels_last_twin(
+    network: nn.Module, *, replace: Callable[[nn.Module], nn.Module | None] = lambda _: None
+) -> nn.Module:
+    """Return a copy with weights laid out for channels-last features; `replace` as for `twin_of`."""
+    return twin_of(network, replace=replace, lay_out=_channels_last)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=FORMATS[tensor.ndim]) if tensor.ndim in FORMATS else tensor
+
+
+def ask_at_every_layer(network: nn.Module, pulse: Callable[[], None]) -> nn.Module:
+    """Let every layer of a copy call `pulse` before it computes; return the copy."""
+
+    def ask(*_: object) -> None:  # what a hook returned would take the place of the input
+        pulse()
+
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_pre_hook(ask)
+    return network

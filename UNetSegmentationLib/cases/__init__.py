@@ -1,0 +1,1 @@
+"""Cases on disk: data sets of images with their labelmaps."""

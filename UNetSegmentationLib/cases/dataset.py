@@ -1,0 +1,425 @@
+"""Cases on disk: found by folder, checked, split by subject, prepared for training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..conventions.own import fill_gaps, prepare
+from ..core.errors import CancelledError, InputError
+from ..core.events import Course
+from ..image.geometry import Array, Volume, same_grid, to_canonical
+from ..image.labels import Label
+from ..image.volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
+from ..planning.fingerprint import Fingerprint
+from ..planning.plan import Plan
+
+_IMAGE_FOLDERS = ("imagesTr", "images")
+LABEL_FOLDERS = ("labelsTr", "labels")
+SUBJECT_COLUMNS = ("subject", "patient", "patient_id", "participant_id")
+CASE_COLUMNS = ("case", "name", "case_id")
+SAMPLES_PER_CASE = 10_000
+# Each may be a scan of a gigabyte.
+_READ_AT_ONCE = 4
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# Distinct, readable in slices and 3D (Okabe and Ito 2008).
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image with its reference labelmap.
+
+    Attributes:
+        id: Name without channel number and suffixes.
+        images: One file a channel.
+        labels: The reference.
+        subject: Person that it stems from; cases of one subject never stand on both sides of a split.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    labels: Path
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCase:
+    """A case on the network's grid.
+
+    Attributes:
+        id: Name of the case.
+        image: Normalised voxels (C, D, H, W), float32.
+        padding: Value (C,) that stands for what lies outside the image.
+        labels: Class numbers (D, H, W), int16; -1 where nobody has labelled.
+        foreground: Indices (N, 3) of the labelled voxels, int16.
+    """
+
+    id: str
+    image: Tensor
+    padding: Tensor
+    labels: Tensor
+    foreground: Tensor
+
+
+def find_cases(folder: Path | str) -> list[Case]:
+    """Return the labelled cases of a data set: an nnU-Net raw folder, or images/ and labels/ with matching stems.
+
+    A file manifest.csv with a column of case names and one of subjects tells who a case stems from; without it every
+    case counts as a person of its own.
+
+    Raises:
+        InputError: No such folders, no labelled case, or cases with different numbers of channels.
+    """
+    folder = Path(folder)
+    images, labels = (_sub_folder(folder, names) for names in (_IMAGE_FOLDERS, LABEL_FOLDERS))
+    references = {stem_of(path): path for path in _data_files(labels)}
+    subjects = _read_subjects(folder / "manifest.csv")
+    channels: dict[str, list[Path]] = {}
+    for path in _data_files(images):
+        match = _CHANNEL.match(stem_of(path))
+        is_channel = match is not None and match["case"] in references and stem_of(path) not in references
+        channels.setdefault(match["case"] if match and is_channel else stem_of(path), []).append(path)
+    cases = [
+        Case(id=name, images=tuple(channels[name]), labels=references[name], subject=subjects.get(name, name))
+        for name in sorted(references)
+        if name in channels
+    ]
+    if not cases:
+        raise InputError(f"no image in {images} has a labelmap of the same name in {labels}: give both the same stem")
+    counts = {len(case.images) for case in cases}
+    if len(counts) > 1:
+        odd = min(cases, key=lambda case: len(case.images))
+        raise InputError(
+            f"cases have {sorted(counts)} channels; '{odd.id}' has {len(odd.images)}: complete or remove it"
+        )
+    return cases
+
+
+def split_by_subject(cases: Sequence[Case], *, folds: int, seed: int = 0) -> list[list[Case]]:
+    """Return the cases in `folds` parts of nearly equal numbers of subjects; no subject is in two parts.
+
+    Raises:
+        InputError: Fewer subjects than folds.
+    """
+    subjects = sorted({case.subject for case in cases})
+    if len(subjects) < folds:
+        raise InputError(
+            f"{len(subjects)} subject(s) cannot be split into {folds} folds: give fewer folds or more data"
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(subjects))
+    part_of = {subjects[index]: position % folds for position, index in enumerate(shuffled)}
+    return [[case for case in cases if part_of[case.subject] == part] for part in range(folds)]
+
+
+def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ...]:
+    """Return the labels of a data set: from labels.json, else names from nnU-Net's dataset.json, else "Label 1", ...
+
+    Args:
+        source: The data set's folder, or a JSON file with a list of labels.
+        values: Label values that occur.
+
+    Raises:
+        InputError: A file cannot be understood or does not name a value that occurs.
+    """
+    path = Path(source)
+    named = path / "labels.json" if path.is_dir() else path
+    try:
+        if named.is_file() or not path.is_dir():
+            labels = tuple(Label.from_dict(entry) for entry in json.loads(named.read_text(encoding="utf-8")))
+        else:
+            labels = _numbered_labels(_nnunet_names(path / "dataset.json"), values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the label names in {path} cannot be read ({error}): mend labels.json or dataset.json"
+        ) from error
+    unnamed = sorted(set(values) - {label.value for label in labels})
+    if unnamed:
+        raise InputError(f"labelmaps hold the values {unnamed} that {path} does not name: add or remove them")
+    return labels
+
+
+def read_case(case: Case) -> tuple[Volume, Volume]:
+    """Read the image, gaps (NaN) filled as for prediction, and its labelmap on the image's grid.
+
+    Raises:
+        InputError: A file cannot be read, or the two are of different sizes or lie apart.
+    """
+    image, labels = read_image(case.images), read_labelmap(case.labels)
+    if image.shape != labels.shape:
+        raise InputError(
+            f"case '{case.id}': the image has {image.shape} voxels, its labelmap {labels.shape}: "
+            "they do not belong together; mend or remove the case"
+        )
+    if same_grid(image, labels):
+        return image, labels
+    moved = resample_onto(labels, image, is_labelmap=True)
+    if labels.array.any() and not moved.array.any():
+        raise InputError(
+            f"case '{case.id}': all that is labelled lies outside the image: mend the geometry of {case.labels}"
+        )
+    return image, moved
+
+
+def read_image(paths: Sequence[Path]) -> Volume:
+    """Read an image, one file a channel, gaps (NaN) filled as for prediction.
+
+    Raises:
+        InputError: A file cannot be read, or the channels do not fit together.
+    """
+    image = read_channels(paths)
+    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+        image = Volume(np.stack([fill_gaps(channel)[0] for channel in image.array]), image.affine_ras)
+    return image
+
+
+def read_label_values(cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False) -> Course[list[int]]:
+    """Return the label values that occur in the references, without the background.
+
+    Yields:
+        {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
+
+    Raises:
+        InputError: A labelmap cannot be read.
+        CancelledError: `is_cancelled` said so.
+    """
+
+    def values_in(case: Case) -> set[int]:
+        return set(np.unique(read_labelmap(case.labels).array).tolist())
+
+    found = yield from _read_each(values_in, cases, is_cancelled)
+    return sorted(set().union(*found) - {0})
+
+
+def prepare_case(
+    case: Case,
+    plan: Plan,
+    labels: Sequence[Label],
+    *,
+    ignored: int | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> PreparedCase:
+    """Read a case and bring image and labels to the network's grid.
+
+    Args:
+        case: What to read.
+        plan: The network's grid.
+        labels: Of the model; class 1 is the first.
+        ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
+        is_cancelled: Asked often.
+
+    Raises:
+        InputError: The case cannot be read or does not fit the plan.
+        CancelledError: `is_cancelled` said so.
+    """
+    if is_cancelled is not None and is_cancelled():
+        raise CancelledError("cancelled")
+    volume, reference = read_case(case)
+    prepared = prepare(volume, plan, is_cancelled=is_cancelled)
+    turned = prepared.order.apply(reference.array[0])[prepared.box]
+    classes = np.zeros(turned.shape, dtype=np.int16)
+    for index, label in enumerate(labels):
+        classes[turned == label.value] = index + 1
+    if ignored is not None:
+        classes[turned == ignored] = -1
+    target = prepared.labels_on_grid(torch.from_numpy(classes))
+    return PreparedCase(
+        id=case.id,
+        image=prepared.image,
+        padding=prepared.padding,
+        labels=target,
+        foreground=(target > 0).nonzero().to(torch.int16),
+    )
+
+
+def read_fingerprint(
+    cases: Sequence[Case],
+    *,
+    orientation: str = "RAS",
+    channel_names: Sequence[str] = (),
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Course[Fingerprint]:
+    """Read all cases, each once, and return what the planner needs to know of them.
+
+    Args:
+        cases: At least one.
+        orientation: "RAS" turns the axes of volumes first.
+        channel_names: What the data set calls its channels, see read_channel_names.
+        is_cancelled: Asked after each case.
+
+    Yields:
+        {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
+
+    Raises:
+        InputError: A case cannot be read, or no case has a labelled voxel.
+        CancelledError: `is_cancelled` said so.
+    """
+    read = yield from _read_each(lambda case: _measure_case(case, orientation), cases, is_cancelled)
+    foreground = np.concatenate([case.samples for case in read], axis=1).astype(np.float64)
+    if not foreground.size:
+        raise InputError("no labelmap of the data set holds a labelled voxel: give cases with labels")
+    statistics = tuple(
+        {
+            "mean": float(channel.mean()),
+            "std": max(float(channel.std()), 1e-6),
+            "lower": float(np.percentile(channel, 0.5)),
+            "upper": float(np.percentile(channel, 99.5)) + 1e-6,
+        }
+        for channel in foreground
+    )
+    voxels = sum(prod(case.shape) for case in read)
+    counts: Counter[int] = Counter()
+    for case in read:
+        counts.update(case.counts)
+    return Fingerprint(
+        shapes=tuple(case.shape for case in read),
+        spacings_mm=tuple(case.spacing_mm for case in read),
+        cropped_shapes=tuple(case.cropped_shape for case in read),
+        channels=len(statistics),
+        channel_names=tuple(channel_names) if len(channel_names) == len(statistics) else (),
+        foreground=statistics,
+        class_shares={value: count / voxels for value, count in sorted(counts.items())},
+        subjects=len({case.subject for case in cases}),
+    )
+
+
+def read_channel_names(folder: Path | str) -> tuple[str, ...]:
+    """Return the channels' names in nnU-Net's dataset.json; none where there is no such file or entry."""
+    path = Path(folder) / "dataset.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        names = values.get("channel_names") or values.get("modality") or {}
+        return tuple(str(names[index]) for index in sorted(names, key=int))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"the channel names in {path} cannot be read ({error}): mend dataset.json") from error
+
+
+def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what the channels of a data set are called: as given, else as it says itself; empty where neither does.
+
+    Raises:
+        InputError: More or fewer names are given than the cases have channels.
+    """
+    count = len(cases[0].images)
+    if given and len(given) != count:
+        raise InputError(f"{len(given)} channel names are given, the images have {count}: name each one")
+    names = tuple(given) or read_channel_names(folder)
+    return names if len(names) == count else ()
+
+
+def _read_each(
+    read: Callable[[Case], Result], cases: Sequence[Case], is_cancelled: Callable[[], bool]
+) -> Course[list[Result]]:
+    """Return what is read of each case, several at a time."""
+    results = []
+    pool = ThreadPoolExecutor(max_workers=min(_READ_AT_ONCE, os.cpu_count() or 1))
+    try:
+        pending = [pool.submit(read, case) for case in cases]
+        for number, (case, future) in enumerate(zip(cases, pending, strict=True), start=1):
+            results.append(future.result())
+            if is_cancelled():
+                raise CancelledError("cancelled while the data set was read")
+            yield {"event": "read", "case": case.id, "number": number, "of": len(cases)}
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results
+
+
+@dataclass(frozen=True)
+class _MeasuredCase:
+    shape: tuple[int, int, int]
+    cropped_shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    samples: Array
+    counts: dict[int, int]
+
+
+def _measure_case(case: Case, orientation: str) -> _MeasuredCase:
+    volume, reference = read_case(case)
+    labels = reference.array[0]
+    turned = to_canonical(volume)[0] if orientation == "RAS" and volume.shape[0] > 1 else volume
+    voxels = volume.array[:, labels > 0]
+    values, counts = np.unique(labels, return_counts=True)
+    return _MeasuredCase(
+        shape=turned.shape,
+        cropped_shape=_content_shape(turned.array),
+        spacing_mm=turned.spacing_mm,
+        samples=voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)].copy(),  # a view would keep all of them
+        counts={int(value): int(count) for value, count in zip(values, counts, strict=True) if value},
+    )
+
+
+def _content_shape(array: Array) -> tuple[int, int, int]:
+    """Return the size of the box outside which every channel of (C, D, H, W) is at its smallest value."""
+    is_content = np.zeros(array.shape[1:], dtype=bool)
+    for channel in array:
+        is_content |= channel > channel.min()
+    extents = [np.flatnonzero(is_content.any(axis=tuple(set(range(3)) - {axis}))) for axis in range(3)]
+    depth, height, width = (
+        int(extent[-1] - extent[0] + 1) if extent.size else size
+        for extent, size in zip(extents, array.shape[1:], strict=True)
+    )
+    return depth, height, width
+
+
+def _sub_folder(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise InputError(f"{folder} has no folder {' or '.join(names)}: give a data set with images and labels")
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """Return the images in a folder, by name."""
+    suffixes = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
+
+
+def _read_subjects(manifest: Path) -> dict[str, str]:
+    """Return who a case stems from, for the cases that the manifest names with a subject."""
+    if not manifest.is_file():
+        return {}
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{manifest} cannot be read ({error}): save it as UTF-8") from error
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    columns = {name.strip().lower(): name for name in (rows[0] if rows else ()) if name}
+    case_column = next((columns[name] for name in CASE_COLUMNS if name in columns), None)
+    subject_column = next((columns[name] for name in SUBJECT_COLUMNS if name in columns), None)
+    if case_column is None or subject_column is None:
+        return {}
+    return {stem_of(row[case_column]): row[subject_column] for row in rows if row[case_column] and row[subject_column]}
+
+
+def _nnunet_names(path: Path) -> dict[int, str]:
+    if not path.is_file():
+        return {}
+    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["labels"]
+    pairs = [(key, value) for key, value in entries.items() if not isinstance(value, list)]
+    if all(key.isdigit() for key, _ in pairs):  # as nnU-Net's predecessor and the Medical Segmentation Decathlon do
+        pairs = [(value, key) for key, value in pairs]
+    return {int(value): str(name) for name, value in pairs}
+
+
+def _numbered_labels(names: dict[int, str], values: Sequence[int]) -> tuple[Label, ...]:
+    return tuple(
+        Label(value=value, name=names.get(value, f"Label {value}"), color=PALETTE[index % len(PALETTE)])
+        for index, value in enumerate(values)
+    )

@@ -1,0 +1,379 @@
+"""Many images one after another: reading, computing and writing overlap, and what is done is remembered."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...image.geometry import Volume, crop_to_box
+from ...image.volume_io import write_labelmap, write_volume
+from ...models.description import WEIGHTS_FILE, InstalledModel, check_image_fits
+from .image_arguments import ImageFiles, check_modality, read_image
+from .terminal import rounded
+
+if TYPE_CHECKING:
+    from ...inference.predictor import Predictor, Segmentation
+    from ...worker.segment import WarmModels
+
+RECORD_FILE = "segmented.jsonl"
+CONNECTION_S = 10
+_ONE_AT_A_TIME = Lock()
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How images are segmented.
+
+    Attributes:
+        tta: Average over mirrored copies.
+        overlap: Share of neighbouring tiles; None: the model's own.
+        roi: Only this box: its centre and half its lengths, RAS in mm.
+        postprocess: Steps in place of the model's own.
+        probabilities: File for the probabilities of a single image.
+        is_model_chosen: The user named the model.
+    """
+
+    tta: bool = False
+    overlap: float | None = None
+    roi: tuple[float, float, float, float, float, float] | None = None
+    postprocess: tuple[str, ...] | None = None
+    probabilities: str | None = None
+    is_model_chosen: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An image and the file that its result goes to."""
+
+    image: ImageFiles
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a case: what there is to say of it, or what went wrong."""
+
+    case: Case
+    report: dict[str, Any] | None = None
+    error: Exception | None = None
+
+
+class Record:
+    """What has been segmented into a folder, by which model and settings, so that a later call can leave it out.
+
+    Args:
+        folder: Where the results go.
+        model: What segments.
+        settings: How.
+    """
+
+    def __init__(self, folder: Path, model: InstalledModel, settings: Settings) -> None:
+        self._path = folder / RECORD_FILE
+        self._probabilities = settings.probabilities
+        # Some descriptions have no checksum of their weights.
+        weights = _stamps([model.folder / WEIGHTS_FILE])
+        self._how = [model.description.to_dict(), weights, {**asdict(settings), "is_model_chosen": None}]
+
+    def key_of(self, case: Case) -> str:
+        """Return what tells a case from the same with another image, model or options; ask before it is read."""
+        stamps = _stamps(case.image.files)
+        return hashlib.sha256(json.dumps([*self._how, case.image.names, stamps]).encode()).hexdigest()
+
+    def add(self, case: Case, key: str) -> None:
+        """Remember that a case with this key is done.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        entry = {"images": case.image.names, "output": case.target.name, "key": key, "result": _stamps([case.target])}
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                # A crash may have cut off the line before.
+                file.write("\n" + json.dumps(entry) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {self._path}: {error.strerror}; free some space, then --resume") from error
+
+    def split_done(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+        """Return the cases that are done, whose images and results are as they were, and the others."""
+        entries = self._entries()
+        done = [case for case in cases if entries.get(case.target.name) == (self.key_of(case), _stamps([case.target]))]
+        if self._probabilities and not Path(self._probabilities).is_file():
+            done = []
+        return done, [case for case in cases if case not in done]
+
+    def _entries(self) -> dict[str, tuple[str, list[Any]]]:
+        """Return key and stamp by the name of the result; lines that a crash cut off are passed over."""
+        entries: dict[str, tuple[str, list[Any]]] = {}
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return entries
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                entries[str(entry["output"])] = (str(entry["key"]), entry["result"])
+            except (ValueError, TypeError, KeyError):
+                continue
+        return entries
+
+
+def _stamps(paths: Sequence[Path]) -> list[Any]:
+    """Return name, time and size of files, and of those that hold their voxels."""
+    files = sorted({file for path in paths for file in _files_of(path) if file.is_file()})
+    return [[str(file.absolute()), file.stat().st_mtime_ns, file.stat().st_size] for file in files]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return list(path.rglob("*"))
+    if path.suffix.lower() in ("", ".dcm", ".ima"):  # one file stands for its series
+        return list(path.parent.glob("*"))
+    if path.suffix.lower() in (".mhd", ".nhdr", ".hdr", ".img"):  # the voxels lie beside their header
+        return list(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path]
+
+
+def segment_all(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    settings: Settings,
+    *,
+    model: InstalledModel,
+    record: Record | None = None,
+    on_progress: Progress = lambda _share, _stage: None,
+) -> Iterator[Outcome]:
+    """Segment cases in their order; while one is computed, the next is read and the last one is written.
+
+    A case that fails does not stop the others. Where the caller stops, what is being written is finished.
+
+    Args:
+        predictor: The model in memory.
+        cases: What to segment.
+        settings: How.
+        model: The model's description and folder.
+        record: Gets every case once its result is written.
+        on_progress: Called with the finished share of all, and which case is at what stage.
+    """
+    reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
+    read = [reader.submit(_read_with_key, case, settings, model, record) for case in cases[:1]]
+    writing: Future[Outcome] | None = None
+    try:
+        for index, case in enumerate(cases):
+            read += [
+                reader.submit(_read_with_key, later, settings, model, record) for later in cases[index + 1 : index + 2]
+            ]
+            try:
+                volume, doubt, key = read.pop(0).result()
+                found = _predict(predictor, volume, settings, _within(on_progress, index, len(cases)))
+            except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
+                # What the failed computation holds would be missing to the next.
+                traceback.clear_frames(error.__traceback__)
+                next_write = writer.submit(Outcome, case=case, error=error)
+            else:
+                next_write = writer.submit(_write_outcome, case, settings, volume, found, doubt, record, key)
+                del volume, found
+            # Two results at most wait to be written, however slow the disk.
+            if writing is not None:
+                yield writing.result()
+            writing = next_write
+        if writing is not None:
+            yield writing.result()
+    finally:
+        reader.shutdown(cancel_futures=True)
+        writer.shutdown()
+
+
+def _within(on_progress: Progress, index: int, count: int) -> Progress:
+    """Return what a case reports to, where it is one of several."""
+    if count == 1:
+        return on_progress
+    return lambda share, stage: on_progress((index + share) / count, f"{index + 1} of {count}: {stage}")
+
+
+def segment_with_dask(
+    cases: Sequence[Case],
+    settings: Settings,
+    *,
+    model: InstalledModel,
+    device: str,
+    scheduler: str,
+    record: Record | None = None,
+    on_progress: Progress = lambda _share, _stage: None,
+) -> Iterator[Outcome]:
+    """Segment cases on the workers of a Dask scheduler, in the order in which they are done.
+
+    Images, results and the model are read and written by the workers, which must see the same paths.
+
+    Args:
+        cases: What to segment.
+        settings: How.
+        model: The model's description and folder.
+        device: Of each worker.
+        scheduler: Its address, such as "tcp://host:8786".
+        record: Gets every case once its result is written.
+        on_progress: Called with the share of the cases that are done.
+
+    Raises:
+        InputError: Dask's `distributed` is not installed, or nothing answers at the address.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise InputError("--dask needs the package 'distributed': install it with pip install distributed") from error
+    try:
+        client = Client(scheduler, timeout=CONNECTION_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {scheduler} within {CONNECTION_S} s: start one with 'dask scheduler', or "
+            "give its address"
+        ) from error
+    model = replace(model, folder=model.folder.absolute())
+    keys = [record.key_of(case) if record is not None else "" for case in cases]
+    if settings.probabilities is not None:
+        settings = replace(settings, probabilities=str(Path(settings.probabilities).absolute()))
+    with client:
+        tasks = {
+            client.submit(segment_case, _absolute(case), settings, model, device, pure=False): (case, key)
+            for case, key in zip(cases, keys, strict=True)
+        }
+        try:
+            for done, task in enumerate(as_completed(tasks, loop=client.loop), start=1):
+                on_progress(done / len(cases), f"{done} of {len(cases)} images")
+                yield _outcome_of(task, *tasks[task], record)
+        finally:
+            client.cancel(list(tasks), reason="the caller stopped")
+
+
+def _outcome_of(task: Any, case: Case, key: str, record: Record | None) -> Outcome:
+    error = task.exception()
+    if error is None:
+        try:
+            if record is not None:
+                record.add(case, key)
+        except InputError as failure:
+            error = failure
+    return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=task.result())
+
+
+def segment_case(case: Case, settings: Settings, model: InstalledModel, device: str) -> dict[str, Any]:
+    """Segment one case in this process, whose models stay in memory, and return what there is to say of it.
+
+    Raises:
+        InputError: The image does not fit the model, or a file cannot be read or written.
+    """
+    # Workers with several threads: torch uses all cores for one case, and memory is for one.
+    with _ONE_AT_A_TIME:
+        predictor = _warm_models().get(str(model.folder), device)
+        volume, doubt = _read(case.image, settings, model)
+        found = _predict(predictor, volume, settings, lambda _share, _stage: None)
+        return _write(case, settings, volume, found, doubt)
+
+
+@cache
+def _warm_models() -> WarmModels:
+    from ...worker.segment import WarmModels
+
+    return WarmModels()
+
+
+def _absolute(case: Case) -> Case:
+    paths = tuple(None if path is None else path.absolute() for path in case.image.paths)
+    return Case(image=replace(case.image, paths=paths), target=case.target.absolute())
+
+
+def _read_with_key(
+    case: Case, settings: Settings, model: InstalledModel, record: Record | None
+) -> tuple[Volume, str, str]:
+    """Return an image, what makes its modality doubtful, and the key that it had when it was read."""
+    key = record.key_of(case) if record is not None else ""
+    return *_read(case.image, settings, model), key
+
+
+def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple[Volume, str]:
+    """Return an image and what makes its modality doubtful."""
+    volume = read_image(image, model.description)
+    check_image_fits(model.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
+    return volume, check_modality(image, volume, model, is_chosen=settings.is_model_chosen)
+
+
+def _predict(predictor: Predictor, volume: Volume, settings: Settings, on_progress: Progress) -> Segmentation:
+    """Return the segmentation on the volume's grid; outside the region it is background."""
+    whole = (slice(None),) * 3
+    part, where = crop_to_box(volume, settings.roi[:3], settings.roi[3:]) if settings.roi else (volume, whole)
+    found = predictor.segment(
+        part,
+        tta=settings.tta,
+        overlap=settings.overlap,
+        postprocess=settings.postprocess,
+        with_probabilities=settings.probabilities is not None,
+        on_progress=on_progress,
+    )
+    labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
+    labelmap[where] = found.labelmap
+    probabilities = None
+    if found.probabilities is not None:
+        probabilities = np.zeros((len(found.probabilities), *volume.shape), dtype=found.probabilities.dtype)
+        probabilities[0] = 1
+        probabilities[(slice(None), *where)] = found.probabilities
+    return replace(found, labelmap=labelmap, probabilities=probabilities)
+
+
+def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, doubt: str) -> dict[str, Any]:
+    """Write the result and return what there is to say of it."""
+    write_labelmap(case.target, found.labelmap, affine_ras=volume.affine_ras, labels=found.labels)
+    if found.probabilities is not None and settings.probabilities is not None:
+        write_volume(settings.probabilities, Volume(found.probabilities, volume.affine_ras))
+    return {
+        "images": case.image.names,
+        "output": str(case.target),
+        "labels": _sizes(found, volume),
+        "duration_s": rounded(found.duration_s),
+        "warnings": (*([doubt] if doubt else []), *found.warnings),
+        "provenance": {**found.provenance, "roi": settings.roi},
+    }
+
+
+def _write_outcome(
+    case: Case,
+    settings: Settings,
+    volume: Volume,
+    found: Segmentation,
+    doubt: str,
+    record: Record | None,
+    key: str,
+) -> Outcome:
+    """Write and remember the result of a case and return what became of it."""
+    try:
+        report = _write(case, settings, volume, found, doubt)
+        if record is not None:
+            record.add(case, key)
+    except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
+        return Outcome(case=case, error=error)
+    return Outcome(case=case, report=report)
+
+
+def _sizes(found: Segmentation, volume: Volume) -> list[dict[str, Any]]:
+    voxel_ml = abs(float(np.linalg.det(volume.affine_ras[:3, :3]))) / 1000
+    voxels = {label.value: int(np.count_nonzero(found.labelmap == label.value)) for label in found.labels}
+    return [
+        {
+            "name": label.name,
+            "value": label.value,
+            "voxels": voxels[label.value],
+            "ml": round(voxels[label.value] * voxel_ml, 4),
+        }
+        for label in found.labels
+    ]

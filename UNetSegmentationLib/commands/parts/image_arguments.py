@@ -1,0 +1,318 @@
+"""Images named on the command line: which files make one, which model takes it, where its result goes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...image.dicom_series import modality_of
+from ...image.geometry import Volume
+from ...image.volume_io import check_labelmap_name, read_channels, stem_of
+from ...models.description import Channel, InstalledModel, ModelDescription, check_image_fits, find_model, list_models
+from ...models.fit import doubt_of_values, lowest_value, why_unsuited
+from ...presets import PRESETS
+
+MISSING = "-"
+_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """An image and the name that its result gets.
+
+    Attributes:
+        paths: One file or DICOM folder a channel, None for a channel that is missing.
+        stem: Name of the result without suffix.
+    """
+
+    paths: tuple[Path | None, ...]
+    stem: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are there."""
+        return tuple(path for path in self.paths if path is not None)
+
+    @property
+    def names(self) -> list[str]:
+        """One name a channel, a dash for one that is missing."""
+        return [MISSING if path is None else str(path) for path in self.paths]
+
+
+def find_image(argument: str, description: ModelDescription) -> ImageFiles:
+    """Return the files that an argument stands for.
+
+    Args:
+        argument: A file, a folder with a DICOM series, one of "a_0000.nii.gz", "a_0001.nii.gz", ... whose siblings
+            are the other channels, or files joined by commas with a dash for a missing one.
+        description: The model that is to take it.
+
+    Raises:
+        InputError: A file does not exist, or a channel is missing that the model needs.
+    """
+    image = _find(argument, len(description.channels))
+    _check_missing(image, description)
+    return image
+
+
+def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
+    """Read an image; a channel that is missing becomes NaN.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    volume, paths = read_channels(image.files), image.paths
+    if len(paths) == volume.channels == 1:
+        paths = _placed_by_number(image.files[0], description.channels)
+    if None not in paths:
+        return volume
+    if volume.channels != len(image.files):
+        names = ",".join(image.names)
+        raise InputError(f"{names} holds {volume.channels} channels: give files of one channel beside '-'")
+    array = np.full((len(paths), *volume.shape), np.nan, dtype=np.float32)
+    array[[index for index, path in enumerate(paths) if path is not None]] = volume.array
+    return Volume(array, volume.affine_ras)
+
+
+def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
+    """Return the model of a name; without one, the installed model that suits the first readable image.
+
+    Where several find the same labels, it is the one with the highest Dice on unseen cases. Demonstrations are taken by
+    name only.
+
+    Raises:
+        InputError: There is none, or several that find different things, or no image can be read.
+    """
+    if name is not None:
+        return find_model(name)
+    installed = list_models()
+    models = [model for model in installed if not model.description.is_demonstration]
+    if not models:
+        raise InputError(
+            "no model is installed: train one with 'unetseg train', or name a model folder with --model"
+            + _demonstrations_among(installed)
+        )
+    if len(models) == 1:
+        return models[0]
+    image, fitting = _first_fit(models, images)
+    suited = [model for model, reason in fitting if not reason] or [model for model, _ in fitting][:1]
+    if len({_found_by(model) for model in suited}) == 1:
+        # One that is for another modality is refused image by image, see check_modality.
+        return max(suited, key=lambda model: model.description.mean_dice or 0.0)
+    ids = ", ".join(model.description.id for model in suited or models)
+    if suited:
+        raise InputError(f"{len(suited)} models that find different things take {image}: name one with --model: {ids}")
+    raise InputError(
+        f"no installed model takes {image} (there are {ids}): name a model folder with --model"
+        + _demonstrations_among(installed)
+    )
+
+
+def _demonstrations_among(models: Sequence[InstalledModel]) -> str:
+    ids = ", ".join(model.description.id for model in models if model.description.is_demonstration)
+    return f"; for demonstration only, where named: {ids}" if ids else ""
+
+
+def _found_by(model: InstalledModel) -> frozenset[str]:
+    return frozenset(label.name for label in model.description.labels)
+
+
+def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, is_chosen: bool) -> str:
+    """Return a warning where a model is for another modality than an image, which the values alone do not tell.
+
+    Args:
+        image: The image's files.
+        volume: Its voxels.
+        model: What is to take it.
+        is_chosen: The user named the model.
+
+    Raises:
+        InputError: The user did not, and the image is of another modality.
+    """
+    reason = _why_unsuited(image, volume, model)
+    if not reason:
+        return ""
+    title, own_id = PRESETS[model.description.preset].title, model.description.id
+    if is_chosen:
+        is_told_by_values = doubt_of_values(model.description.preset, lowest=lowest_value(volume.array))
+        return "" if is_told_by_values else f"the image {reason}, but the model is for {title}: do not rely on it"
+    others = [
+        other for other in list_models() if _is_of_shape(other, volume) and not _why_unsuited(image, volume, other)
+    ]
+    ids = ", ".join(other.description.id for other in others)
+    raise InputError(
+        f"{image.files[0]} {reason}, but model '{own_id}' is for {title}: "
+        + (f"choose one that fits with --model: {ids}" if ids else "no installed model fits")
+        + f"; '--model {own_id}' takes this one nevertheless"
+    )
+
+
+def _why_unsuited(image: ImageFiles, volume: Volume, model: InstalledModel) -> str:
+    return why_unsuited(
+        model.description.preset,
+        lowest=lowest_value(volume.array),
+        is_flat=volume.shape[0] == 1,
+        modality=next((code for code in map(modality_of, image.files) if code), ""),
+    )
+
+
+def _is_of_shape(model: InstalledModel, volume: Volume) -> bool:
+    try:
+        check_image_fits(model.description, channels=volume.channels, shape=volume.shape)
+    except InputError:
+        return False
+    return True
+
+
+def choose_outputs(images: Sequence[ImageFiles], output: str) -> list[Path]:
+    """Return the file that each image's result goes to.
+
+    Args:
+        images: One image, or several for a folder.
+        output: For one image a file or a folder; a name without suffix is a folder.
+
+    Raises:
+        InputError: No format has that name, it cannot be written, two results would have one name, or a result would
+            replace an image.
+    """
+    path = Path(output)
+    is_folder = path.is_dir() or output.endswith(("/", os.sep)) or not path.suffix
+    if is_folder and path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file without suffix: give a folder, or a name that ends in .seg.nrrd")
+    if len(images) > 1 and not is_folder:
+        raise InputError(f"{path} is one file for {len(images)} images: give a folder")
+    if not is_folder:
+        check_labelmap_name(path)
+    check_writable(path if is_folder else path.parent)
+    targets = [path / f"{image.stem}.seg.nrrd" if is_folder else path for image in images]
+    _check_distinct(images, targets)
+    for target in targets:
+        check_is_no_input(target, images)
+    return targets
+
+
+def check_is_no_input(target: Path, images: Sequence[ImageFiles]) -> None:
+    """Raise InputError where a result would replace an image."""
+    if target.exists() and any(source.samefile(target) for image in images for source in image.files):
+        raise InputError(f"the result would replace the image {target}: give another name with -o")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError where the folder, or the nearest one above it that exists, takes no files."""
+    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir():
+        raise InputError(f"cannot write to {folder}: {nearest} is a file; give another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")
+
+
+def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple[str, list[tuple[InstalledModel, str]]]:
+    """Return the first image that can be read and the models that take it, each with why it does not suit it."""
+    reason = InputError("no image is given")
+    for image in images:
+        volumes: dict[tuple[Path | None, ...], Volume] = {}
+        try:
+            fitting = [model for model in models if _takes(model, image, volumes)]
+            files = [_find(image, len(model.description.channels)) for model in fitting]
+            reasons = [
+                _why_unsuited(found, volumes[found.files], model) for found, model in zip(files, fitting, strict=True)
+            ]
+            return image, list(zip(fitting, reasons, strict=True))
+        except InputError as error:
+            reason = error
+    raise reason
+
+
+def _takes(model: InstalledModel, argument: str, volumes: dict[tuple[Path | None, ...], Volume]) -> bool:
+    """Tell whether a model takes an image; what is read is kept in `volumes`."""
+    image = _find(argument, len(model.description.channels))
+    if image.files not in volumes:
+        volumes[image.files] = read_channels(image.files)
+    volume = volumes[image.files]
+    paths = image.paths
+    if len(paths) == volume.channels == 1:
+        paths = _placed_by_number(image.files[0], model.description.channels)
+    channels = len(paths) if None in paths else volume.channels
+    try:
+        _check_missing(image, model.description)
+        check_image_fits(model.description, channels=channels, shape=volume.shape)
+    except InputError:
+        return False
+    return True
+
+
+def _find(argument: str, channels: int) -> ImageFiles:
+    path = Path(argument)
+    if argument and path.exists():
+        return _with_siblings(path, channels)
+    names = [part.strip() for part in argument.split(",") if part.strip()]
+    parts = [None if name == MISSING else Path(name) for name in names]
+    files = [part for part in parts if part is not None]
+    unknown = [str(part) for part in files if not part.exists()] or ([] if files else ["an image of no file"])
+    if unknown:
+        raise InputError(f"{', '.join(unknown)} does not exist: give an image file or a folder with a DICOM series")
+    return ImageFiles(paths=tuple(parts), stem=_stem(files[0]))
+
+
+def _with_siblings(path: Path, channels: int) -> ImageFiles:
+    match = _CHANNEL.match(stem_of(path))
+    if channels == 1 or path.is_dir() or match is None:
+        return ImageFiles(paths=(path,), stem=_stem(path))
+    suffix = path.name[len(match[0]) :]
+    siblings = [path.with_name(f"{match['case']}_{number:04d}{suffix}") for number in range(channels)]
+    found = tuple(sibling if sibling.exists() else None for sibling in siblings)
+    # A lone file may hold all channels; and one of another number is no channel.
+    if path not in found or sum(sibling is not None for sibling in found) == 1:
+        return ImageFiles(paths=(path,), stem=_stem(path))
+    return ImageFiles(paths=found, stem=match["case"])
+
+
+def _placed_by_number(path: Path, channels: Sequence[Channel]) -> tuple[Path | None, ...]:
+    """Return one path a channel for the only one that is there, "a_0002"; (path,) where it is not said which it is."""
+    match = _CHANNEL.match(stem_of(path))
+    number = -1 if match is None or path.is_dir() else int(match["channel"])
+    others = [channel for index, channel in enumerate(channels) if index != number]
+    if not 0 <= number < len(channels) or not all(channel.is_optional for channel in others):
+        return (path,)
+    return tuple(path if index == number else None for index in range(len(channels)))
+
+
+def _check_missing(image: ImageFiles, description: ModelDescription) -> None:
+    """Raise InputError where a channel is missing that the model needs."""
+    if None not in image.paths:
+        return
+    names = ", ".join(channel.name for channel in description.channels)
+    if len(image.paths) != len(description.channels):
+        raise InputError(
+            f"{','.join(image.names)} names {len(image.paths)} channels, model '{description.id}' takes "
+            f"{len(description.channels)} ({names}): name each, '-' for a missing one"
+        )
+    needed = [
+        channel.name
+        for channel, path in zip(description.channels, image.paths, strict=True)
+        if path is None and not channel.is_optional
+    ]
+    if needed:
+        raise InputError(
+            f"{', '.join(needed)} is missing beside {image.files[0]}: model '{description.id}' needs all of {names}"
+        )
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else stem_of(path)
+
+
+def _check_distinct(images: Sequence[ImageFiles], targets: Sequence[Path]) -> None:
+    taken: dict[str, ImageFiles] = {}
+    for image, target in zip(images, targets, strict=True):
+        other = taken.setdefault(target.name.casefold(), image)
+        if other is not image:
+            raise InputError(
+                f"the results of {other.files[0]} and {image.files[0]} would both be {target}: segment them one by one"
+            )

@@ -1,0 +1,147 @@
+"""The record of a training: one JSON object a line, appended as things happen, readable at any moment.
+
+Every event of the loop has "event" and "step"; the others depend on its kind:
+
+| event | entries |
+|---|---|
+| start | is_resumed, labels (names, in the order of the classes from 1); a resumed training starts at its checkpoint |
+| step | loss, learning_rate, elapsed_s, epoch |
+| validation | what `describe_validation` returns: figures per case and label, and their means per label |
+| end | elapsed_s |
+| initialised | model (id), earlier_steps; before the first step |
+
+Once the weights are there, events without "step" say how good they are:
+
+| event | entries |
+|---|---|
+| configurations | what `ConfigurationChoice.to_dict` returns, where several were trained |
+| postprocess | what `PostprocessChoice.to_dict` returns, where steps were to be chosen |
+| evaluation | case, labels (figures by label), duration_s: a case that was held back, after the chosen steps |
+
+Figures that are not finite (undefined, or infinite distances) are written as null, as JSON has no such numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.metrics import summarize
+from .errors import InputError
+
+Event = dict[str, Any]
+
+
+class TrainingRecord:
+    """Appends events to a file; each is on the disk's side of the process when `append` returns.
+
+    A line that an interrupted process left unfinished is cut off before the first event is appended.
+
+    Args:
+        path: The file; it is made with the first event, and one that exists is continued.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._is_checked = False
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Add one event; numbers of numpy are taken too.
+
+        Raises:
+            InputError: The file cannot be written.
+            TypeError: A value that JSON does not know.
+        """
+        line = json.dumps(_plain(event), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._is_checked:
+                _cut_unfinished_line(self.path)
+                self._is_checked = True
+            with self.path.open("ab") as file:
+                file.write(line.encode("utf-8"))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"cannot write {self.path}: {reason}; choose another folder or free some space") from error
+
+    @staticmethod
+    def read(path: Path | str) -> list[Event]:
+        """Return all events in their order; an unfinished last line is left out.
+
+        Raises:
+            InputError: There is no such file, or a line that is finished is no JSON object.
+        """
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"no training record can be read at {path}: train first, or give its folder") from error
+        lines = content[: content.rfind(b"\n") + 1].splitlines()
+        return [_parse(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def follow_resumes(events: Iterable[Event]) -> list[Event]:
+    """Return the events that led to the present weights.
+
+    A training that resumes repeats the steps since its checkpoint; what was recorded of them before is dropped.
+    """
+    course: list[Event] = []
+    for event in events:
+        if event.get("event") == "start":
+            course = [earlier for earlier in course if earlier.get("step", 0) <= event.get("step", 0)]
+        course.append(event)
+    return course
+
+
+def describe_validation(cases: Mapping[str, Mapping[int, Mapping[str, float]]]) -> dict[str, Any]:
+    """Return the entries of a validation event.
+
+    Args:
+        cases: What `metrics.evaluate_case` returned for each case, by the case's name.
+
+    Returns:
+        "cases": {case: {label: {metric: value}}}; "labels": {label: {metric: mean over the finite values}};
+        "undefined": {label: {metric: number of cases without a finite value}}. Labels are strings, as in JSON.
+    """
+    summary = summarize(cases.values())
+    means = {str(label): {name: row["finite_mean"] for name, row in rows.items()} for label, rows in summary.items()}
+    undefined = {
+        str(label): {name: int(row["undefined"] + row["infinite"]) for name, row in rows.items()}
+        for label, rows in summary.items()
+    }
+    by_case = {case: {str(label): dict(figures) for label, figures in labels.items()} for case, labels in cases.items()}
+    return {"cases": _plain(by_case), "labels": _plain(means), "undefined": undefined}
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _parse(line: bytes, number: int, path: Path | str) -> Event:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise InputError(f"line {number} of {path} is no JSON object: the file is damaged or no training record")
+    return event
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in JSON's own types, numbers that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""How good results are: metrics, cases, and what is chosen by them."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of a model on further cases, and the gate that the result must pass."""

@@ -1,0 +1,425 @@
+"""Fine-tuning: any model continued on a few local cases without forgetting what it knew."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..augmentation import AugmentationConfig
+from ..backends.parts.devices import choose_device
+from ..cases.dataset import Case, PreparedCase, find_cases, read_label_values
+from ..core.errors import InputError
+from ..core.event_log import TrainingRecord
+from ..core.files import atomic_path, write_text
+from ..image.labels import Label
+from ..models.card import card_of
+from ..models.description import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    find_model,
+    id_from,
+    sha256_of,
+    write_description,
+)
+from ..networks import SegmentationNetwork
+from ..networks.parts.ensemble import Ensemble
+from ..networks.parts.weights import load_network, save_weights
+from ..planning.plan import Plan
+from ..training.checkpoint import CHECKPOINT_FILE
+from ..training.job import RECORD_FILE, alone_in, check_folder
+from ..training.loop import train
+from ..training.options import TrainingOptions
+from ..training.patches import PatchSource
+from ..training.prepared_cases import PreparedFolder, remove_cases_after
+from ..training.replay import REPLAY_FILE, Replay, find_replay, read_replay
+from ..training.run import is_recorded
+from ..training.setup import augmentation_for
+from .forgetting import MixedPatches, loss_of_change
+from .gate import GateRow, compare_models, hold_back, judge
+
+JOB_FILE = "finetuning.json"
+# Voxels that nobody has labelled, in the labelmaps of local cases.
+UNLABELLED = 255
+FIRST_STEPS, STEPS_PER_CASE = 120, 40
+LEARNING_RATE = 1e-3
+# Without replay nothing but a small rate keeps what was learnt before.
+LEARNING_RATE_WITHOUT_REPLAY = 1e-4
+PARENT_PULL = 0.01
+# Entries of the parent's training record that hold for the new model too.
+INHERITED = ("data", "data_licence")
+# Enough that the draws of two sources do not meet.
+_SEED_STEP = 7919
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningJob:
+    """What to continue, on what.
+
+    Attributes:
+        model: Id or folder of the parent.
+        dataset: Local cases (see dataset.find_cases) with the parent's label values; 255 marks what nobody labelled.
+        folder: Model folder to make.
+        id: Model id; the folder's name by default.
+        title: Name shown to people; the parent's with "fine-tuned" by default.
+        steps: Optimiser steps; None: 120 and 40 a case, or as many as fit into `minutes`.
+        minutes: Time budget of the loop.
+        device: "auto", "cpu", "cuda" or "mps".
+        uses_replay: Rehearse the crops that travel with the parent, where there are any.
+        pull: Weight of the squared distance to the parent's weights.
+        learning_rate: None: 1e-3 with replay and 1e-4 without.
+        precision: As in training.TrainingOptions.
+        seed: Of patches and augmentation.
+    """
+
+    model: str
+    dataset: Path
+    folder: Path
+    id: str = ""
+    title: str = ""
+    steps: int | None = None
+    minutes: float | None = None
+    device: str = "auto"
+    uses_replay: bool = True
+    pull: float = PARENT_PULL
+    learning_rate: float | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
+        values = {**asdict(self), "dataset": str(self.dataset.absolute())}
+        if Path(self.model).is_dir():
+            values["model"] = str(Path(self.model).absolute())
+        del values["folder"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> FinetuningJob:
+        """Return the job of a JSON object.
+
+        Raises:
+            TypeError: Entries that are missing or unknown.
+        """
+        return cls(**{**values, "dataset": Path(values["dataset"]), "folder": folder})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parent:
+    """The model to continue: what answers (all members) and what is trained (one network)."""
+
+    network: SegmentationNetwork
+    trained: SegmentationNetwork
+    description: ModelDescription
+    replay: Replay | None
+    crops: bytes
+    folder: Path
+
+
+def run_finetuning(
+    job: FinetuningJob, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
+    """Make a model folder from a parent and local cases; it is kept whatever the gate says, with the verdict in it.
+
+    Args:
+        job: What to continue.
+        is_resumed: Go on from the folder's checkpoint.
+        is_cancelled: Asked often.
+
+    Yields:
+        Events of dataset.read_label_values, PreparedFolder.fill, training.train and gate.compare_models;
+        {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
+        {"event": "done", "description": ...}.
+
+    Raises:
+        InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
+            holds a model already.
+        CancelledError: `is_cancelled` said so; once the training has begun, the checkpoint allows to go on.
+    """
+    with alone_in(job.folder, is_resumed=is_resumed):
+        events = _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
+        yield from remove_cases_after(events, job.folder)
+
+
+def _finetune_alone(
+    job: FinetuningJob, *, is_resumed: bool, is_cancelled: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Do what run_finetuning promises, in a folder where nobody else trains."""
+    yield {"event": "stage", "message": "Reading the model and the cases"}
+    parent = _read_parent(job)
+    _ = _named(job, parent.description)  # an impossible id is told before the training
+    plan, labels = parent.description.plan, parent.description.labels
+    cases = find_cases(job.dataset)
+    values = yield from read_label_values(cases, is_cancelled=is_cancelled)
+    ignored = _ignored_value(values, labels)
+    held_back = hold_back(cases, parent.description)
+    local = [case for case in cases if case not in held_back]
+    options = _options_of(job, parent, cases=len(local))
+    _write_or_check_start(job, parent, held_back, is_resumed=is_resumed)
+    folder = PreparedFolder(job.folder, plan, labels, ignored=ignored)
+    yield from folder.fill([*local, *held_back], is_cancelled=is_cancelled)
+    prepared, watched = ([folder.open(case) for case in part] for part in (local, held_back))
+    network, device = deepcopy(parent.trained), choose_device(job.device)
+    augmentation = augmentation_for(plan, labels)
+    record = TrainingRecord(job.folder / RECORD_FILE)
+    steps, seconds = 0, 0.0
+    yield {"event": "stage", "message": _strategy(parent, local, held_back)}
+    for event in train(
+        network,
+        [*prepared, *(parent.replay.rehearsal if parent.replay else ())],
+        [],
+        plan,
+        options=options,
+        augmentation=augmentation,
+        folder=job.folder,
+        device=device,
+        patches=_patches(prepared, parent.replay, plan, options, augmentation),
+        extra_loss=loss_of_change(
+            parent.trained, device, pull=job.pull, teacher=None if parent.replay else parent.network
+        ),
+        is_cancelled=is_cancelled,
+    ):
+        if event["event"] == "start":
+            event["labels"] = [label.name for label in labels]
+        if is_recorded(event):
+            record.append(event)
+        steps, seconds = event["step"], event.get("elapsed_s", seconds)
+        yield event
+    save_weights(job.folder / WEIGHTS_FILE, network, is_half=_is_half(parent.folder))
+    yield {"event": "stage", "message": "Comparing with the parent"}
+    groups = {"sentinel": parent.replay.sentinels if parent.replay else (), "local": watched}
+    rows = yield from compare_models(parent.network, network, groups, plan, device=device, is_cancelled=is_cancelled)
+    verdict = judge(rows)
+    record.append({"event": "gate", "step": steps, **verdict})
+    yield {"event": "gate", **verdict}
+    description = _describe(job, parent, rows, verdict, _record_of(job, options, local, held_back, steps, seconds))
+    _finish(job, parent, description)
+    yield {"event": "done", "description": description.to_dict()}
+
+
+def unfinished_job(folder: Path) -> FinetuningJob:
+    """Return the job whose checkpoint lies in a folder.
+
+    Raises:
+        InputError: There is none, or its description cannot be understood.
+    """
+    check_folder(folder, is_resumed=True)
+    return FinetuningJob.from_dict(_started(folder)["job"], folder=folder)
+
+
+def _read_parent(job: FinetuningJob) -> _Parent:
+    folder = find_model(job.model).folder
+    network, description = load_network(folder)
+    if description.previous_stage is not None:
+        raise InputError(
+            f"model '{description.id}' is the second stage of a cascade: fine-tuning needs a network that takes the "
+            "image alone; give another model"
+        )
+    if description.output != "labels":
+        raise InputError(
+            f"model '{description.id}' finds regions that may overlap: fine-tuning needs one label a voxel; "
+            "continue it in the tool that it comes from"
+        )
+    trained = network.members[0] if isinstance(network, Ensemble) else network
+    assert isinstance(trained, SegmentationNetwork)
+    crops = find_replay(folder, description.training) if job.uses_replay else None
+    return _Parent(
+        network=network,
+        trained=trained,
+        description=description,
+        replay=read_replay(crops) if crops else None,
+        crops=crops.read_bytes() if crops else b"",
+        folder=folder,
+    )
+
+
+def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None:
+    """Return the value that marks unlabelled voxels, None where the model has a label of this value.
+
+    Raises:
+        InputError: A labelmap holds a value that the model does not know.
+    """
+    known = {label.value for label in labels}
+    ignored = None if UNLABELLED in known else UNLABELLED
+    unknown = sorted(set(values) - known - {UNLABELLED})
+    if unknown:
+        raise InputError(
+            f"labelmaps hold the values {unknown}, the model knows {sorted(known)}"
+            f"{f' and {UNLABELLED} for unlabelled voxels' if ignored else ''}: change them or train a new model"
+        )
+    return ignored
+
+
+def _options_of(job: FinetuningJob, parent: _Parent, *, cases: int) -> TrainingOptions:
+    steps = job.steps
+    if steps is None:
+        steps = FIRST_STEPS + STEPS_PER_CASE * cases if job.minutes is None else 1_000_000
+    rate = LEARNING_RATE if parent.replay else LEARNING_RATE_WITHOUT_REPLAY
+    return TrainingOptions(
+        steps=steps,
+        minutes=job.minutes,
+        learning_rate=job.learning_rate or rate,
+        weight_decay=0.0,  # the pull is towards the parent, not towards 0
+        validate_every=0,
+        precision=job.precision,
+        has_fixed_statistics=True,
+        seed=job.seed,
+    )
+
+
+def _patches(
+    local: Sequence[PreparedCase],
+    replay: Replay | None,
+    plan: Plan,
+    options: TrainingOptions,
+    augmentation: AugmentationConfig,
+) -> MixedPatches:
+    """Return batches of which half are local; in 3D one patch of each, in 2D half of the plan's batch."""
+    half = replace(plan, batch_size=1 if plan.dimensions == 3 else max(1, plan.batch_size // 2))
+    sources = [PatchSource(local, half, options, augmentation)]
+    if replay is not None:
+        other = replace(options, seed=options.seed + _SEED_STEP)
+        sources.append(PatchSource(replay.rehearsal, half, other, augmentation))
+    return MixedPatches(sources)
+
+
+def _strategy(parent: _Parent, local: Sequence[Case], held_back: Sequence[Case]) -> str:
+    how = (
+        f"rehearsing {len(parent.replay.rehearsal)} crops of the parent's training images"
+        if parent.replay
+        else "keeping near the parent's own answers, since no crops of its training images travel with it"
+    )
+    kept = f", {len(held_back)} held back" if held_back else ""
+    return f"Continuing '{parent.description.id}' on {len(local)} local case(s){kept}, {how}"
+
+
+def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequence[Case], *, is_resumed: bool) -> None:
+    """Write down what a training begins with, or check that one that goes on has the same.
+
+    Raises:
+        InputError: Something else than when the training began.
+    """
+    started: dict[str, Any] = {
+        "job": job.to_dict(),
+        "parent_sha256": sha256_of(parent.folder / WEIGHTS_FILE),
+        "crops_sha256": sha256(parent.crops).hexdigest() if parent.crops else "",
+        "held_back": [case.id for case in held_back],
+    }
+    if is_resumed:
+        begun = _started(job.folder)
+        free = ("steps", "minutes", "device", "id", "title")
+        now, then = job.to_dict(), begun["job"]
+        changed = [name for name in now if name not in free and now[name] != then.get(name)]
+        changed += [name for name in ("parent_sha256", "crops_sha256", "held_back") if started[name] != begun[name]]
+        if changed:
+            raise InputError(
+                f"{', '.join(changed)} changed since the fine-tuning began: restore it, or start another one"
+            )
+    write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
+
+
+def _started(folder: Path) -> dict[str, Any]:
+    path = folder / JOB_FILE
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        FinetuningJob.from_dict(values["job"], folder=folder)
+        _ = values["parent_sha256"], values["crops_sha256"], list(values["held_back"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): the fine-tuning cannot go on, start another") from error
+    return values
+
+
+def _describe(
+    job: FinetuningJob,
+    parent: _Parent,
+    rows: Sequence[GateRow],
+    verdict: dict[str, Any],
+    record: dict[str, Any],
+) -> ModelDescription:
+    old = parent.description
+    inherited: dict[str, Any] = {name: old.training[name] for name in INHERITED if name in old.training}
+    if parent.replay:
+        about = old.training.get("replay", {"licence": parent.replay.licence})
+        inherited["replay"] = {name: value for name, value in about.items() if name != "shared"}
+    return replace(
+        _named(job, old),
+        members=1,
+        parent=old.id,
+        weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
+        training={
+            **inherited,
+            **record,
+            "parent": {"id": old.id, "weights_sha256": old.weights_sha256, "figures": old.figures.get("labels", {})},
+            "local_cases": sorted({*old.training.get("local_cases", ()), *record["local_cases"]}),
+        },
+        figures={**_local_figures(old.labels, rows), "gate": verdict},
+    )
+
+
+def _named(job: FinetuningJob, parent: ModelDescription) -> ModelDescription:
+    name = job.id or id_from(job.folder.resolve().name)
+    return replace(parent, id=name, title=job.title or f"{parent.title}, fine-tuned")
+
+
+def _local_figures(labels: Sequence[Label], rows: Sequence[GateRow]) -> dict[str, Any]:
+    """Return the mean Dice of the new model by label over the local cases that were held back."""
+    local = [row for row in rows if row.group == "local"]
+    figures = {}
+    for value, label in enumerate(labels, start=1):
+        finite = [row.new[value] for row in local if isfinite(row.new[value])]
+        if finite:
+            figures[label.name] = {"dice": round(sum(finite) / len(finite), 4)}
+    return {"cases": len(local), "labels": figures}
+
+
+def _record_of(
+    job: FinetuningJob,
+    options: TrainingOptions,
+    local: Sequence[Case],
+    held_back: Sequence[Case],
+    steps: int,
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "cases": len(local),
+        "subjects": len({case.subject for case in local}),
+        "local_cases": [case.id for case in local],
+        "held_back_cases": [case.id for case in held_back],
+        "held_back_local_cases": [case.id for case in held_back],
+        "held_back_subjects": len({case.subject for case in held_back}),
+        "steps": steps,
+        "minutes": round(seconds / 60, 1),
+        "options": {**asdict(options), "pull": job.pull},
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"unetsegmentation": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) -> None:
+    """Complete the model folder; the crops travel on, those of the local cases stay where they are."""
+    if parent.crops:
+        with atomic_path(job.folder / REPLAY_FILE) as temporary:
+            temporary.write_bytes(parent.crops)
+    write_description(job.folder, description)
+    write_text(job.folder / CARD_FILE, card_of(description))
+    for name in (CHECKPOINT_FILE, JOB_FILE):
+        (job.folder / name).unlink(missing_ok=True)
+
+
+def _is_half(folder: Path) -> bool:
+    """Tell whether a model's weights are stored in half precision."""
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+        return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118

@@ -1,0 +1,82 @@
+"""Labels of a segmentation: value, name, colour and the coded anatomical term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A coded term: scheme (SCT for SNOMED CT), value and meaning."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+ANATOMICAL_STRUCTURE = Code(scheme="SCT", value="123037004", meaning="Anatomical Structure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One label value of a labelmap.
+
+    Attributes:
+        value: Voxel value, 1 to 65535.
+        name: Name shown to people.
+        color: Red, green, blue, 0 to 255.
+        category: Coded category of the term.
+        term: Coded type of the term; None where no code fits.
+        modifier: Coded modifier of the term, such as a side.
+    """
+
+    value: int
+    name: str
+    color: tuple[int, int, int]
+    category: Code = ANATOMICAL_STRUCTURE
+    term: Code | None = None
+    modifier: Code | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "color", tuple(self.color))
+        if not 1 <= self.value <= 65535:
+            raise InputError(f"label value {self.value} is out of range: give 1 to 65535 (0 is the background)")
+        if not self.name.strip():
+            raise InputError(f"label {self.value} has no name: give one")
+        if len(self.color) != 3 or not all(0 <= part <= 255 for part in self.color):
+            raise InputError(f"colour {self.color} of label '{self.name}' is not three numbers from 0 to 255")
+
+    @property
+    def terminology_entry(self) -> str:
+        """Terminology in the form that Slicer stores in a segment's tag; empty where no term is known."""
+        if self.term is None:
+            return ""
+        parts = [f"{c.scheme}^{c.value}^{c.meaning}" if c else "^^" for c in (self.category, self.term, self.modifier)]
+        return "~".join(
+            [
+                "Segmentation category and type - DICOM master list",
+                *parts,
+                "Anatomic codes - DICOM master list",
+                "^^",
+                "^^",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Label:
+        """Return the label of a JSON object."""
+        codes = {key: Code(**values[key]) for key in ("category", "term", "modifier") if values.get(key)}
+        return cls(value=int(values["value"]), name=str(values["name"]), color=tuple(values["color"]), **codes)
+
+
+def names_a_side(names: Iterable[str]) -> bool:
+    """Tell whether a name says left or right; a mirrored image would bear the wrong one."""
+    return any(side in name.lower().replace("_", " ").split() for name in names for side in ("left", "right"))

@@ -1,0 +1,108 @@
+"""Options of the components that a MONAI bundle names, each taken once, so that none is overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ...core.errors import InputError
+from .references import Code
+
+_OF_EVERY_COMPONENT = ("_target_", "_desc_", "_requires_", "_mode_", "_disabled_", "_imports_")
+
+
+class Options:
+    """What a component is made with.
+
+    Args:
+        name: Of the component, for messages.
+        values: Its options by name.
+        ignored: Options that change nothing here.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any], *, ignored: Collection[str] = ()) -> None:
+        self.name = name
+        self._values = {
+            key: value for key, value in values.items() if key not in _OF_EVERY_COMPONENT and key not in ignored
+        }
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """Return an option, which then counts as known.
+
+        Raises:
+            InputError: Its value is code.
+        """
+        value = self._values.pop(name, default)
+        code = _code_in(value)
+        if code is not None:
+            raise InputError(
+                f"{self.name}: {name} is '{code.text}', which is code and not run: write the value itself into the "
+                "bundle's configuration"
+            )
+        return value
+
+    def take_number(self, name: str, default: float | None = None) -> float:
+        """Return a number.
+
+        Raises:
+            InputError: It is missing or no number.
+        """
+        value = self.take(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{self.name}: {name} is {value!r}: only a number is known")
+        return float(value)
+
+    def take_pair(self, first: str, second: str) -> tuple[float, float] | None:
+        """Return two numbers; None where neither is given.
+
+        Raises:
+            InputError: One is given without the other, or is no number.
+        """
+        values = [self.take(name) for name in (first, second)]
+        if values == [None, None]:
+            return None
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+            raise InputError(f"{self.name}: {first} and {second} are {values}: only two numbers are known")
+        return float(values[0]), float(values[1])
+
+    def take_numbers(self, name: str, default: Any, count: int) -> tuple[float, ...]:
+        """Return one number an axis; a single one stands for all, and the last is repeated.
+
+        Raises:
+            InputError: Something else.
+        """
+        value = self.take(name, default)
+        values = list(value) if isinstance(value, list | tuple) else [value] * count
+        if not values or any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in values):
+            raise InputError(f"{self.name}: {name} is {value!r}: only {count} numbers are known")
+        return tuple((values + values[-1:] * count)[:count])
+
+    def expect(self, name: str, *allowed: Any) -> None:
+        """Take an option that may only have one of some values, the first of which is the default.
+
+        Raises:
+            InputError: It has another.
+        """
+        value = self.take(name, allowed[0])
+        if value not in allowed:
+            known = " or ".join(repr(entry) for entry in allowed)
+            raise InputError(f"{self.name}: {name} is {value!r}, which has no equal here: only {known} is known")
+
+    def finish(self) -> None:
+        """Raise InputError where an option was not taken and is not off."""
+        unknown = [name for name, value in self._values.items() if value not in (None, False)]
+        if unknown:
+            raise InputError(f"{self.name} has the options {', '.join(sorted(unknown))}, which have no equal here")
+
+
+def _code_in(value: Any) -> Code | None:
+    # Parts that are referred to twice are one object: each is looked at once.
+    waiting, seen = [value], set()
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, Code):
+            return entry
+        if isinstance(entry, Mapping | list | tuple) and id(entry) not in seen:
+            seen.add(id(entry))
+            waiting += entry.values() if isinstance(entry, Mapping) else entry
+    return None

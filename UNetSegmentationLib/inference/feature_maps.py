@@ -1,0 +1,160 @@
+"""What a network's skips and gates carry on a volume, read out as volumes on its own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.errors import InputError
+from ..image.geometry import Volume
+from ..networks import SegmentationNetwork
+from ..networks.parts.blocks import Tap
+from .predictor import Predictor
+from .sliding_window import predict_logits, tile_size
+
+_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Where features can be read.
+
+    Attributes:
+        name: "skip 0", "gate 1"; a second one of the same kind and level is "skip 0 (2)".
+        kind: "skip" or "gate".
+        level: Stage of the encoder whose grid it has, 0 the finest.
+        stride: Voxels of the network's input that one of its voxels spans, along each axis.
+    """
+
+    name: str
+    kind: str
+    level: int
+    stride: tuple[int, ...]
+
+
+def list_feature_maps(network: SegmentationNetwork) -> tuple[FeatureMap, ...]:
+    """Return what can be read out of a network, finest first."""
+    return tuple(entry for entry, _ in _taps(network))
+
+
+class FeatureReader(nn.Module):
+    """Answers with feature maps instead of logits, so that whatever segments a volume can read them out of it.
+
+    Args:
+        network: In evaluation mode.
+        names: Which maps, by name; empty: all.
+        channel: This channel of every map; None: the root mean square over all channels, which is how much a skip
+            carries there. A gate has one channel, its weight from 0 to 1.
+
+    Raises:
+        InputError: The network has no such map.
+    """
+
+    def __init__(self, network: SegmentationNetwork, *, names: Sequence[str] = (), channel: int | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.channel = channel
+        taps = _taps(network)
+        unknown = sorted(set(names) - {entry.name for entry, _ in taps})
+        if unknown or not taps:
+            known = ", ".join(entry.name for entry, _ in taps) or "none"
+            raise InputError(f"the network has no feature map {', '.join(unknown) or 'at all'}: it has {known}")
+        self.maps = tuple(entry for entry, _ in taps if not names or entry.name in names)
+        self._wanted = [tap for entry, tap in taps if entry in self.maps]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map image (B, C, ...) to the chosen maps (B, M, ...), enlarged linearly to the image's size."""
+        seen: dict[int, Tensor] = {}
+        with ExitStack() as stack:
+            for index, tap in enumerate(self._wanted):
+                handle = tap.register_forward_hook(
+                    lambda _, __, output, index=index: seen.__setitem__(index, output.detach())
+                )
+                stack.callback(handle.remove)
+            self.network(image)
+        return torch.cat(
+            [self._on_grid(seen[index], entry, image.shape[2:]) for index, entry in enumerate(self.maps)], dim=1
+        )
+
+    def _on_grid(self, features: Tensor, entry: FeatureMap, size: torch.Size) -> Tensor:
+        """Return one channel (B, 1, *size) of features (B, C, ...)."""
+        features = features.float()
+        if entry.kind == "gate":
+            shown = features[:, :1]
+        elif self.channel is None:
+            shown = features.square().mean(dim=1, keepdim=True).sqrt()
+        elif 0 <= self.channel < features.shape[1]:
+            shown = features[:, self.channel, None]
+        else:
+            raise InputError(f"{entry.name} has channels 0 to {features.shape[1] - 1}, not {self.channel}")
+        # Small images were padded at their far end: enlarge the whole grid, then cut.
+        padded = [extent * step for extent, step in zip(shown.shape[2:], entry.stride, strict=True)]
+        if list(shown.shape[2:]) != padded:
+            shown = F.interpolate(shown, size=padded, mode=_LINEAR_MODES[len(padded)], align_corners=False)
+        return shown[(slice(None), slice(None), *(slice(0, extent) for extent in size))]
+
+
+def view_features(
+    predictor: Predictor,
+    volume: Volume,
+    *,
+    names: Sequence[str] = (),
+    channel: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> dict[str, Volume]:
+    """Return feature maps of a model on a volume, each a volume of one channel with the geometry of the input.
+
+    Args:
+        predictor: A model in memory.
+        volume: One channel for each of the model's.
+        names: Which maps, as `list_feature_maps` calls them; empty: all.
+        channel: This channel of every skip; None: the root mean square over all.
+        on_progress: Called with the finished share, 0 to 1.
+        is_cancelled: Asked often.
+
+    Raises:
+        InputError: The volume does not fit the model, or it has no such map.
+        CancelledError: `is_cancelled` said so.
+    """
+    reader = FeatureReader(predictor.network, names=names, channel=channel)
+    plan = predictor.description.plan
+    clean, _ = predictor.check(volume)
+    prepared = predictor.prepare(clean, is_cancelled=is_cancelled)
+    maps = predict_logits(
+        reader,
+        prepared.image.to(predictor.device),
+        patch_size=tile_size(plan, prepared.image.shape[1:], predictor.network.alignment),
+        dimensions=plan.dimensions,
+        padding=prepared.padding,
+        conventions=plan.conventions,
+        tiling=plan.tiling,
+        on_progress=on_progress,
+        is_cancelled=is_cancelled,
+    )
+    volumes = {}
+    for entry, values in zip(reader.maps, maps, strict=True):
+        array = prepared.restore(prepared.values_on_image(values[None])[0].cpu().numpy())
+        volumes[entry.name] = Volume(array[None], volume.affine_ras)
+    return volumes
+
+
+def _taps(network: SegmentationNetwork) -> list[tuple[FeatureMap, Tap]]:
+    """Return the network's taps with their descriptions, finest first."""
+    taps = sorted((module for module in network.modules() if isinstance(module, Tap)), key=lambda tap: tap.level)
+    counts: dict[str, int] = {}
+    described = []
+    for tap in taps:
+        name = f"{tap.kind} {tap.level}"
+        counts[name] = counts.get(name, 0) + 1
+        strides = network.config.strides[: tap.level + 1]
+        stride = tuple(int(np.prod([entry[axis] for entry in strides])) for axis in range(network.config.dimensions))
+        name = name if counts[name] == 1 else f"{name} ({counts[name]})"
+        described.append((FeatureMap(name, tap.kind, tap.level, stride), tap))
+    return described

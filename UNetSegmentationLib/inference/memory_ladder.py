@@ -1,0 +1,153 @@
+"""A network applied to a prepared image within the memory that is free."""
+
+from __future__ import annotations
+
+import gc
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from ..backends.parts.devices import is_out_of_memory
+from ..backends.parts.engine import Engine
+from ..backends.parts.timing import default_backend
+from ..conventions.own import PreparedVolume
+from ..conventions.restoring import classes_on_image
+from ..core.errors import InputError
+from ..image.geometry import Array
+from ..models.description import ModelDescription
+from .memory import Need, Way, Workload, check_fits, fits, need_of, surely_fits, ways
+from .sliding_window import logit_slabs, predict_logits, tile_size
+
+if TYPE_CHECKING:
+    from ..networks import SegmentationNetwork
+
+
+def apply_network(
+    engine: Engine, description: ModelDescription, prepared: PreparedVolume, workload: Workload, **options: Any
+) -> tuple[Tensor | None, Array | None, str]:
+    """Return all logits, or the class of every voxel of the image; and a sentence where memory was short.
+
+    What does not fit by an estimate is computed in a thriftier way from the start; where memory runs out nevertheless,
+    the next thriftier way is tried.
+
+    Args:
+        engine: The network on its device.
+        description: Of the model.
+        prepared: What it sees.
+        workload: The same as far as memory goes; `is_whole` asks for all logits.
+        options: Of sliding_window.logit_slabs.
+
+    Raises:
+        InputError: Not even the thriftiest way fits.
+        CancelledError: The job was cancelled.
+    """
+    left = _ways(engine, description, workload)
+    first = left[0]
+    if not surely_fits(description, workload, first):
+        check_fits(*_first_that_fits(description, workload, left))
+    while True:
+        way = left.pop(0)
+        try:
+            logits, classes = _apply(engine, description, prepared, workload, way, **options)
+        except Exception as error:
+            if not left or not is_out_of_memory(error):
+                raise
+        else:
+            changes = way.changes(first)
+            said = f"memory is short: computed {changes}, which may change the result a little" if changes else ""
+            return logits, classes, said
+        # Not before the error is gone, whose traceback holds what the failed attempt made.
+        gc.collect()
+        if engine.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foresight:
+    """How a segmentation would be computed with the memory that is free now.
+
+    Attributes:
+        need: What it takes at its peak; None where it surely fits and nothing was counted.
+        way: How it would be computed.
+        shortage: What of that is owed to a shortage, in words; empty where nothing is.
+        refusal: Why it would be refused, as a sentence; empty where it would not.
+    """
+
+    need: Need | None
+    way: Way
+    shortage: str = ""
+    refusal: str = ""
+
+
+def foresee(engine: Engine, description: ModelDescription, workload: Workload, *, is_exact: bool = False) -> Foresight:
+    """Tell how `apply_network` would go about a workload now.
+
+    Args:
+        engine: The network on its device.
+        description: Of the model.
+        workload: What is to be segmented.
+        is_exact: Count the need also where it surely fits.
+    """
+    left = _ways(engine, description, workload)
+    first = left[0]
+    if not is_exact and surely_fits(description, workload, first):
+        return Foresight(need=None, way=first)
+    need, way = _first_that_fits(description, workload, left)
+    try:
+        check_fits(need, way)
+    except InputError as error:
+        return Foresight(need=need, way=way, refusal=str(error))
+    return Foresight(need=need, way=way, shortage=way.changes(first))
+
+
+def _first_that_fits(description: ModelDescription, workload: Workload, left: list[Way]) -> tuple[Need, Way]:
+    """Return the first way that fits, and what it takes; the last where none does. Those before it leave the list."""
+    while True:
+        need = need_of(description, workload, left[0])
+        if len(left) == 1 or fits(need, left[0].device):
+            return need, left[0]
+        left.pop(0)
+
+
+def _ways(engine: Engine, description: ModelDescription, workload: Workload) -> list[Way]:
+    plan, alignment = description.plan, cast("SegmentationNetwork", engine.network).alignment
+    first = Way(
+        tile=tile_size(plan, workload.shape, alignment), device=str(engine.device), backend=engine.forced_backend
+    )
+    may_shrink = plan.conventions == "own" and plan.tiling is None
+    return list(ways(first, may_shrink=may_shrink, alignment=alignment))
+
+
+def _apply(
+    engine: Engine,
+    description: ModelDescription,
+    prepared: PreparedVolume,
+    workload: Workload,
+    way: Way,
+    **options: Any,
+) -> tuple[Tensor | None, Array | None]:
+    plan = description.plan
+    applied = engine
+    if way.device != str(engine.device):
+        device = torch.device(way.device)
+        applied = Engine(deepcopy(engine.network).to(device), device=device, backend=default_backend(device))
+        # Whoever asks the engine how it was done is to hear of this.
+        engine.used, engine.computed_on = applied.used, device
+    image = prepared.image.to("cpu" if way.is_on_host else way.device)
+    options |= {
+        "patch_size": way.tile,
+        "dimensions": plan.dimensions,
+        "padding": prepared.padding,
+        "conventions": plan.conventions,
+        "tiling": plan.tiling,
+        "dtype": torch.float16 if way.is_half else torch.float32,
+        "device": torch.device(way.device),
+    }
+    if workload.is_whole:
+        return predict_logits(applied, image, **options), None
+    slabs = logit_slabs(applied, image, **options)
+    is_cancelled = options["is_cancelled"]
+    return None, classes_on_image(slabs, prepared, plan, output=description.output, is_cancelled=is_cancelled)

@@ -1,0 +1,382 @@
+"""From a volume in scanner geometry to a labelmap in the same geometry."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..backends.parts.devices import choose_device
+from ..backends.parts.engine import Engine
+from ..backends.parts.store import identity_of
+from ..conventions.found_labels import add_found_labels
+from ..conventions.own import PreparedVolume, fill_gaps, foreseen_shape, prepare
+from ..conventions.restoring import classes_on_image, probabilities_on_image
+from ..core.errors import CancelledError, InputError
+from ..image.geometry import Array, Volume
+from ..image.labels import Label
+from ..models.description import check_image_fits, doubt_of_spacing, find_previous
+from ..models.fit import doubt_of_values, lowest_value
+from ..networks.parts.weights import load_network
+from ..postprocess import apply_steps
+from ..postprocess.parts.steps import FinishingSteps, refine_logits, sort_steps
+from .memory import Workload
+from .memory_ladder import Foresight, apply_network, foresee
+from .sliding_window import OVERLAP
+
+Progress = Callable[[float, str], None]
+
+# Shares of the progress bar: (start, end).
+_PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
+# The first stage of a cascade sees coarser voxels, so that it takes less of the time.
+_FIRST_STAGE_SHARE = 0.3
+_FIRST_STAGE = "First stage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """A result on the grid of its volume.
+
+    Attributes:
+        labelmap: Label values (D, H, W), uint8 or uint16.
+        labels: What the model looks for, found or not.
+        probabilities: (K, D, H, W) float16, background first; None unless asked for.
+        duration_s: Seconds by stage, and "total".
+        warnings: Sentences for the user.
+        provenance: Model, checksum, device, settings and versions.
+    """
+
+    labelmap: Array
+    labels: tuple[Label, ...]
+    probabilities: Array | None = None
+    duration_s: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class Predictor:
+    """A model in memory, ready for one volume after another.
+
+    Args:
+        folder: Model folder.
+        device: "auto", "cpu", "cuda" or "mps".
+        backend: One of BACKENDS; by default that of the environment variable UNETSEG_BACKEND, or the fastest.
+
+    Raises:
+        InputError: The folder is no usable model, or the machine has no such device or cannot use that backend.
+    """
+
+    def __init__(self, folder: Path | str, *, device: str = "auto", backend: str | None = None) -> None:
+        self.folder = Path(folder)
+        self.device = choose_device(device)
+        network, self.description = load_network(self.folder)
+        self.network = network.to(self.device)
+        self.engine = Engine(
+            self.network,
+            device=self.device,
+            folder=self.folder,
+            identity=identity_of(self.description),
+            backend=backend,
+        )
+        previous = find_previous(self.folder, self.description)
+        self.previous = None if previous is None else Predictor(previous, device=device, backend=backend)
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        tta: bool = False,
+        overlap: float | None = None,
+        postprocess: tuple[str, ...] | None = None,
+        with_probabilities: bool = False,
+        on_progress: Progress | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Segment a volume.
+
+        Args:
+            volume: One channel for each of the model's.
+            tta: Average over mirrored copies along the axes that the model was trained to mirror.
+            overlap: Share of a tile that neighbours have in common; None takes the model's own, else OVERLAP.
+            postprocess: Steps as `name` or `name:option=value,...`; None takes the model's own.
+            with_probabilities: Also return probabilities.
+            on_progress: Called with the finished share, 0 to 1, and the stage in words.
+            is_cancelled: Asked often; the job ends soon after it says yes.
+
+        Raises:
+            InputError: The volume does not fit the model.
+            CancelledError: `is_cancelled` said so.
+        """
+        plan, output = self.description.plan, self.description.output
+        if overlap is None:
+            overlap = plan.tiling.overlap if plan.tiling else OVERLAP
+        names = self.description.postprocess if postprocess is None else postprocess
+        steps = sort_steps(names, output=output)
+        found_first = self._find_first(
+            volume, tta=tta, overlap=overlap, on_progress=on_progress, is_cancelled=is_cancelled
+        )
+        clock = _Clock(on_progress, is_cancelled, first=found_first)
+        with clock.stage("Preparing the image", _PREPARING):
+            clean, warnings = self.check(volume)
+            clock.stop_if_cancelled()
+            prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
+        with clock.stage("Segmenting", _PREDICTING) as report:
+            logits, classes, shortage = apply_network(
+                self.engine,
+                self.description,
+                prepared,
+                self._workload(volume, prepared.grid_shape, steps, tta=tta, with_probabilities=with_probabilities),
+                overlap=overlap,
+                mirror_axes=plan.mirror_axes if tta else (),
+                on_progress=self.engine.begin_run(report),
+                is_cancelled=is_cancelled,
+            )
+        warnings += [shortage] if shortage else []
+        if tta and not plan.mirror_axes:
+            warnings.append("the model was not trained on mirrored images: averaging over them was left out")
+        with clock.stage("Finishing", _FINISHING):
+            if logits is not None:
+                logits = self._refined(logits, prepared, steps, channels=volume.channels)
+                clock.stop_if_cancelled()
+                classes = classes_on_image([logits], prepared, plan, output=output, is_cancelled=is_cancelled)
+            assert classes is not None
+            labelmap = prepared.restore(self._label_values(classes))
+            for step in steps.on_labelmap:
+                clock.stop_if_cancelled()
+                labelmap = apply_steps(labelmap, volume.spacing_mm, (step,))
+            probabilities = None
+            if with_probabilities and logits is not None:
+                probabilities = self._probabilities(logits, prepared)
+        clock.finish()
+        if not labelmap.any():
+            warnings.append(
+                f"nothing was found: the model looks for {', '.join(label.name for label in self.description.labels)}"
+            )
+        return Segmentation(
+            labelmap=labelmap,
+            labels=self.description.labels,
+            probabilities=probabilities,
+            duration_s=clock.duration_s,
+            warnings=tuple(warnings),
+            provenance=self._provenance(tta=tta, overlap=overlap, postprocess=names),
+        )
+
+    def foresee(
+        self,
+        volume: Volume,
+        *,
+        tta: bool = False,
+        with_probabilities: bool = False,
+    ) -> Foresight:
+        """Tell how a volume would be segmented with the memory that is free now; of a cascade, its last stage.
+
+        Args:
+            volume: Of whose voxels nothing but their number and type is looked at.
+            tta: As of `segment`.
+            with_probabilities: Likewise.
+
+        Raises:
+            InputError: The volume does not fit the model.
+        """
+        check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
+        steps = sort_steps(self.description.postprocess, output=self.description.output)
+        shape = foreseen_shape(volume, self.description.plan)
+        workload = self._workload(volume, shape, steps, tta=tta, with_probabilities=with_probabilities)
+        return foresee(self.engine, self.description, workload)
+
+    def _workload(
+        self,
+        volume: Volume,
+        shape: tuple[int, int, int],
+        steps: FinishingSteps,
+        *,
+        tta: bool,
+        with_probabilities: bool,
+    ) -> Workload:
+        """Return what is to be segmented, of sizes `shape` (D, H, W) on the network's grid."""
+        # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
+        is_whole = with_probabilities or bool(steps.on_probabilities) or self.description.plan.recipe is not None
+        return Workload(source=(volume.channels, *volume.shape), shape=shape, is_whole=is_whole, is_mirrored=tta)
+
+    def prepare(self, volume: Volume, *, is_cancelled: Callable[[], bool] | None = None) -> PreparedVolume:
+        """Return a volume as the network takes it, with what the first stage of a cascade finds.
+
+        Args:
+            volume: Without NaN and infinity, as `check` returns it.
+            is_cancelled: Asked often.
+
+        Raises:
+            InputError: The volume does not fit the model.
+            CancelledError: `is_cancelled` said so.
+        """
+        found_first = self._find_first(volume, tta=False, overlap=0.5, on_progress=None, is_cancelled=is_cancelled)
+        return self._prepare(volume, found_first, is_cancelled=is_cancelled)
+
+    def _find_first(
+        self,
+        volume: Volume,
+        *,
+        tta: bool,
+        overlap: float,
+        on_progress: Progress | None,
+        is_cancelled: Callable[[], bool] | None,
+    ) -> Segmentation | None:
+        """Return what the first stage of a cascade finds, None where the model is no cascade.
+
+        What it warns of is left out: the second stage warns of the same image, and the first may miss what it finds.
+        """
+        if self.previous is None:
+            return None
+        check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
+
+        def report(share: float, stage: str) -> None:
+            if on_progress:
+                on_progress(share * _FIRST_STAGE_SHARE, f"{_FIRST_STAGE}: {stage}")
+
+        return self.previous.segment(volume, tta=tta, overlap=overlap, on_progress=report, is_cancelled=is_cancelled)
+
+    def _prepare(
+        self, volume: Volume, found_first: Segmentation | None, *, is_cancelled: Callable[[], bool] | None
+    ) -> PreparedVolume:
+        plan = self.description.plan
+        if found_first is None or self.description.previous_stage is None:
+            return prepare(volume, plan, is_cancelled=is_cancelled)
+        prepared = prepare(volume, plan, found_first=found_first.labelmap, is_cancelled=is_cancelled)
+        return add_found_labels(
+            prepared,
+            Volume(found_first.labelmap[None], volume.affine_ras),
+            plan,
+            label_values=self.description.previous_stage.label_values,
+        )
+
+    def check(self, volume: Volume) -> tuple[Volume, list[str]]:
+        """Return the volume without NaN or infinity, and warnings.
+
+        Raises:
+            InputError: Wrong number of channels or dimensions, or no finite, varying values.
+        """
+        check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
+        names = [channel.name for channel in self.description.channels]
+        array, warnings = _without_gaps(volume.array, names, may_be_missing=self.network.accepts_missing_channels)
+        doubt = doubt_of_values(self.description.preset, lowest=lowest_value(array))
+        doubts = [doubt, doubt_of_spacing(self.description, volume.spacing_mm)]
+        return Volume(array, volume.affine_ras), warnings + [doubt for doubt in doubts if doubt]
+
+    def _refined(
+        self, logits: torch.Tensor, prepared: PreparedVolume, steps: FinishingSteps, *, channels: int
+    ) -> torch.Tensor:
+        """Return the logits after the steps on probabilities, which see the channels that are there."""
+        image = prepared.image[:channels]
+        present = ~image.flatten(1).isnan().any(dim=1)
+        return refine_logits(
+            logits,
+            image[present],
+            spacing_mm=prepared.spacing_mm,
+            names=steps.on_probabilities,
+        )
+
+    def _label_values(self, classes: Array) -> Array:
+        """Map class numbers 0..K-1 to the model's label values."""
+        values = [0, *(label.value for label in self.description.labels)]
+        if values == list(range(len(values))):
+            return classes
+        return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)[classes]
+
+    def _probabilities(self, logits: torch.Tensor, prepared: PreparedVolume) -> Array:
+        probabilities = probabilities_on_image(logits, prepared, output=self.description.output)
+        return prepared.restore(probabilities, outside=(1, *(0,) * (len(probabilities) - 1)))
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            "model_id": self.description.id,
+            "weights_sha256": self.description.weights_sha256,
+            "network": self.description.network,
+        }
+
+    def _provenance(self, **settings: Any) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            **({"first_stage": self.previous._identity()} if self.previous else {}),
+            "device": str(self.engine.computed_on),
+            "backend": ", ".join(self.engine.used),
+            "precision": ", ".join(dict.fromkeys(self.engine.used.values())),
+            "settings": settings,
+            "versions": {
+                "unetsegmentation": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+class _Clock:
+    """Times the stages, reports progress and stops between stages when the job was cancelled."""
+
+    def __init__(
+        self,
+        on_progress: Progress | None,
+        is_cancelled: Callable[[], bool] | None,
+        *,
+        first: Segmentation | None = None,
+    ) -> None:
+        self._on_progress = on_progress
+        self._is_cancelled = is_cancelled
+        self._done = _FIRST_STAGE_SHARE if first else 0.0
+        self.duration_s = {_FIRST_STAGE: first.duration_s["total"]} if first else {}
+
+    @contextmanager
+    def stage(self, name: str, share: tuple[float, float]) -> Iterator[Callable[[float], None]]:
+        """Time a stage that covers `share` of the progress bar; gives a function that takes the stage's own share."""
+        self.stop_if_cancelled()
+        start, end = share
+
+        def report(fraction: float) -> None:
+            if self._on_progress:
+                self._on_progress(self._done + (1 - self._done) * (start + (end - start) * fraction), name)
+
+        report(0.0)
+        began = perf_counter()
+        yield report
+        self.duration_s[name] = perf_counter() - began
+        report(1.0)
+
+    def stop_if_cancelled(self) -> None:
+        """Raise CancelledError where the job was cancelled."""
+        if self._is_cancelled and self._is_cancelled():
+            raise CancelledError("cancelled")
+
+    def finish(self) -> None:
+        """Add the total."""
+        self.duration_s["total"] = sum(self.duration_s.values())
+
+
+def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool) -> tuple[Array, list[str]]:
+    """Return (C, D, H, W) with gaps filled, and what to warn of.
+
+    NaN and infinity become the channel's smallest value; a channel of nothing else is missing, and stays NaN.
+
+    Raises:
+        InputError: A channel that must be there is missing, or every voxel of one is the same.
+    """
+    filled, gaps = zip(*(fill_gaps(channel) for channel in array), strict=True)
+    if sum(gaps) == array.size:
+        raise InputError("the image holds no finite value (all NaN or infinite): export it again")
+    warnings: list[str] = []
+    for name, channel, count in zip(channels, filled, gaps, strict=True):
+        if count == channel.size:
+            if not may_be_missing:
+                raise InputError(f"channel {name} holds no finite value (all NaN or infinite): export it again")
+            warnings.append(f"{name} is missing: the result is less certain than with all of {', '.join(channels)}")
+        elif channel.min() == channel.max():
+            raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; give another image")
+        elif count:
+            warnings.append(f"{count} voxels of {name} were NaN or infinite and were taken as background")
+    return (np.stack(filled) if warnings else array), warnings

@@ -1,0 +1,351 @@
+"""Prediction of volumes larger than a patch: overlapping tiles blended by a Gaussian (Isensee 2021, nnU-Net)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, pairwise, product, repeat
+from math import ceil
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..conventions import monai_math
+from ..core.errors import CancelledError, InputError
+from ..planning.monai_recipe import Tiling
+from ..planning.plan import Plan
+
+OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
+GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
+# float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. nnU-Net keeps it.
+# Voxels along an axis where the network's grid is coarsest; one alone is its own mean, and nothing is left of it.
+_FEWEST_AT_THE_BOTTOM = 2
+SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
+_SMALLEST_HALF_WEIGHT = 2**-10
+# As many float32 numbers as a cache line holds.
+_FEW_CLASSES = 16
+
+
+def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """Return the first voxel of each tile along one axis: evenly spread, covering all, overlapping at least so much.
+
+    Args:
+        size: Voxels along the axis, at least `patch`.
+        patch: Voxels of a tile.
+        overlap: Share of a tile that neighbours have in common, 0 to below 1.
+
+    Raises:
+        InputError: The overlap is out of range or the patch larger than the axis.
+    """
+    if not 0 <= overlap < 1:
+        raise InputError(f"overlap is {overlap}: give 0 to below 1")
+    if patch > size:
+        raise InputError(f"a patch of {patch} does not fit into {size} voxels: pad the image first")
+    if size == patch:
+        return [0]
+    tiles = ceil((size - patch) / max(1.0, patch * (1 - overlap))) + 1
+    return [round(index * (size - patch) / (tiles - 1)) for index in range(tiles)]
+
+
+def tile_size(plan: Plan, shape: Sequence[int], alignment: Sequence[int]) -> tuple[int, int, int]:
+    """Return the tile (D, H, W) for an image of sizes `shape`: the plan's patch, smaller where that is mostly padding.
+
+    A stack of few slices under a deep patch would be mostly padding, which instance norm takes for what is shown.
+    Imported models keep their patch, and with it their results.
+
+    Args:
+        plan: Of the model.
+        shape: Sizes (D, H, W) of the prepared image.
+        alignment: Sizes that the network pads to multiples of, along its axes.
+    """
+    if plan.conventions != "own" or plan.tiling is not None:
+        return plan.patch_size
+    steps = (*(1,) * (3 - len(alignment)), *alignment)
+    depth, height, width = (
+        min(patch, max(_FEWEST_AT_THE_BOTTOM * step, ceil(size / step) * step)) if 2 * size <= patch else patch
+        for patch, size, step in zip(plan.patch_size, shape, steps, strict=True)
+    )
+    return depth, height, width
+
+
+def gaussian_weights(patch_size: tuple[int, int, int], *, conventions: str = "own") -> Tensor:
+    """Return the blending weights (D, H, W) of a tile: 1 at the centre, positive everywhere.
+
+    Args:
+        patch_size: Sizes (D, H, W).
+        conventions: One of planning.CONVENTIONS; "nnunet" centres even sizes on the voxel after the middle.
+    """
+    axes = []
+    for size in patch_size:
+        centre = (size - 1) / 2 if conventions == "own" else size // 2
+        offsets = torch.arange(size, dtype=torch.float64) - centre
+        axes.append(torch.exp(-0.5 * (offsets / (size * GAUSSIAN_SIGMA_RATIO)) ** 2))
+    weights = torch.einsum("d,h,w->dhw", *axes)
+    weights /= weights.max()
+    return weights.clamp(min=SMALLEST_WEIGHTS[conventions]).float()
+
+
+def logit_slabs(  # noqa: PLR0913
+    network: nn.Module,
+    image: Tensor,
+    *,
+    patch_size: tuple[int, int, int],
+    dimensions: int,
+    padding: Tensor | None = None,
+    overlap: float = OVERLAP,
+    mirror_axes: tuple[int, ...] = (),
+    conventions: str = "own",
+    tiling: Tiling | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Iterator[Tensor]:
+    """Map a prepared image (C, D, H, W) to slabs of logits (K, rows, H, W) that together make all D slices, in order.
+
+    Only the slices that open tiles still reach are in memory. A slab may be written over once the next is asked for.
+
+    Args:
+        network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where dimensions is 2.
+        image: Any size; smaller than the patch is padded evenly on both sides.
+        patch_size: Tile (D, H, W).
+        dimensions: 2 or 3.
+        padding: Values (C,) to pad with; zeros by default.
+        overlap: Share of a tile that neighbours have in common.
+        mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
+        conventions: How tiles are weighted, one of planning.CONVENTIONS.
+        tiling: How the image is divided by MONAI's conventions.
+        dtype: Of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
+        device: Where the network is; that of the image by default.
+        on_progress: Called with the finished share, 0 to 1, after each tile.
+        is_cancelled: Asked before each tile and each layer.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
+        InputError: The image holds no voxels.
+    """
+    patch_size = patch_size if tiling is None else tiling.patch_for(_sizes(image), patch_size)
+    padded, inner = _pad_to(image, patch_size, padding, mode="constant" if tiling is None else tiling.padding)
+    size = _sizes(padded)
+    starts_of = tile_starts if tiling is None else monai_math.tile_starts
+    rows, heights, widths = (starts_of(extent, patch, overlap) for extent, patch in zip(size, patch_size, strict=True))
+    columns = list(product(heights, widths))
+    if not rows or not columns:
+        raise InputError("the image holds no voxels: give another")
+    blending = _Blending(_weights(patch_size, conventions=conventions, tiling=tiling).to(image.device), size, dtype)
+    with _Tiles(network, dimensions, mirror_axes, is_cancelled) as tiles:
+        for row, (first, following) in enumerate(pairwise([*rows, size[0]])):
+            for column, corner in enumerate(columns):
+                place = (slice(corner[0], corner[0] + patch_size[1]), slice(corner[1], corner[1] + patch_size[2]))
+                tile = padded[:, first : first + patch_size[0], place[0], place[1]]
+                blending.add(tiles.logits(tile.to(device or image.device)).to(image.device), place)
+                if on_progress:
+                    on_progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
+            shown = slice(max(0, inner[0].start - first), min(following, inner[0].stop) - first)
+            if shown.start < shown.stop:
+                yield blending.mean(following - first)[(slice(None), shown, *inner[1:])]
+            blending.drop(following - first)
+
+
+def predict_logits(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
+    """Map a prepared image (C, D, H, W) to logits (K, D, H, W) on its grid, on the device of `image`.
+
+    Args:
+        network: In evaluation mode.
+        image: Any size.
+        options: See logit_slabs, which needs less memory.
+    """
+    logits: Tensor | None = None
+    done = 0
+    for slab in logit_slabs(network, image, **options):
+        if logits is None:
+            logits = torch.empty((len(slab), *image.shape[1:]), device=image.device)
+        logits[:, done : done + slab.shape[1]] = slab
+        done += slab.shape[1]
+    assert logits is not None
+    return logits
+
+
+class _Blending:
+    """Weighted sums of the tiles that reach the slices from the first unfinished one on.
+
+    Args:
+        weights: Of a tile (D, H, W).
+        size: Of the padded image (D, H, W).
+        dtype: Of the sums.
+    """
+
+    def __init__(self, weights: Tensor, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+        # What float16 cannot hold would be lost against the sum of weights.
+        self._weights = weights if dtype == torch.float32 else weights.clamp(min=_SMALLEST_HALF_WEIGHT).to(dtype)
+        self._shape = (len(weights), *size[1:])
+        self._dtype = dtype
+        self._weight_sum = torch.zeros(self._shape, device=weights.device)
+        self._total: Tensor | None = None
+
+    def add(self, logits: Tensor, place: tuple[slice, slice]) -> None:
+        """Add a tile (K, d, h, w) at its place (H, W)."""
+        if self._total is None:
+            self._total = torch.zeros((len(logits), *self._shape), dtype=self._dtype, device=self._weights.device)
+        # Part by part: a product of all would take the memory of the tile's logits once more. Of many classes that lie
+        # channels-last, each number of one class is in a cache line of its own: 2.5 times slower than by slices.
+        axis = 1 if len(logits) > _FEW_CLASSES else 0
+        weights = self._weights.unbind() if axis else repeat(self._weights, len(logits))
+        totals = self._total[:, :, place[0], place[1]].unbind(axis)
+        for total, part, weight in zip(totals, logits.unbind(axis), weights, strict=True):
+            total.addcmul_(part.to(self._dtype).contiguous(), weight)
+        self._weight_sum[:, place[0], place[1]] += self._weights
+
+    def mean(self, rows: int) -> Tensor:
+        """Return the blended logits (K, rows, H, W) of the first slices; it is called once for each."""
+        assert self._total is not None
+        blended = self._total[:, :rows]
+        for channel in blended:
+            # Class by class: half precision is divided in float32, which would take twice the memory of all sums.
+            channel.div_(self._weight_sum[:rows])
+        return blended
+
+    def drop(self, rows: int) -> None:
+        """Go on to the slices after the first ones."""
+        assert self._total is not None
+        for sums in (self._weight_sum, *self._total):
+            kept = len(sums) - rows
+            # Slice by slice, since source and target overlap; cheaper than a copy of all.
+            for row in range(kept):
+                sums[row] = sums[row + rows]
+            sums[kept:] = 0
+
+
+class _Tiles:
+    """Forwards tiles, those of one and the same value only once.
+
+    Args:
+        network: In evaluation mode.
+        dimensions: 2 or 3.
+        mirror_axes: Average over mirrored copies along these.
+        is_cancelled: Asked before each layer, while entered.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        dimensions: int,
+        mirror_axes: tuple[int, ...],
+        is_cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._network = network
+        self._dimensions = dimensions
+        self._mirror_axes = mirror_axes
+        self._hooks = _cancellable(network, is_cancelled)
+        self._is_cancelled = is_cancelled
+        self._of_constant: tuple[Tensor, Tensor] | None = None
+
+    def __enter__(self) -> Self:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.__exit__()
+
+    def logits(self, tile: Tensor) -> Tensor:
+        """Return the logits (K, d, h, w) of a tile (C, d, h, w).
+
+        Air that was clipped, and padding, are the same everywhere: so are their logits, which are kept.
+        """
+        if self._is_cancelled is not None and self._is_cancelled():
+            raise CancelledError("cancelled")
+        corner = tile[:, :1, :1, :1]
+        is_constant = bool(((tile == corner) | (tile.isnan() & corner.isnan())).all())
+        if is_constant and self._of_constant is not None:
+            value, logits = self._of_constant
+            if torch.equal(value.nan_to_num(nan=torch.inf), corner.nan_to_num(nan=torch.inf)):
+                return logits
+        with torch.inference_mode():
+            logits = _tile_logits(self._network, tile, self._dimensions, self._mirror_axes)
+        if is_constant:
+            self._of_constant = corner.clone(), logits
+        return logits
+
+
+def _weights(patch_size: tuple[int, int, int], *, conventions: str, tiling: Tiling | None) -> Tensor:
+    """Return the blending weights (D, H, W) of a tile."""
+    if tiling is None:
+        return gaussian_weights(patch_size, conventions=conventions)
+    return monai_math.tile_weights(patch_size, kind=tiling.weights, sigma_ratio=tiling.sigma_ratio)
+
+
+def _sizes(image: Tensor) -> tuple[int, int, int]:
+    depth, height, width = image.shape[1:]
+    return depth, height, width
+
+
+def _pad_to(
+    image: Tensor, patch_size: tuple[int, int, int], padding: Tensor | None, *, mode: str = "constant"
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """Pad (C, D, H, W) to at least the patch; return also where the image lies in the result."""
+    missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
+    before = [amount // 2 for amount in missing]
+    inner = tuple(slice(first, first + size) for first, size in zip(before, image.shape[1:], strict=True))
+    if not any(missing):
+        return image, inner
+    if mode == "replicate":
+        ends = [(first, extra - first) for first, extra in zip(before, missing, strict=True)]
+        return F.pad(image[None], [side for pair in reversed(ends) for side in pair], mode="replicate")[0], inner
+    padded = image.new_zeros((len(image), *(s + extra for s, extra in zip(image.shape[1:], missing, strict=True))))
+    if padding is not None:
+        padded += padding.to(image.device)[:, None, None, None]
+    padded[(slice(None), *inner)] = image
+    return padded, inner
+
+
+def _tile_logits(network: nn.Module, tile: Tensor, dimensions: int, mirror_axes: tuple[int, ...]) -> Tensor:
+    """Return the logits (K, d, h, w) of one tile (C, d, h, w), averaged over its mirrored copies."""
+    total: Tensor | None = None
+    copies = list(_mirrorings(mirror_axes))
+    for axes in copies:
+        flips = [1 + axis for axis in axes]
+        batch = tile.flip(flips) if flips else tile
+        logits = _forward(network, batch, dimensions)
+        logits = logits.flip(flips) if flips else logits
+        total = logits if total is None else total + logits
+    assert total is not None
+    return total / len(copies)
+
+
+def _mirrorings(axes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    for count in range(len(axes) + 1):
+        yield from combinations(axes, count)
+
+
+def _forward(network: nn.Module, tile: Tensor, dimensions: int) -> Tensor:
+    """Run the network on (C, d, h, w); a 2D network takes the slices as its batch."""
+    logits: Tensor
+    if dimensions == 3:
+        logits = network(tile[None])[0]
+    else:
+        logits = network(tile.movedim(1, 0)).movedim(0, 1)
+    return logits
+
+
+class _cancellable:
+    """While entered, every layer of the network first asks whether the job was cancelled."""
+
+    def __init__(self, network: nn.Module, is_cancelled: Callable[[], bool] | None) -> None:
+        self._network = network
+        self._is_cancelled = is_cancelled
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        if self._is_cancelled is None:
+            return
+        leaves = [module for module in self._network.modules() if not list(module.children())]
+        self._handles = [module.register_forward_pre_hook(self._stop_if_cancelled) for module in leaves]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _stop_if_cancelled(self, *_: object) -> None:
+        if self._is_cancelled is not None and self._is_cancelled():
+            raise CancelledError("cancelled")

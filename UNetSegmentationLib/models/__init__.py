@@ -1,0 +1,1 @@
+"""Model folders: their description and card, which are installed, and whether one fits an image."""

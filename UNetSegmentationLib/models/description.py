@@ -1,0 +1,380 @@
+"""The model folder: model.json, weights.safetensors and CARD.md; what is trained, shipped and listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from unicodedata import combining, normalize
+
+from ..core.errors import InputError
+from ..core.files import write_text
+from ..image.labels import Label
+from ..planning.plan import Plan
+from ..presets import PRESETS
+
+SCHEMA_VERSION = 1
+OUTPUTS = ("labels", "regions")
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "CARD.md"
+PREVIOUS_FOLDER = "previous"
+# Entry of the training record of a model that only shows how things work.
+DEMONSTRATION = "is_demonstration"
+MODELS_VARIABLE = "UNETSEG_MODELS"
+# A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
+_SPACING_RATIO_WARNED = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """What one input channel must be.
+
+    Attributes:
+        name: Short name.
+        modality: DICOM modality that it comes from.
+        is_optional: It may be missing. Training writes here what its network accepts, for those who do not load torch;
+            a missing channel reaches the Predictor as NaN.
+    """
+
+    name: str
+    modality: str = ""
+    is_optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"channel name {self.name!r} is no text: say what the channel shows, such as T1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviousStage:
+    """The first stage of a cascade: a complete model in the folder `previous` of the model folder.
+
+    Attributes:
+        label_values: What it may find; for each value the network takes a channel, after those of the image, that is 1
+            where it was found.
+        weights_sha256: Checksum of its weights, as in its own description.
+    """
+
+    label_values: tuple[int, ...]
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label_values", tuple(self.label_values))
+        are_values = all(type(value) is int and value > 0 for value in self.label_values)
+        if not self.label_values or not are_values or len(set(self.label_values)) != len(self.label_values):
+            raise InputError(f"label_values of the previous stage are {self.label_values}: give whole numbers from 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Everything about a model but its weights; the content of model.json.
+
+    Attributes:
+        id: Short identifier: lower-case letters, digits, hyphen, underscore.
+        title: Name shown to people.
+        network: Registered name of the network.
+        network_config: Options of the network, as JSON.
+        plan: Geometry and intensity of its input.
+        preset: Registered name of the modality preset.
+        channels: What each input channel must be, in order.
+        labels: What it finds.
+        postprocess: Steps applied unless the user chooses others.
+        training: Data, licence of the data, seed, steps, versions.
+        figures: Measured on cases that it has not seen: {"cases": n, "labels": {name: {"dice": mean, ...}}}.
+        licence: Licence of the weights.
+        parent: Id of the model that it was continued from.
+        weights_sha256: Checksum of weights.safetensors, in hexadecimal.
+        members: Networks of the same shape in weights.safetensors, whose logits are averaged.
+        output: "labels": one logit for the background and one a label, the highest wins; "regions": one a label, which
+            is there above 0, a later label over an earlier one.
+        previous_stage: The model whose result the network takes beside the image; None: it takes the image alone.
+    """
+
+    id: str
+    title: str
+    network: str
+    network_config: dict[str, Any]
+    plan: Plan
+    preset: str
+    channels: tuple[Channel, ...]
+    labels: tuple[Label, ...]
+    postprocess: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    parent: str | None = None
+    weights_sha256: str = ""
+    members: int = 1
+    output: str = "labels"
+    previous_stage: PreviousStage | None = None
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        if self.members < 1 or self.output not in OUTPUTS:
+            raise InputError(
+                f"model '{self.id}' has {self.members} members and output '{self.output}': "
+                f"it needs at least 1, and one of {', '.join(OUTPUTS)}"
+            )
+        if not self.labels or len({label.value for label in self.labels}) != len(self.labels):
+            raise InputError(f"model '{self.id}' needs at least one label and no value twice")
+        if len({label.name for label in self.labels}) != len(self.labels):
+            raise InputError(f"model '{self.id}' has two labels of one name, which its figures go by: rename one")
+        if len(self.channels) != len(self.plan.normalization):
+            raise InputError(
+                f"model '{self.id}' has {len(self.channels)} channels but {len(self.plan.normalization)} normalizations"
+            )
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean Dice over the labels on cases that it has not seen; None where it was not measured."""
+        values = [entry["dice"] for entry in self.figures.get("labels", {}).values() if entry.get("dice") is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def is_demonstration(self) -> bool:
+        """Whether it only shows how things work; such a model is not taken unless the user names it."""
+        return bool(self.training.get(DEMONSTRATION))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        entries = {**asdict(self), "plan": self.plan.to_dict(), "labels": [label.to_dict() for label in self.labels]}
+        if self.previous_stage is None:
+            # Versions that know no cascade read every other model.
+            del entries["previous_stage"]
+        return {"schema_version": SCHEMA_VERSION, **entries}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelDescription:
+        """Return the description of a JSON object.
+
+        Raises:
+            InputError: Another schema version, or entries that are missing or unknown.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"schema_version is {version}, this version reads {SCHEMA_VERSION}: update or re-export it"
+            )
+        entries = {key: value for key, value in values.items() if key != "schema_version"}
+        try:
+            entries["plan"] = Plan.from_dict(entries["plan"])
+            entries["channels"] = tuple(Channel(**channel) for channel in entries["channels"])
+            entries["labels"] = tuple(Label.from_dict(label) for label in entries["labels"])
+            entries["postprocess"] = tuple(entries.get("postprocess", ()))
+            if entries.get("previous_stage") is not None:
+                entries["previous_stage"] = PreviousStage(**entries["previous_stage"])
+            _check_kinds(entries)
+            return cls(**entries)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"entry missing or of the wrong kind ({error}): export the model again") from error
+
+
+def _check_kinds(entries: dict[str, Any]) -> None:
+    """Raise TypeError or AttributeError where texts are none, or figures are no table of numbers."""
+    for name in ("id", "title", "network", "preset", "licence", "weights_sha256"):
+        if not isinstance(entries.get(name, ""), str):
+            raise TypeError(f"{name} is no text")
+    for figures in entries.get("figures", {}).get("labels", {}).values():
+        if not isinstance(figures.get("dice"), int | float | None):
+            raise TypeError("a Dice among the figures is no number")
+
+
+def check_id(model_id: str) -> None:
+    """Raise InputError where no model can have this id."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", model_id):
+        raise InputError(f"model id '{model_id}' is not allowed: use lower-case letters, digits, '-' and '_'")
+
+
+def id_from(name: str) -> str:
+    """Return an id that is made from any name, such as a folder's: "Mein Modell é" gives "mein-modell-e"."""
+    plain = "".join(sign for sign in normalize("NFKD", name.casefold()) if not combining(sign))
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_") or "model"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that can be used: where it lies and what it says of itself."""
+
+    folder: Path
+    description: ModelDescription
+
+
+def read_description(folder: Path | str) -> ModelDescription:
+    """Read model.json of a model folder.
+
+    Raises:
+        InputError: No such folder, no model.json, or one that cannot be understood.
+    """
+    path = Path(folder) / DESCRIPTION_FILE
+    if not path.is_file():
+        raise InputError(f"{folder} is not a model folder (it has no {DESCRIPTION_FILE}): give a folder made by train")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise InputError("it is not a JSON object")
+        return ModelDescription.from_dict(values)
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as a model: {error}") from error
+
+
+def find_previous(folder: Path, description: ModelDescription) -> Path | None:
+    """Return the folder of the first stage of the cascade in a model folder; None where it is no cascade.
+
+    Raises:
+        InputError: It is missing, not the one that the model was trained with, or takes other images.
+    """
+    if description.previous_stage is None:
+        return None
+    previous = folder / PREVIOUS_FOLDER
+    if not (previous / DESCRIPTION_FILE).is_file():
+        raise InputError(f"the cascade {folder} lacks its first stage, {previous}: copy the whole model folder again")
+    found = read_description(previous)
+    if found.weights_sha256 != description.previous_stage.weights_sha256:
+        raise InputError(
+            f"{previous} is not the first stage that {folder} was trained with: copy the whole model folder again"
+        )
+    if len(found.channels) != len(description.channels):
+        raise InputError(
+            f"the first stage in {previous} takes {len(found.channels)} channel(s), its cascade "
+            f"{len(description.channels)}: import both again"
+        )
+    return previous
+
+
+def weights_size(folder: Path) -> int | None:
+    """Return the bytes of the weights in a model folder, those of a first stage included; None where there are none."""
+    own, previous = folder / WEIGHTS_FILE, folder / PREVIOUS_FOLDER / WEIGHTS_FILE
+    if not own.is_file():
+        return None
+    return own.stat().st_size + (previous.stat().st_size if previous.is_file() else 0)
+
+
+def write_description(folder: Path, description: ModelDescription) -> None:
+    """Write model.json atomically."""
+    text = json.dumps(description.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(folder / DESCRIPTION_FILE, text + "\n")
+
+
+def user_models_folder() -> Path:
+    """Return the folder where the user's own models are kept, whether it exists or not."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "UNetSegmentation" / "models"
+
+
+def bundled_models_folder() -> Path:
+    """Return the folder of the models that ship with the extension, in the installed or the source tree."""
+    return bundled_resources_folder() / "Models"
+
+
+def bundled_resources_folder() -> Path:
+    """Return the folder of the shipped resources, in the installed or the source tree."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "Resources"
+    return inside if inside.is_dir() else package.parent / "Resources"
+
+
+def model_folders() -> list[Path]:
+    """Return where models are looked for, first match wins: UNETSEG_MODELS, the user's folder, the bundled one."""
+    extra = [Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry]
+    return [*extra, user_models_folder(), bundled_models_folder()]
+
+
+def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
+    """Return the usable models of some folders, by title; a folder that cannot be read as a model is left out.
+
+    Where two models share an id, the one in the earlier folder is taken.
+    """
+    found: dict[str, InstalledModel] = {}
+    for parent in model_folders() if folders is None else folders:
+        for path in sorted(parent.glob(f"*/{DESCRIPTION_FILE}")):
+            try:
+                description = read_description(path.parent)
+            except InputError:
+                continue
+            found.setdefault(description.id, InstalledModel(path.parent, description))
+    return sorted(found.values(), key=lambda model: model.description.title)
+
+
+def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> InstalledModel:
+    """Return the model with an id, or the one in a folder.
+
+    Raises:
+        InputError: There is none; the message lists the known ids.
+    """
+    folder = Path(id_or_folder)
+    if (folder / DESCRIPTION_FILE).is_file() or folder.is_dir():
+        return InstalledModel(folder.resolve(), read_description(folder))
+    models = list_models(folders)
+    for model in models:
+        if model.description.id == id_or_folder:
+            return model
+    known = ", ".join(model.description.id for model in models) or "none is installed"
+    raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")
+
+
+def check_image_fits(
+    description: ModelDescription, *, channels: int, shape: tuple[int, int, int], name: str = "the image"
+) -> None:
+    """Raise InputError where a model cannot take an image of so many channels and sizes (D, H, W).
+
+    Args:
+        description: The model.
+        channels: Of the image.
+        shape: Of the image.
+        name: What the message calls the image.
+    """
+    names = ", ".join(channel.name for channel in description.channels)
+    if channels > len(description.channels) == 1:
+        raise InputError(
+            f"{name} has {channels} channels or time points, model '{description.id}' takes 1 ({names}): "
+            "export the one that you want as a file of its own"
+        )
+    if channels != len(description.channels):
+        raise InputError(
+            f"{name} has {channels} channel(s), model '{description.id}' needs "
+            f"{len(description.channels)} ({names}): give one file a channel, in this order"
+        )
+    is_flat = shape[0] == 1
+    if description.plan.dimensions == 3 and is_flat:
+        raise InputError(f"{name} is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images")
+    if PRESETS[description.preset].dimensions == (2,) and not is_flat:
+        raise InputError(
+            f"{name} has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
+            "choose a model for 3D volumes"
+        )
+
+
+def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, float, float]) -> str:
+    """Return a warning where voxels are far larger or smaller than in a model's training; empty where they are not.
+
+    Args:
+        description: The model.
+        spacing_mm: Of the image, (D, H, W).
+    """
+    plan = description.plan
+    if plan.longest_side:
+        return ""
+    # Where the plan gives no spacing between slices, the two finest of the volume are those in the slice.
+    trained = sorted(step for step in plan.spacing_mm if step)
+    ratios = [new / old for new, old in zip(sorted(spacing_mm), trained, strict=False)]
+    if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
+        return ""
+    spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
+    return f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result with care"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What networks share: blocks, memory formats, weights, cost."""

@@ -1,0 +1,39 @@
+"""The configuration of a network under a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...planning.plan import Plan, network_shape_for
+from ..contract import NETWORKS
+
+
+def planned_config(
+    network: str, plan: Plan, *, channels: int, num_classes: int, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the configuration, as JSON, with which a network is trained under a plan.
+
+    Args:
+        network: Registered name.
+        plan: Its patch gives the stages; they are cut to as many as the options ask for, or the network has sense.
+        channels: C, channels of the image.
+        num_classes: K, background included.
+        options: What is to be otherwise than the plan says.
+
+    Raises:
+        InputError: Unknown network.
+    """
+    options, shape = options or {}, network_shape_for(plan)
+    kernel = NETWORKS[network].planned_kernel
+    shape["kernel_sizes"] = [[kernel if size > 1 else 1 for size in sizes] for sizes in shape["kernel_sizes"]]
+    wanted = options.get("features_per_stage")
+    stages = len(wanted) if isinstance(wanted, list | tuple) else NETWORKS[network].most_stages
+    return {
+        "in_channels": channels,
+        "num_classes": num_classes,
+        "dimensions": plan.dimensions,
+        **{name: entries[:stages] for name, entries in shape.items()},
+        "deep_supervision": True,
+        **options,
+    }

@@ -1,0 +1,225 @@
+"""Why a plan is as it is: a sentence a decision, made from the fingerprint and the plan alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from .fingerprint import Fingerprint
+from .plan import (
+    ANISOTROPY,
+    COARSE_AXIS_PERCENTILE,
+    FEWEST_SLICES,
+    SMALLEST_SHARE,
+    Normalization,
+    Plan,
+    coarse_axis,
+    dimensions_for,
+    network_shape_for,
+    size_at,
+    target_spacing_mm,
+)
+
+_AXES = ("depth", "height", "width")
+_RARE_CLASS = 1e-3
+_SCALING = {
+    "zscore": "is brought to mean 0 and standard deviation 1, image by image, since its scale is arbitrary",
+    "percentile": "is stretched between its 1st and 99th percentile, image by image, since its scale is arbitrary",
+    "none": "is left as it is stored, since the network reads the values themselves",
+}
+
+
+def explain(
+    fingerprint: Fingerprint, plan: Plan, *, network: str = "U-Net", shape: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Return a sentence for every decision in a plan.
+
+    Args:
+        fingerprint: Of the data set that the plan was made for.
+        plan: The plan.
+        network: Name of the network that the plan was made for, as shown to people.
+        shape: Its features_per_stage, strides and kernel_sizes, where it does not take those of the plan.
+    """
+    return (
+        _data(fingerprint),
+        _dimensions(fingerprint, plan),
+        _spacing(fingerprint, plan),
+        _patch(fingerprint, plan),
+        _coverage(fingerprint, plan),
+        _batch(plan),
+        _stages(plan, network, shape or network_shape_for(plan)),
+        *_normalizations(fingerprint, plan),
+        _orientation(plan),
+        _mirroring(fingerprint, plan),
+        *_classes(fingerprint),
+    )
+
+
+def _data(fingerprint: Fingerprint) -> str:
+    count = len(fingerprint.shapes)
+    whose = f"{count} cases of {fingerprint.subjects or count} subjects"
+    size = _times(_median(fingerprint.shapes))
+    cropped = _times(_median(fingerprint.content_shapes))
+    border = "" if cropped == size else f", {cropped} without empty borders"
+    few = "" if count >= 20 else "; so few cases leave the figures of any model uncertain"
+    return f"Data: {whose}, {fingerprint.channels} channel(s), median size {size} voxels (D x H x W){border}{few}."
+
+
+def _dimensions(fingerprint: Fingerprint, plan: Plan) -> str:
+    depth = size_at(fingerprint, target_spacing_mm(fingerprint))[0]
+    if plan.dimensions == 3 and dimensions_for(fingerprint) == 2:
+        return f"Dimensions: 3D as asked for, though {depth} slices are fewer than the {FEWEST_SLICES} of one halving."
+    if plan.dimensions == 3:
+        return f"Dimensions: 3D, since there are {depth} slices, enough to see across them."
+    if max(shape[0] for shape in fingerprint.shapes) == 1:
+        return "Dimensions: 2D, since the images are flat."
+    if dimensions_for(fingerprint) == 3:
+        return f"Dimensions: 2D, axial slices one by one as asked for, though {depth} slices would allow 3D."
+    return f"Dimensions: 2D, since {depth} slices are fewer than the {FEWEST_SLICES} that one halving needs."
+
+
+def _spacing(fingerprint: Fingerprint, plan: Plan) -> str:
+    if plan.longest_side:
+        return (
+            f"Resolution: the longer side is brought to {plan.longest_side} pixels, since radiographs seldom say how "
+            "large a pixel is."
+        )
+    if not any(plan.spacing_mm):
+        return "Resolution: the images' own, since flat images seldom say how large a pixel is."
+    spacing, full = _millimetres(plan.spacing_mm), target_spacing_mm(fingerprint)
+    if plan.dimensions == 3 and prod(plan.spacing_mm) > 1.001 * prod(full):
+        return (
+            f"Resolution: {spacing}, coarser than the median's {_millimetres(full)} until a patch "
+            f"shows {SMALLEST_SHARE:.0%} of the image."
+        )
+    axis = coarse_axis(fingerprint)
+    medians = _median_of(fingerprint.spacings_mm)
+    if plan.dimensions == 3 and axis is not None and abs(full[axis] - medians[axis]) > 1e-9:
+        return (
+            f"Resolution: {spacing}, the median, except along {_AXES[axis]}: slices there are more than "
+            f"{ANISOTROPY:g} times coarser and few, so the {COARSE_AXIS_PERCENTILE}th percentile ({full[axis]:.3g} mm "
+            f"in place of {medians[axis]:.3g} mm) keeps the slices of the finer images."
+        )
+    coarse = "" if axis is None else f"; {_AXES[axis]} is more than {ANISOTROPY:g} times coarser than the others"
+    return f"Resolution: {spacing}, the median of the cases{coarse}."
+
+
+def _patch(fingerprint: Fingerprint, plan: Plan) -> str:
+    size = _size(fingerprint, plan)
+    patch, image = _times(plan.patch_size), _times(size)
+    total = _total_stride(plan, network_shape_for(plan))
+    if all(extent >= whole for extent, whole in zip(plan.patch_size[3 - plan.dimensions :], size, strict=True)):
+        return f"Patch: {patch}, the median image ({image}) rounded up to multiples of the strides {_times(total)}."
+    return (
+        f"Patch: {patch}, the median image ({image}) shrunk along its longest axes until a training step fits the "
+        f"memory and time of the device, then rounded up to multiples of the strides {_times(total)}."
+    )
+
+
+def _coverage(fingerprint: Fingerprint, plan: Plan) -> str:
+    share = min(1.0, prod(plan.patch_size) / prod(_size(fingerprint, plan)))
+    if plan.dimensions == 2 or share >= SMALLEST_SHARE:
+        return f"Field of view: a patch shows {share:.0%} of the median image, enough at this resolution."
+    return (
+        f"Field of view: a patch shows only {share:.0%} of the median image; where a structure's place in the body "
+        "matters, low resolution may do better (train --configurations full low compares the two)."
+    )
+
+
+def _batch(plan: Plan) -> str:
+    return (
+        f"Batch: {plan.batch_size} patches a step; instance norm needs no larger one, and at a given time more steps "
+        "teach more than larger ones."
+    )
+
+
+def _stages(plan: Plan, title: str, shape: Mapping[str, Any]) -> str:
+    first, total = 3 - plan.dimensions, _total_stride(plan, shape)
+    bottom = [extent // step for extent, step in zip(plan.patch_size[first:], total, strict=True)]
+    halvings = ", ".join(f"{step.bit_length() - 1}" for step in total)
+    flat = [list(kernel) for kernel in shape["kernel_sizes"] if min(kernel) == 1]
+    size = max(max(kernel) for kernel in shape["kernel_sizes"])
+    kernels = (
+        f"the first {len(flat)} stage(s) do not look across the coarse axis"
+        if flat
+        else f"kernels are {size} along each axis"
+    )
+    return (
+        f"Network: {title} with {len(shape['strides'])} stages, features "
+        f"{', '.join(str(count) for count in shape['features_per_stage'])}; the axes are halved {halvings} times while "
+        f"they are fine and long enough, down to {_times(bottom)}; {kernels}."
+    )
+
+
+def _normalizations(fingerprint: Fingerprint, plan: Plan) -> list[str]:
+    names = fingerprint.channel_names or tuple(f"channel {index + 1}" for index in range(len(plan.normalization)))
+    return [f"Intensity: {name} {_scaling(scheme)}." for name, scheme in zip(names, plan.normalization, strict=True)]
+
+
+def _scaling(scheme: Normalization) -> str:
+    if scheme.scheme != "ct":
+        return _SCALING[scheme.scheme]
+    return (
+        f"is clipped to {scheme.lower:.0f} to {scheme.upper:.0f} and scaled by mean {scheme.mean:.0f} and standard "
+        f"deviation {scheme.std:.0f} of the labelled voxels, since Hounsfield units mean the same in every image"
+    )
+
+
+def _orientation(plan: Plan) -> str:
+    if plan.orientation == "RAS":
+        return "Orientation: axes are turned to right, anterior, superior first, so that every scan lies alike."
+    return "Orientation: as stored, since flat images have none."
+
+
+def _mirroring(fingerprint: Fingerprint, plan: Plan) -> str:
+    if plan.mirror_axes:
+        return "Mirroring: left to right, since no label names a side and the body is nearly symmetric."
+    if fingerprint.names_a_side:
+        return "Mirroring: none, since a label names a side."
+    return "Mirroring: none, since a mirrored image of this kind is not plausible."
+
+
+def _classes(fingerprint: Fingerprint) -> list[str]:
+    shares = fingerprint.class_shares or {}
+    if not shares:
+        return []
+    names = dict(zip(sorted(shares), fingerprint.label_names, strict=False))
+    parts = ", ".join(f"{names.get(value, value)} {share:.2%}" for value, share in sorted(shares.items()))
+    rare = [str(names.get(value, value)) for value, share in sorted(shares.items()) if share < _RARE_CLASS]
+    advice = f" Half of the patches are centred on labelled voxels, so that {', '.join(rare)} is seen." if rare else ""
+    return [f"Classes (share of all voxels): {parts}.{advice}"]
+
+
+def _size(fingerprint: Fingerprint, plan: Plan) -> list[int]:
+    """Return the median size in the network's dimensions, on its grid."""
+    if plan.longest_side:
+        _, height, width = _median_of(fingerprint.content_shapes)
+        scale = plan.longest_side / max(height, width)
+        return [round(height * scale), round(width * scale)]
+    full = target_spacing_mm(fingerprint)
+    grid = [step or own for step, own in zip(plan.spacing_mm, full, strict=True)]
+    return size_at(fingerprint, grid)[3 - plan.dimensions :]
+
+
+def _total_stride(plan: Plan, shape: Mapping[str, Any]) -> list[int]:
+    return [prod(stride[axis] for stride in shape["strides"]) for axis in range(plan.dimensions)]
+
+
+def _median(rows: Sequence[Sequence[int]]) -> list[int]:
+    return [round(value) for value in _median_of(rows)]
+
+
+def _median_of(rows: Sequence[Sequence[float]]) -> list[float]:
+    columns = [sorted(column) for column in zip(*rows, strict=True)]
+    return [(column[(len(column) - 1) // 2] + column[len(column) // 2]) / 2 for column in columns]
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in sizes)
+
+
+def _millimetres(spacing_mm: Sequence[float]) -> str:
+    """Return a spacing in words; a slice's own where the plan gives none across slices."""
+    axes = "H x W" if not spacing_mm[0] else "D x H x W"
+    return " x ".join(f"{step:.3g}" for step in spacing_mm if step) + f" mm ({axes})"

@@ -1,0 +1,83 @@
+"""The fingerprint: what the planner needs to know of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..core.errors import InputError
+from ..image.labels import names_a_side
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """A data set in numbers.
+
+    Attributes:
+        shapes: Sizes (D, H, W) of every case after turning its axes.
+        spacings_mm: Spacing (D, H, W) of every case, likewise.
+        channels: Number of channels.
+        foreground: For each channel mean, std, lower (0.5th) and upper (99.5th percentile) of the labelled voxels.
+        cropped_shapes: Sizes (D, H, W) of the box outside which every channel is at its smallest value; empty:
+            `shapes`.
+        channel_names: What the data set calls its channels, such as "CT" or "T1"; empty where it does not say.
+        class_shares: Share of all voxels that bear a label value, by value; without the background.
+        label_names: Names of the labels.
+        subjects: Number of persons; 0: every case is one.
+    """
+
+    shapes: tuple[Size, ...]
+    spacings_mm: tuple[tuple[float, float, float], ...]
+    channels: int
+    foreground: tuple[dict[str, float], ...]
+    cropped_shapes: tuple[Size, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    class_shares: dict[int, float] | None = None
+    label_names: tuple[str, ...] = ()
+    subjects: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("shapes", "spacings_mm", "cropped_shapes"):
+            object.__setattr__(self, name, tuple(tuple(row) for row in getattr(self, name)))
+        for name in ("foreground", "channel_names", "label_names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        requirements = (
+            (len(self.shapes) >= 1, "there is no case"),
+            (len(self.spacings_mm) == len(self.shapes), "spacings_mm needs one entry a case"),
+            (len(self.cropped_shapes) in (0, len(self.shapes)), "cropped_shapes needs one entry a case"),
+            (len(self.foreground) == self.channels >= 1, "foreground needs one entry a channel"),
+            (len(self.channel_names) in (0, self.channels), "channel_names needs one entry a channel"),
+        )
+        for holds, message in requirements:
+            if not holds:
+                raise InputError(f"fingerprint: {message}")
+
+    @property
+    def content_shapes(self) -> tuple[Size, ...]:
+        """Sizes that the patch has to cover."""
+        return self.cropped_shapes or self.shapes
+
+    @property
+    def names_a_side(self) -> bool:
+        """Whether a label names left or right."""
+        return names_a_side(self.label_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Fingerprint:
+        """Return the fingerprint of a JSON object.
+
+        Raises:
+            InputError: An entry is missing or unknown.
+        """
+        try:
+            shares = values.get("class_shares")
+            numbered = None if shares is None else {int(value): float(share) for value, share in shares.items()}
+            return cls(**{**values, "class_shares": numbered})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"fingerprint: entry missing, unknown or of the wrong kind ({error})") from error

@@ -1,0 +1,244 @@
+"""How MONAI brings an image to its network and back, as data: steps in their order, tiles, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.errors import InputError
+from ..core.json_dataclass import Configuration
+
+RESTORED = ("logits", "probabilities", "classes")
+TILE_WEIGHTS = ("constant", "gaussian")
+TILE_PADDINGS = ("constant", "replicate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resample(Configuration):
+    """Bring the image to the plan's spacing; voxel 0 stays in its place, and values beyond the end are repeated.
+
+    Attributes:
+        is_nearest: Take the nearest voxel; otherwise interpolate linearly.
+    """
+
+    is_nearest: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropForeground(Configuration):
+    """Cut out the box of what is above 0 in any channel.
+
+    Attributes:
+        margin: Voxels added on every side of an axis.
+        divisor: Sizes are enlarged to multiples of this.
+        is_within: The margin ends at the edge of the image; otherwise zeros are added there.
+    """
+
+    margin: tuple[int, int, int] = (0, 0, 0)
+    divisor: tuple[int, int, int] = (1, 1, 1)
+    is_within: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "divisor"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self.require(min(self.margin) >= 0, f"margin is {self.margin}: give numbers from 0")
+        self.require(min(self.divisor) >= 1, f"divisor is {self.divisor}: give numbers from 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleRange(Configuration):
+    """Map a range of values linearly to another.
+
+    Attributes:
+        source: Smallest and largest value.
+        target: What they become; None leaves them at 0 and 1.
+        is_clipped: Values end at the target.
+    """
+
+    source: tuple[float, float]
+    target: tuple[float, float] | None = None
+    is_clipped: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", tuple(self.source))
+        self.require(self.source[0] != self.source[1], f"source is {self.source}: give two different values")
+        if self.target is not None:
+            object.__setattr__(self, "target", tuple(self.target))
+        self.require(not self.is_clipped or self.target is not None, "values cannot be clipped without a target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalePercentiles(Configuration):
+    """Map the range between two percentiles of the image to another.
+
+    Attributes:
+        percentiles: The lower and the upper one, 0 to 100.
+        target: What they become; None leaves them at 0 and 1.
+        is_clipped: Values end at the target.
+        is_each_channel: Each channel by its own percentiles; otherwise by those of all together.
+    """
+
+    percentiles: tuple[float, float]
+    target: tuple[float, float] | None = None
+    is_clipped: bool = False
+    is_each_channel: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "percentiles", tuple(self.percentiles))
+        lower, upper = self.percentiles
+        self.require(0 <= lower < upper <= 100, f"percentiles are {self.percentiles}: give two from 0 to 100, rising")
+        if self.target is not None:
+            object.__setattr__(self, "target", tuple(self.target))
+        self.require(not self.is_clipped or self.target is not None, "values cannot be clipped without a target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleExtremes(Configuration):
+    """Map the smallest and largest value of the image to others; an image of one value is multiplied by the first.
+
+    Attributes:
+        target: What they become.
+        is_each_channel: Each channel by its own extremes; otherwise by those of all together.
+    """
+
+    target: tuple[float, float] = (0.0, 1.0)
+    is_each_channel: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", tuple(self.target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standardise(Configuration):
+    """Subtract a mean and divide by a standard deviation; a deviation of 0 counts as 1.
+
+    Attributes:
+        means: To subtract, one for all channels or one a channel; empty: the image's.
+        deviations: To divide by, likewise.
+        is_masked: Voxels of value 0 stay 0 and are left out of the statistics.
+        is_each_channel: Each channel by its own statistics; otherwise by those of all together.
+    """
+
+    means: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
+    is_masked: bool = False
+    is_each_channel: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("means", "deviations"):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            self.require(
+                self.is_each_channel or len(values) <= 1, f"{name} are {values}: give one, or take each channel alone"
+            )
+
+
+Step = Resample | CropForeground | ScaleRange | ScalePercentiles | ScaleExtremes | Standardise
+STEPS: dict[str, type[Step]] = {
+    "resample": Resample,
+    "crop_foreground": CropForeground,
+    "scale_range": ScaleRange,
+    "scale_percentiles": ScalePercentiles,
+    "scale_extremes": ScaleExtremes,
+    "standardise": Standardise,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling(Configuration):
+    """How an image larger than the patch is divided.
+
+    Attributes:
+        overlap: Share of a tile that neighbours have in common, 0 to below 1.
+        weights: One of TILE_WEIGHTS.
+        sigma_ratio: Of the patch, for "gaussian".
+        padding: One of TILE_PADDINGS: how an image smaller than the patch is enlarged.
+        padding_value: For "constant".
+        whole_axes: Axes of (D, H, W) along which a tile is as large as the image, whatever the patch.
+    """
+
+    overlap: float = 0.25
+    weights: str = "constant"
+    sigma_ratio: float = 0.125
+    padding: str = "constant"
+    padding_value: float = 0.0
+    whole_axes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "whole_axes", tuple(self.whole_axes))
+        self.require(0 <= self.overlap < 1, f"overlap is {self.overlap}: give 0 to below 1")
+        self.require(self.weights in TILE_WEIGHTS, f"weights is '{self.weights}': choose {' or '.join(TILE_WEIGHTS)}")
+        self.require(self.sigma_ratio > 0, f"sigma_ratio is {self.sigma_ratio}: give a number above 0")
+        self.require(self.padding in TILE_PADDINGS, f"padding is '{self.padding}': choose {' or '.join(TILE_PADDINGS)}")
+        self.require(set(self.whole_axes) <= {0, 1, 2}, f"whole_axes are {self.whole_axes}: give some of 0, 1, 2")
+
+    def patch_for(self, shape: tuple[int, int, int], patch_size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the sizes (D, H, W) of a tile of an image of sizes `shape`."""
+        depth, height, width = (
+            size if axis in self.whole_axes else patch
+            for axis, (size, patch) in enumerate(zip(shape, patch_size, strict=True))
+        )
+        return depth, height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonaiRecipe:
+    """What a plan holds for the conventions "monai".
+
+    Attributes:
+        steps: Applied in this order to the image whose axes are turned.
+        tiling: How the image is divided.
+        restored: One of RESTORED: what is brought back to the image's grid; "classes" by the nearest voxel, the others
+            linearly.
+    """
+
+    steps: tuple[Step, ...] = ()
+    tiling: Tiling = Tiling()
+    restored: str = "probabilities"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if self.restored not in RESTORED:
+            raise InputError(f"MonaiRecipe: restored is '{self.restored}': choose one of {', '.join(RESTORED)}")
+        for kind in (Resample, CropForeground):
+            if sum(isinstance(step, kind) for step in self.steps) > 1:
+                raise InputError(f"MonaiRecipe: {kind.__name__} is there twice: leave one out")
+        if not self.crops_last and any(
+            isinstance(step, CropForeground) and self._may_leave(step) for step in self.steps
+        ):
+            raise InputError("MonaiRecipe: a crop that may lead out of the image comes before Resample: turn the two")
+
+    @property
+    def crops_last(self) -> bool:
+        """Whether the image is cut on the network's grid, after it was resampled or where it is not resampled."""
+        kinds = [type(step) for step in self.steps if isinstance(step, Resample | CropForeground)]
+        return kinds != [CropForeground, Resample]
+
+    @staticmethod
+    def _may_leave(step: CropForeground) -> bool:
+        return max(step.divisor) > 1 or (max(step.margin) > 0 and not step.is_within)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        names = {kind: name for name, kind in STEPS.items()}
+        return {
+            "steps": [{"step": names[type(step)], **step.to_dict()} for step in self.steps],
+            "tiling": self.tiling.to_dict(),
+            "restored": self.restored,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MonaiRecipe:
+        """Return the recipe of a JSON object.
+
+        Raises:
+            InputError: A step or option that is not known.
+        """
+        steps = []
+        for entry in values["steps"]:
+            name = entry.get("step")
+            if name not in STEPS:
+                raise InputError(f"MonaiRecipe: step '{name}' is unknown: choose one of {', '.join(STEPS)}")
+            steps.append(STEPS[name].from_dict({key: value for key, value in entry.items() if key != "step"}))
+        return cls(steps=tuple(steps), tiling=Tiling.from_dict(values["tiling"]), restored=str(values["restored"]))

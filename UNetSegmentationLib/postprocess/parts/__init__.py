@@ -1,0 +1,1 @@
+"""What post-processing steps share."""

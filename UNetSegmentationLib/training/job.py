@@ -1,0 +1,184 @@
+"""What is to be trained, and the folder where: one training at a time, and what an interrupted one began with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..cases.dataset import Case
+from ..core.errors import InputError
+from ..core.files import hold_alone
+from ..losses import build_loss
+from ..models.description import DESCRIPTION_FILE, check_id
+from ..networks import NETWORKS
+from ..planning.plan import Plan
+from ..presets import PRESETS
+from .checkpoint import CHECKPOINT_FILE
+from .options import TrainingOptions
+
+RECORD_FILE = "training.jsonl"
+JOB_FILE = "job.json"
+STUDY_FILE = "study.json"  # of several trainings from which one model is made, see study
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What to train, on what, and what to say of it.
+
+    Attributes:
+        dataset: Data set folder (see dataset.find_cases).
+        folder: Model folder to make.
+        id: Model id; the folder's name by default.
+        title: Name shown to people; from network and preset by default.
+        network: Registered name.
+        preset: Registered name.
+        channels: What the channels are called, in their order, such as "CT"; by default what the data set says.
+        plan: Plan file to use instead of making one.
+        labels: File with the labels' names, colours and terms (a JSON list of labels.Label); the data set's own by
+            default.
+        fold: Which part of the subjects is held back, of how many.
+        options: How long and how.
+        network_options: Options of the network beyond those that the plan gives.
+        device: "auto", "cpu", "cuda" or "mps".
+        data_licence: Licence of the data, for the card.
+        data_source: Where the data come from and whom to credit, for the card.
+        is_half: Store the weights in half precision.
+        init: What to begin with: "" for drawn weights, or the id or folder of a model of the same network; the heads
+            are drawn anyway.
+        has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
+            whoever gets the model gets them too.
+        chooses_postprocess: Try post-processing on the cases that were held back, and keep what helps.
+        is_demonstration: The model only shows how things work, and is not taken unless the user names it.
+    """
+
+    dataset: Path
+    folder: Path
+    id: str = ""
+    title: str = ""
+    network: str = "unet"
+    preset: str = "mri"
+    channels: tuple[str, ...] = ()
+    plan: Path | None = None
+    labels: Path | None = None
+    fold: tuple[int, int] = (0, 5)
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    network_options: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    data_licence: str = ""
+    data_source: str = ""
+    is_half: bool = True
+    init: str = ""
+    has_replay: bool = False
+    chooses_postprocess: bool = True
+    is_demonstration: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        part, parts = self.fold
+        if not (parts >= 2 and 0 <= part < parts):
+            raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
+        # What is misspelt is told before the data set is read.
+        if self.id:
+            check_id(self.id)
+        _ = NETWORKS[self.network], PRESETS[self.preset], build_loss(self.options.loss, self.options.loss_options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
+        values = {**asdict(self), "dataset": str(self.dataset.absolute())}
+        for name in ("plan", "labels"):
+            values[name] = None if values[name] is None else str(values[name].absolute())
+        if self.init and Path(self.init).is_dir():
+            values["init"] = str(Path(self.init).absolute())
+        del values["folder"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> TrainingJob:
+        """Return the job of a JSON object.
+
+        Raises:
+            TypeError: Entries that are missing or unknown.
+        """
+        names = ("dataset", "plan", "labels")
+        paths = {name: None if values.get(name) is None else Path(values[name]) for name in names}
+        part, parts = values["fold"]
+        options = TrainingOptions(**values["options"])
+        return cls(**{**values, **paths, "fold": (part, parts), "options": options, "folder": folder})
+
+
+# What a training is begun with; other values would make it another training.
+FIXED = ("network", "preset", "channels", "plan", "labels", "fold", "network_options", "init")
+FIXED_OPTIONS = tuple(name for name in TrainingOptions.__dataclass_fields__ if name not in ("steps", "minutes"))
+
+
+def unfinished_job(folder: Path) -> TrainingJob:
+    """Return the job whose checkpoint lies in a folder.
+
+    Raises:
+        InputError: There is none, or its description cannot be understood.
+    """
+    check_folder(folder, is_resumed=True)
+    return TrainingJob.from_dict(started_with(folder)["job"], folder=folder)
+
+
+def started_with(folder: Path) -> dict[str, Any]:
+    """Return what was written when the training in a folder began: "job", "plan" and "held_back"."""
+    path = folder / JOB_FILE
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        TrainingJob.from_dict(values["job"], folder=folder)
+        Plan.from_dict(values["plan"])
+        set(values["held_back"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): the training cannot go on, start another") from error
+    return values
+
+
+def plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
+    """Return the plan that an interrupted training began with.
+
+    Raises:
+        InputError: The job is another one, or the data set has changed since.
+    """
+    started = started_with(job.folder)
+    begun = TrainingJob.from_dict(started["job"], folder=job.folder)
+    # As JSON, which makes no difference between lists and tuples.
+    values, before = (json.loads(json.dumps(entry.to_dict())) for entry in (job, begun))
+    now_and_then = [(name, values[name], before[name]) for name in FIXED]
+    now_and_then += [(name, values["options"][name], before["options"][name]) for name in FIXED_OPTIONS]
+    for name, now, then in now_and_then:
+        if now != then:
+            raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start another")
+    if [case.id for case in held_back] != started["held_back"]:
+        raise InputError(f"{job.dataset} has changed since the training began: restore it, or start another training")
+    return Plan.from_dict(started["plan"])
+
+
+@contextmanager
+def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+    """Keep other trainings out of a folder that one may work in, see check_folder.
+
+    Raises:
+        InputError: The folder cannot be used, or another training is at work in it.
+    """
+    check_folder(folder, is_resumed=is_resumed)
+    with hold_alone(folder / RECORD_FILE, task="training"):
+        check_folder(folder, is_resumed=is_resumed)  # another may have ended between the two lines above
+        yield
+
+
+def check_folder(folder: Path, *, is_resumed: bool) -> None:
+    """Raise InputError where a model cannot be made in a folder, or not be gone on with."""
+    if (folder / CHECKPOINT_FILE).is_file() or (folder / STUDY_FILE).is_file():
+        if not is_resumed:
+            raise InputError(f"{folder} holds an unfinished training: give another folder, or --resume to go on")
+    elif (folder / DESCRIPTION_FILE).is_file():
+        if is_resumed:
+            raise InputError(f"the training in {folder} is complete: use the model, or give another folder")
+        raise InputError(f"{folder} holds a model: give another folder")
+    elif is_resumed:
+        raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")

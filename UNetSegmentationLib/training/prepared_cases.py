@@ -1,0 +1,151 @@
+"""Prepared cases in files, of which a training reads what it draws: memory does not grow with the data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .. import __version__
+from ..cases.dataset import Case, PreparedCase, prepare_case
+from ..core.errors import CancelledError, InputError
+from ..core.events import Course
+from ..core.tensor_files import atomic_tensor_file
+from ..image.labels import Label
+from ..planning.plan import Plan
+from .checkpoint import CHECKPOINT_FILE
+
+PREPARED_FOLDER = "prepared"
+_FORM = 1  # of the files and of what is in them; a change makes them all anew
+# Headers whose voxels lie in a file of their own.
+_DETACHED = (".mhd", ".nhdr", ".hdr")
+_TENSORS = tuple(field.name for field in fields(PreparedCase) if field.name != "id")
+
+
+class PreparedFolder:
+    """A folder in a model folder, a file a case: 4 bytes a voxel and channel, 2 for its class, 6 more if labelled.
+
+    Tensors are mapped from the files: the system reads what is looked at, shares it between the processes of a
+    training, and drops it again where memory is needed for something else.
+
+    Args:
+        folder: Model folder.
+        plan: The network's grid.
+        labels: Of the model; class 1 is the first.
+        ignored: Label value of voxels that nobody has labelled.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, labels: Sequence[Label], *, ignored: int | None = None) -> None:
+        self._folder = folder / PREPARED_FOLDER
+        self._plan = plan
+        self._labels = tuple(labels)
+        self._ignored = ignored
+
+    def fill(self, cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False) -> Course[None]:
+        """Prepare cases; a file that was made from the same images and labelmaps as now is kept.
+
+        Yields:
+            {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order.
+
+        Raises:
+            InputError: A case cannot be read or does not fit the plan, or the disk is full.
+            CancelledError: `is_cancelled` said so; the files so far stay.
+        """
+        for number, case in enumerate(cases, start=1):
+            if self._read(case) is None:
+                try:
+                    self._make(case, is_cancelled)
+                except CancelledError as error:
+                    raise CancelledError(
+                        "cancelled while the cases were prepared; those that are ready are kept"
+                    ) from error
+            yield {"event": "prepared", "case": case.id, "number": number, "of": len(cases)}
+
+    def open(self, case: Case) -> PreparedCase:
+        """Return a case with its tensors on the disk; in memory where its file is not there, as on another host.
+
+        Raises:
+            InputError: The case has no file and cannot be prepared.
+        """
+        return self._read(case) or self._prepare(case)
+
+    def _make(self, case: Case, is_cancelled: Callable[[], bool]) -> None:
+        origin = self._origin_of(case)  # before: who saves a labelmap meanwhile has it read anew
+        prepared = self._prepare(case, is_cancelled)
+        tensors = {name: getattr(prepared, name).contiguous() for name in _TENSORS}
+        with atomic_tensor_file(self._path_of(case)) as temporary:
+            save_file(tensors, temporary, metadata={"case": case.id, "made_from": origin})
+
+    def _prepare(self, case: Case, is_cancelled: Callable[[], bool] | None = None) -> PreparedCase:
+        return prepare_case(case, self._plan, self._labels, ignored=self._ignored, is_cancelled=is_cancelled)
+
+    def _read(self, case: Case) -> PreparedCase | None:
+        """Return what lies in a case's file; None where there is none, or one of something else."""
+        try:
+            with safe_open(self._path_of(case), framework="pt") as file:
+                if file.metadata()["made_from"] != self._origin_of(case):
+                    return None
+                return PreparedCase(id=case.id, **{name: file.get_tensor(name) for name in _TENSORS})
+        except (SafetensorError, OSError, TypeError, KeyError):
+            return None
+        except RuntimeError:  # torch's, where the system does not map a file: memory has to do
+            return None
+
+    def _path_of(self, case: Case) -> Path:
+        # A name of any length and spelling may be too long, or another one's where case does not count.
+        return self._folder / f"{hashlib.sha256(case.id.encode()).hexdigest()[:24]}.safetensors"
+
+    def _origin_of(self, case: Case) -> str:
+        """Return a checksum of all that decides what is in a case's file."""
+        status = [(path, path.stat()) for name in (*case.images, case.labels) for path in _files_of(name)]
+        origin = {
+            "form": [__version__, _FORM],
+            "files": [(str(path.absolute()), state.st_size, state.st_mtime_ns) for path, state in status],
+            "plan": self._plan.to_dict(),
+            "labels": [label.value for label in self._labels],
+            "ignored": self._ignored,
+        }
+        return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+
+
+def _files_of(image: Path) -> list[Path]:
+    """Return an image's file, and those of the same stem beside a header."""
+    if image.suffix.lower() not in _DETACHED:
+        return [image]
+    return sorted(path for path in image.parent.iterdir() if path.name.startswith(f"{image.stem}."))
+
+
+def remove_prepared_cases(folder: Path) -> None:
+    """Remove the prepared cases of a model folder."""
+    shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)
+
+
+def remove_cases_after(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+    """Pass the events of a training on; "done" comes when no prepared cases are left in its model folder.
+
+    They are removed too where a training cannot go on as it was asked for; one that was cancelled, or that ended for a
+    reason outside it, as of another process, keeps them.
+    """
+    done = []
+    is_kept = True
+    try:
+        for event in events:
+            if event["event"] == "done":
+                done.append(event)
+            else:
+                yield event
+        is_kept = False
+    except InputError:
+        is_kept = (folder / CHECKPOINT_FILE).is_file()
+        raise
+    finally:
+        if not is_kept:
+            remove_prepared_cases(folder)
+    yield from done

@@ -1,0 +1,334 @@
+"""From a data set on disk to a model folder: plan, prepare, train, measure, describe."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..cases.dataset import (
+    Case,
+    PreparedCase,
+    find_cases,
+    name_channels,
+    read_label_values,
+    read_labels_of,
+    split_by_subject,
+)
+from ..core.errors import CancelledError
+from ..core.event_log import TrainingRecord
+from ..core.events import Course
+from ..core.files import write_text
+from ..evaluation.held_back import TrainedModel, measure_trained
+from ..image.labels import Label
+from ..models.card import card_of
+from ..models.description import (
+    CARD_FILE,
+    DEMONSTRATION,
+    WEIGHTS_FILE,
+    Channel,
+    ModelDescription,
+    find_model,
+    id_from,
+    sha256_of,
+    write_description,
+)
+from ..models.fit import MODALITIES_OF_NAMES
+from ..networks import SegmentationNetwork, build_network
+from ..networks.parts.planned_config import planned_config
+from ..networks.parts.weights import save_weights
+from ..planning.plan import Plan
+from ..presets import PRESETS
+from .checkpoint import CHECKPOINT_FILE
+from .job import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
+from .loop import train
+from .prepared_cases import PreparedFolder, remove_cases_after
+from .processes.processes import ALONE, Processes
+from .replay_packing import add_replay
+from .setup import augmentation_for, leave_raw, plan_cases
+from .start_weights import begin_with_model, read_beginning
+
+VALIDATION_CASES_WHILE_TRAINING = 8
+RECORDED_STEPS = 10
+
+# Given the model and what says whether it is cancelled.
+Measure = Callable[[TrainedModel, Callable[[], bool]], Course[ModelDescription]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cases:
+    """The cases of a training.
+
+    Attributes:
+        training: Those to learn from.
+        prepared: The same on the network's grid.
+        held_back: Those of other subjects, of which nothing may be learnt.
+    """
+
+    training: Sequence[Case]
+    prepared: Sequence[PreparedCase]
+    held_back: Sequence[Case]
+
+
+def run_training(
+    job: TrainingJob,
+    *,
+    is_resumed: bool = False,
+    processes: Processes = ALONE,
+    is_cancelled: Callable[[], bool] = lambda: False,
+    plan: Plan | None = None,
+    measure: Measure = measure_trained,
+) -> Iterator[dict[str, Any]]:
+    """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
+
+    Of several processes the first alone touches the folder; the others end with the training itself.
+
+    Args:
+        job: What to train.
+        is_resumed: Go on from the folder's checkpoint.
+        processes: Those that train together; the batch size of the plan is that of each.
+        is_cancelled: Asked often.
+        plan: Plan to begin with, the same in all processes; by default the job's file, or one that is made for the
+            training cases.
+        measure: Gives the description of the trained model its figures.
+
+    Yields:
+        Events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
+        initialisation.begin_with_model, training.train and `measure`; {"event": "stage", "message": ...} between them;
+        {"event": "done", "description": ...}.
+
+    Raises:
+        InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
+            model and resuming was not asked for.
+        CancelledError: `is_cancelled` said so.
+    """
+    events = _train_alone(job, processes, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure)
+    if not processes.is_first:
+        yield from events
+        return
+    with alone_in(job.folder, is_resumed=is_resumed):
+        yield from remove_cases_after(events, job.folder)
+
+
+def _train_alone(
+    job: TrainingJob,
+    processes: Processes,
+    *,
+    is_resumed: bool,
+    is_cancelled: Callable[[], bool],
+    plan: Plan | None,
+    measure: Measure,
+) -> Iterator[dict[str, Any]]:
+    """Do what run_training promises, in a folder where nobody else trains."""
+    yield {"event": "stage", "message": "Reading the data set"}
+    if job.init and not is_resumed:
+        processes.share(lambda: find_model(job.init).description.id)  # a misspelt one is told before the cases are read
+    cases = find_cases(job.dataset)
+    processes.check_same("data set", [f"{case.id} {case.subject}" for case in cases])
+    folds = split_by_subject(cases, folds=job.fold[1], seed=0)
+    held_back = folds[job.fold[0]]
+    training_cases = [case for case in cases if case not in held_back]
+    values = yield from processes.share_events(
+        lambda is_asked: read_label_values(cases, is_cancelled=is_asked), is_cancelled
+    )
+    labels = read_labels_of(job.labels or job.dataset, values)
+    if is_resumed or plan is None:
+        plan = yield from _agree_on_plan(
+            job, training_cases, held_back, labels, processes, is_resumed=is_resumed, is_cancelled=is_cancelled
+        )
+    network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
+    plan = leave_raw(plan, network.raw_channels)
+    description = _describe(job, plan, labels, network, channel_names=name_channels(job.dataset, cases, job.channels))
+    if processes.is_first:
+        started = {"job": job.to_dict(), "plan": plan.to_dict(), "held_back": [case.id for case in held_back]}
+        write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
+    watched_cases = held_back[:VALIDATION_CASES_WHILE_TRAINING]
+    folder = PreparedFolder(job.folder, plan, labels)
+    to_prepare = [*training_cases, *watched_cases]
+    yield {"event": "stage", "message": f"Preparing {len(to_prepare)} cases"}
+    yield from processes.share_events(lambda is_asked: folder.fill(to_prepare, is_cancelled=is_asked), is_cancelled)
+    prepared, watched = ([folder.open(case) for case in part] for part in (training_cases, watched_cases))
+    device = processes.choose_device(job.device)
+    record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
+    if job.init and not is_resumed:
+        # The other processes get the weights as the training begins.
+        initialised = processes.share(lambda: begin_with_model(network, job.init))
+        if record is not None:
+            record.append(initialised)
+        yield initialised
+    if network.lesson and not is_resumed:
+        yield {"event": "stage", "message": network.lesson}
+        network.to(device).learn_from_labels(
+            [case.labels for case in prepared], seed=job.options.seed, is_cancelled=is_cancelled
+        )
+    course = train(
+        network,
+        prepared,
+        watched,
+        plan,
+        options=job.options,
+        augmentation=augmentation_for(plan, labels),
+        folder=job.folder,
+        device=device,
+        processes=processes,
+        is_cancelled=is_cancelled,
+    )
+    steps, seconds = 0, 0.0
+    for event in _recorded(course, record, labels=labels):
+        steps, seconds = event["step"], event.get("elapsed_s", seconds)
+        yield event
+    if record is not None:
+        about = _record_of(job, training_cases, held_back, steps=steps, seconds=seconds)
+        if processes.count > 1:
+            about["processes"] = processes.count
+        of_training = _Cases(training=training_cases, prepared=prepared, held_back=held_back)
+        yield from _finish(job, network, description, about, record, of_training, measure, is_cancelled)
+
+
+def _agree_on_plan(
+    job: TrainingJob,
+    training_cases: Sequence[Case],
+    held_back: Sequence[Case],
+    labels: Sequence[Label],
+    processes: Processes,
+    *,
+    is_resumed: bool,
+    is_cancelled: Callable[[], bool],
+) -> Course[Plan]:
+    """Return the first process's plan: other hosts may have other devices, and not the folder."""
+
+    def planned(is_asked: Callable[[], bool]) -> Course[dict[str, Any]]:
+        if is_resumed:
+            return plan_as_begun(job, held_back).to_dict()
+        made = yield from plan_cases(job, training_cases, labels, is_cancelled=is_asked)
+        return made.to_dict()
+
+    return Plan.from_dict((yield from processes.share_events(planned, is_cancelled)))
+
+
+def _recorded(
+    events: Iterator[dict[str, Any]], record: TrainingRecord | None, *, labels: Sequence[Label] = ()
+) -> Iterator[dict[str, Any]]:
+    """Pass events on and record those that count; the first one is given the names of the labels."""
+    for event in events:
+        if event["event"] == "start":
+            event["labels"] = [label.name for label in labels]
+        if record is not None and event["event"] != "stage" and is_recorded(event):
+            record.append(event)
+        yield event
+
+
+def _finish(
+    job: TrainingJob,
+    network: SegmentationNetwork,
+    description: ModelDescription,
+    about: dict[str, Any],
+    record: TrainingRecord,
+    cases: _Cases,
+    measure: Measure,
+    is_cancelled: Callable[[], bool],
+) -> Iterator[dict[str, Any]]:
+    """Write the model, measure it and say so."""
+    save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
+    if job.init:
+        about["init"] = read_beginning(record.path)
+    description = replace(
+        description,
+        weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
+        training={**description.training, **about},
+        parent=about.get("init", {}).get("model"),
+    )
+    if job.has_replay:
+        description = add_replay(job.folder, cases.prepared, description)
+    write_description(job.folder, description)
+    yield {"event": "stage", "message": f"Measuring on {len(cases.held_back)} cases that were held back"}
+    trained = TrainedModel(
+        folder=job.folder,
+        device=job.device,
+        chooses_postprocess=job.chooses_postprocess,
+        description=description,
+        training_cases=cases.training,
+        held_back=cases.held_back,
+        record=record,
+    )
+    try:
+        description = yield from measure(trained, is_cancelled)
+    except CancelledError as error:
+        raise CancelledError("cancelled while the model was measured; --resume goes on with that") from error
+    write_description(job.folder, description)
+    write_text(job.folder / CARD_FILE, card_of(description))
+    for name in (CHECKPOINT_FILE, JOB_FILE):
+        (job.folder / name).unlink(missing_ok=True)
+    yield {"event": "done", "description": description.to_dict()}
+
+
+def is_recorded(event: Mapping[str, Any]) -> bool:
+    """Return whether an event of a training stands in its record: of the steps every tenth does."""
+    return event["event"] != "step" or int(event["step"]) % RECORDED_STEPS == 0
+
+
+def _network_of(job: TrainingJob, plan: Plan, *, channels: int, num_classes: int) -> SegmentationNetwork:
+    config = planned_config(job.network, plan, channels=channels, num_classes=num_classes, options=job.network_options)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.options.seed)
+        return build_network(job.network, config)
+
+
+def _describe(
+    job: TrainingJob,
+    plan: Plan,
+    labels: tuple[Label, ...],
+    network: SegmentationNetwork,
+    *,
+    channel_names: Sequence[str],
+) -> ModelDescription:
+    count = network.config.in_channels
+    offered = (*PRESETS[job.preset].channel_names, *(f"channel {index + 1}" for index in range(count)))
+    names = channel_names or offered[:count]
+    return ModelDescription(
+        id=job.id or id_from(job.folder.resolve().name),
+        title=job.title or f"{PRESETS[job.preset].title}, {job.network}",
+        network=job.network,
+        network_config=network.config.to_dict(),
+        plan=plan,
+        preset=job.preset,
+        channels=tuple(
+            Channel(
+                name=name,
+                modality=MODALITIES_OF_NAMES.get(name.upper(), PRESETS[job.preset].modalities[0]),
+                is_optional=network.accepts_missing_channels,
+            )
+            for name in names
+        ),
+        labels=labels,
+        licence=job.data_licence,
+        training={
+            "data": job.data_source,
+            "data_licence": job.data_licence,
+            **({DEMONSTRATION: True} if job.is_demonstration else {}),
+        },
+    )
+
+
+def _record_of(
+    job: TrainingJob, training_cases: Sequence[Case], held_back: Sequence[Case], *, steps: int, seconds: float
+) -> dict[str, Any]:
+    return {
+        "cases": len(training_cases),
+        "subjects": len({case.subject for case in training_cases}),
+        "held_back_cases": [case.id for case in held_back],
+        "held_back_subjects": len({case.subject for case in held_back}),
+        "has_subjects": any(case.subject != case.id for case in (*training_cases, *held_back)),
+        "fold": list(job.fold),
+        "steps": steps,
+        "minutes": round(seconds / 60, 1),
+        "options": asdict(job.options),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"unetsegmentation": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }

@@ -1,0 +1,1 @@
+"""Several trainings of one data set: configurations and folds, and which of them wins."""

@@ -1,0 +1,328 @@
+"""Several trainings, of which one model is made: configurations that are compared, folds that become an ensemble."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ...cases.dataset import Case, find_cases, read_label_values, read_labels_of, split_by_subject
+from ...core.errors import CancelledError, InputError
+from ...core.events import Course
+from ...core.files import hold_alone, write_text
+from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, find_in_cases, save_found
+from ...image.labels import Label
+from ...inference.predictor import Predictor
+from ...models.description import DESCRIPTION_FILE, ModelDescription, id_from
+from ...networks.parts.cost import training_cost
+from ...networks.parts.planned_config import planned_config
+from ...planning.fingerprint import Fingerprint
+from ...planning.plan import Plan, read_plan, target_spacing_mm
+from ..checkpoint import CHECKPOINT_FILE
+from ..job import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
+from ..prepared_cases import remove_prepared_cases
+from ..run import run_training
+from ..setup import fingerprint_for, plan_job
+from .configurations import CONFIGURATIONS, sensible_configurations
+from .winner import Training, make_model
+
+TRAININGS_FOLDER = "trainings"
+# Given anew they change neither what is learnt nor what is said of it.
+FREE = ("dataset", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to train several times, and in what respect.
+
+    Attributes:
+        job: What the trainings have in common; its folder gets the model.
+        configurations: Names in configuration_choice.CONFIGURATIONS; none: those that make sense for the data.
+        has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of what was trained; otherwise
+            the job's fold alone.
+        shares_budget: The steps and minutes of the job are for all trainings together, an equal share for each;
+            otherwise for each.
+    """
+
+    job: TrainingJob
+    configurations: tuple[str, ...] = ("full",)
+    has_all_folds: bool = False
+    shares_budget: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.configurations:
+            if name not in CONFIGURATIONS:
+                raise InputError(f"configuration '{name}' is unknown: choose {', '.join(CONFIGURATIONS)}")
+        if len(set(self.configurations)) < len(self.configurations):
+            raise InputError(f"configurations {', '.join(self.configurations)} name one twice: name each once")
+        if self.job.plan is not None and self.configurations != ("full",):
+            raise InputError("a plan file gives one configuration: leave out the file or the configurations")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        values = {name: getattr(self, name) for name in ("has_all_folds", "shares_budget")}
+        return {"job": self.job.to_dict(), "configurations": list(self.configurations), **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> Study:
+        """Return the study of a JSON object.
+
+        Raises:
+            TypeError: Entries that are missing or unknown.
+        """
+        job = TrainingJob.from_dict(values["job"], folder=folder)
+        return cls(**{**values, "job": job, "configurations": tuple(values["configurations"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """What was decided when a study began.
+
+    Attributes:
+        study: What was asked for.
+        cases: Ids of the cases of the data set.
+        plans: By configuration.
+        costs: Operations for a cubic millimetre of an image, by configuration.
+    """
+
+    study: Study
+    cases: tuple[str, ...]
+    plans: dict[str, Plan]
+    costs: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {"study": self.study.to_dict(), "cases": list(self.cases), "costs": self.costs}
+        return {**values, "plans": {name: plan.to_dict() for name, plan in self.plans.items()}}
+
+    @classmethod
+    def read(cls, folder: Path) -> _Begun:
+        path = folder / STUDY_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                study=Study.from_dict(values["study"], folder=folder),
+                cases=tuple(values["cases"]),
+                plans={name: Plan.from_dict(plan) for name, plan in values["plans"].items()},
+                costs=dict(values["costs"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} cannot be read ({error}): the trainings cannot go on, start others") from error
+
+
+def unfinished_study(folder: Path) -> Study:
+    """Return the study that was begun in a folder and has made no model yet.
+
+    Raises:
+        InputError: There is none, or its description cannot be understood.
+    """
+    return _Begun.read(folder).study
+
+
+def run_study(
+    study: Study, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
+    """Train what a study asks for one after the other, and make the best into the model of its folder.
+
+    Each training has a folder of its own in TRAININGS_FOLDER, from which it can be resumed; one that is finished is not
+    trained again. A study of one training is that training, in the folder itself.
+
+    Args:
+        study: What to train.
+        is_resumed: Go on with what was begun in the folder.
+        is_cancelled: Asked often.
+
+    Yields:
+        Events of dataset.read_label_values, training_plan.fingerprint_for and study_model.make_model, and those of
+        run_training, "share_left" of all trainings together and "start" with "folder", where the training
+        lies; at last {"event": "done", "description": ...} of the model.
+
+    Raises:
+        InputError: The data set or the study cannot be used, or is not the one that was begun.
+        CancelledError: `is_cancelled` said so.
+    """
+    folder = study.job.folder
+    check_folder(folder, is_resumed=is_resumed)
+    yield {"event": "stage", "message": "Reading the data set"}
+    cases = find_cases(study.job.dataset)
+    if is_resumed:
+        begun = _go_on(study, cases)
+    else:
+        begun = yield from _begin(study, cases, is_cancelled)
+        yield {"event": "stage", "message": _announcement(begun)}
+    trainings = _trainings_of(begun)
+    if len(trainings) == 1:
+        yield from run_training(study.job, plan=begun.plans[trainings[0].configuration], is_cancelled=is_cancelled)
+        return
+    with hold_alone(folder / RECORD_FILE, task="training"):
+        check_folder(folder, is_resumed=is_resumed)
+        write_text(folder / STUDY_FILE, json.dumps(begun.to_dict(), indent=1))
+        for number, training in enumerate(trainings):
+            plan = begun.plans[training.configuration]
+            for event in _train(training, plan, is_cancelled):
+                if "share_left" in event:
+                    event["share_left"] = 1 - (number + 1 - event["share_left"]) / len(trainings)
+                if event["event"] == "stage":
+                    event["message"] = f"{training.title}: {event['message']}"
+                yield event
+        yield {"event": "stage", "message": "Comparing what was found in the cases that were held back"}
+        try:
+            description = yield from make_model(begun.study.job, trainings, cases, begun.costs, is_cancelled)
+        except CancelledError as error:
+            raise CancelledError("cancelled while the trainings were compared; --resume goes on with that") from error
+        (folder / STUDY_FILE).unlink()
+        if description.members == 1:
+            # The model is this training: a second copy serves nobody.
+            kept = next(t for t in trainings if t.configuration == description.training["configuration"])
+            shutil.rmtree(kept.job.folder)
+        yield {"event": "done", "description": description.to_dict()}
+
+
+def _begin(study: Study, cases: Sequence[Case], is_cancelled: Callable[[], bool]) -> Course[_Begun]:
+    """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
+    job = study.job
+    folds = split_by_subject(cases, folds=job.fold[1], seed=0)
+    learnt = cases if study.has_all_folds else [case for case in cases if case not in folds[job.fold[0]]]
+    values = yield from read_label_values(cases, is_cancelled=is_cancelled)
+    labels = read_labels_of(job.labels or job.dataset, values)
+    fingerprint = yield from fingerprint_for(job, learnt, labels, is_cancelled=is_cancelled)
+    if job.plan is not None:
+        plans = {"full": read_plan(job.plan)}
+    else:
+        plans = _plans_of(study, fingerprint, labels)
+    begun = _Begun(
+        study=replace(study, configurations=tuple(plans)),
+        cases=tuple(case.id for case in cases),
+        plans=plans,
+        costs={name: _cost_of(job, plan, fingerprint, len(labels) + 1) for name, plan in plans.items()},
+    )
+    _trainings_of(begun)  # tells a budget that is too small
+    return begun
+
+
+def _plans_of(study: Study, fingerprint: Fingerprint, labels: Sequence[Label]) -> dict[str, Plan]:
+    full = plan_job(study.job, fingerprint, labels)
+    plans: dict[str, Plan] = {}
+    for name in study.configurations or sensible_configurations(fingerprint, full):
+        plan = plan_job(study.job, fingerprint, labels, **CONFIGURATIONS[name]) if CONFIGURATIONS[name] else full
+        twin = next((other for other, planned in {"full": full, **plans}.items() if planned == plan), name)
+        if name in (twin, "full"):
+            plans[name] = plan
+        elif study.configurations:
+            raise InputError(f"configuration '{name}' is the same as '{twin}' for these data: leave it out")
+    return plans
+
+
+def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes: int) -> float:
+    """Return the floating-point operations for a cubic millimetre of an image, up to a factor."""
+    config = planned_config(
+        job.network, plan, channels=fingerprint.channels, num_classes=num_classes, options=job.network_options
+    )
+    flops = training_cost(job.network, config, plan.patch_size[3 - plan.dimensions :]).flops
+    steps = [step or own for step, own in zip(plan.spacing_mm, target_spacing_mm(fingerprint), strict=True)]
+    return flops / (prod(plan.patch_size) * prod(steps))
+
+
+def _announcement(begun: _Begun) -> str:
+    trainings = _trainings_of(begun)
+    if len(trainings) == 1:
+        return f"Configuration: {trainings[0].configuration} alone suits these data"
+    options = trainings[0].job.options
+    share = f"{options.steps} steps" if options.minutes is None else f"{options.minutes:.3g} minutes"
+    return f"{len(trainings)} trainings of {share} each: {', '.join(training.title for training in trainings)}"
+
+
+def _trainings_of(begun: _Begun) -> list[Training]:
+    """Return the trainings of a study, each with its share of the budget."""
+    study, job = begun.study, begun.study.job
+    part, parts = job.fold
+    folds = range(parts) if study.has_all_folds else (part,)
+    count = len(begun.plans) * len(folds)
+    options = job.options
+    if study.shares_budget:
+        if options.steps < count:
+            raise InputError(f"{options.steps} steps leave none for each of {count} trainings: give at least {count}")
+        minutes = None if options.minutes is None else options.minutes / count
+        options = replace(options, steps=options.steps // count, minutes=minutes)
+    trainings = []
+    for configuration in begun.plans:
+        for fold in folds:
+            words = [configuration] if len(begun.plans) > 1 or not study.has_all_folds else []
+            words += [f"fold{fold}"] if study.has_all_folds else []
+            name = "-".join(words)
+            own = replace(
+                job,
+                folder=job.folder / TRAININGS_FOLDER / name,
+                id=f"{job.id or id_from(job.folder.resolve().name)}-{name}",
+                title=f"{job.title} ({name})" if job.title else "",
+                plan=None,
+                fold=(fold, parts),
+                options=options,
+                has_replay=False,
+                chooses_postprocess=False,
+            )
+            trainings.append(Training(name=name, configuration=configuration, job=own))
+    return trainings
+
+
+def _train(training: Training, plan: Plan, is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Train, go on, or do nothing, whatever is left to do."""
+    folder = training.job.folder
+    is_begun = (folder / CHECKPOINT_FILE).is_file()
+    if not is_begun and (folder / DESCRIPTION_FILE).is_file():
+        remove_prepared_cases(folder)  # of one that was killed at its very end
+        return
+    for event in run_training(
+        training.job, is_resumed=is_begun, is_cancelled=is_cancelled, plan=plan, measure=_measure_and_keep
+    ):
+        if event["event"] == "done":
+            continue
+        yield {**event, "folder": str(folder)} if event["event"] == "start" else event
+
+
+def _measure_and_keep(model: TrainedModel, is_cancelled: Callable[[], bool]) -> Course[ModelDescription]:
+    """Return the figures of the network alone; what it found is kept for the choices of the study."""
+    found = yield from find_in_cases(Predictor(model.folder, device=model.device), model.held_back, is_cancelled)
+    save_found(model.folder / FOUND_FILE, found)
+    return (
+        yield from describe_figures(
+            model.description,
+            found,
+            model.record,
+            training_cases=model.training_cases,
+            chooses_postprocess=False,
+            is_cancelled=is_cancelled,
+        )
+    )
+
+
+def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
+    """Return what was begun in the study's folder.
+
+    Raises:
+        InputError: It was another study, or the data set has changed since.
+    """
+    begun = _Begun.read(study.job.folder)
+    asked, before = (_flat(entry) for entry in (study, begun.study))
+    if not study.configurations:
+        asked["configurations"] = before["configurations"]
+    for name, now in asked.items():
+        if name not in FREE and now != before[name]:
+            raise InputError(
+                f"{name} is {now}, but the trainings began with {before[name]}, which is the same for all: leave it "
+                "out, or start others"
+            )
+    if tuple(case.id for case in cases) != begun.cases:
+        raise InputError(f"{study.job.dataset} has changed since the trainings began: restore it, or start others")
+    return replace(begun, study=replace(begun.study, job=study.job))
+
+
+def _flat(study: Study) -> dict[str, Any]:
+    """Return all that a study was asked for by name, as JSON holds it."""
+    values: Mapping[str, Any] = json.loads(json.dumps(study.to_dict()))
+    job = dict(values["job"])
+    options = job.pop("options")
+    return {**job, **options, **{name: value for name, value in values.items() if name != "job"}}

@@ -1,0 +1,203 @@
+"""The model that is made of several trainings: the best configuration, and the ensemble of its folds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ...cases.dataset import Case
+from ...core.event_log import TrainingRecord
+from ...core.events import Course
+from ...core.files import write_text
+from ...evaluation.cases import figures_of_model
+from ...evaluation.held_back import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
+from ...evaluation.postprocess_choice import FoundCase
+from ...inference.predictor import Predictor
+from ...models.card import card_of
+from ...models.description import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    id_from,
+    read_description,
+    sha256_of,
+    write_description,
+)
+from ...networks.parts.ensemble import Ensemble
+from ...networks.parts.weights import load_network, save_weights
+from ...presets import PRESETS
+from ..job import RECORD_FILE, TrainingJob
+from ..replay_packing import pack_replay
+from .configurations import ConfigurationChoice, choose_configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One of several trainings.
+
+    Attributes:
+        name: Of its folder.
+        configuration: Name in configuration_choice.CONFIGURATIONS.
+        job: What is trained, and where.
+    """
+
+    name: str
+    configuration: str
+    job: TrainingJob
+
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return self.name.replace("-", ", ").replace("fold", "fold ")
+
+
+def make_model(
+    job: TrainingJob,
+    trainings: Sequence[Training],
+    cases: Sequence[Case],
+    costs: Mapping[str, float],
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Course[ModelDescription]:
+    """Make the model of finished trainings in the folder of `job`, and return its description.
+
+    Configurations are compared by what they found without post-processing; post-processing is then chosen for the one
+    that is kept, on all cases that its networks have not seen. Cut off at any moment, it can be done again.
+
+    Args:
+        job: What the trainings have in common.
+        trainings: All of them; the folds of a configuration become an ensemble.
+        cases: Of the data set.
+        costs: By configuration, see configuration_choice.choose_configuration.
+        is_cancelled: Asked often.
+
+    Yields:
+        Events of measuring.find_in_cases and measuring.describe_figures.
+
+    Raises:
+        CancelledError: `is_cancelled` said so.
+    """
+    by_configuration: dict[str, list[Training]] = {}
+    for training in trainings:
+        by_configuration.setdefault(training.configuration, []).append(training)
+    found = {}
+    for training in trainings:
+        found[training.name] = yield from _found_in(training, cases, is_cancelled)
+    choice = _compare(by_configuration, found, costs)
+    members = by_configuration[choice.name]
+    record = _begin_record(job, members)
+    figures: dict[str, Any] = {}
+    if len(by_configuration) > 1:
+        record.append({"event": "configurations", **choice.to_dict()})
+        figures["configurations"] = choice.to_dict()
+    _write_weights(job, members)
+    description = _describe(job, members, cases)
+    write_description(job.folder, description)
+    held_back = {case.case for training in members for case in found[training.name]}
+    is_ensemble = len(members) > 1
+    description = yield from describe_figures(
+        description,
+        [case for training in members for case in found[training.name]],
+        record,
+        training_cases=[case for case in cases if is_ensemble or case.id not in held_back],
+        chooses_postprocess=job.chooses_postprocess,
+        is_cancelled=is_cancelled,
+    )
+    if is_ensemble:
+        figures["folds"] = []
+        for training in members:
+            figures["folds"].append((yield from _figures_of_fold(description, found[training.name], is_cancelled)))
+    description = replace(description, figures={**description.figures, **figures})
+    write_description(job.folder, description)
+    write_text(job.folder / CARD_FILE, card_of(description))
+    if job.has_replay:
+        description = pack_replay(job.folder, job.dataset)
+    for training in trainings:
+        # Labelmaps of persons are not to travel with a model.
+        (training.job.folder / FOUND_FILE).unlink(missing_ok=True)
+    return description
+
+
+def _found_in(training: Training, cases: Sequence[Case], is_cancelled: Callable[[], bool]) -> Course[list[FoundCase]]:
+    """Return what a training's network found in the cases that it held back."""
+    folder = training.job.folder
+    try:
+        return load_found(folder / FOUND_FILE)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):  # cut off while the model was made
+        named = read_description(folder).training["held_back_cases"]
+        held_back = [case for case in cases if case.id in named]
+        return (yield from find_in_cases(Predictor(folder, device=training.job.device), held_back, is_cancelled))
+
+
+def _compare(
+    by_configuration: Mapping[str, Sequence[Training]],
+    found: Mapping[str, Sequence[FoundCase]],
+    costs: Mapping[str, float],
+) -> ConfigurationChoice:
+    scores = {}
+    for name, members in by_configuration.items():
+        labels = read_description(members[0].job.folder).labels
+        scores[name] = scores_by_subject([case for training in members for case in found[training.name]], labels)
+    return choose_configuration(scores, costs)
+
+
+def _begin_record(job: TrainingJob, members: Sequence[Training]) -> TrainingRecord:
+    """Return the model's record: the course of the training that it is, none where it is several."""
+    path = job.folder / RECORD_FILE
+    path.write_bytes(b"")
+    record = TrainingRecord(path)
+    if len(members) == 1:
+        for event in TrainingRecord.read(members[0].job.folder / RECORD_FILE):
+            if event["event"] != "evaluation":
+                record.append(event)
+    return record
+
+
+def _write_weights(job: TrainingJob, members: Sequence[Training]) -> None:
+    target = job.folder / WEIGHTS_FILE
+    if len(members) == 1:
+        shutil.copyfile(members[0].job.folder / WEIGHTS_FILE, target)
+    else:
+        networks = [load_network(training.job.folder)[0] for training in members]
+        save_weights(target, Ensemble(networks), is_half=job.is_half)
+
+
+def _describe(job: TrainingJob, members: Sequence[Training], cases: Sequence[Case]) -> ModelDescription:
+    """Return the model's description without figures."""
+    descriptions = [read_description(training.job.folder) for training in members]
+    training = {**descriptions[0].training, "configuration": members[0].configuration}
+    if len(members) > 1:
+        records = [description.training for description in descriptions]
+        training |= {
+            "cases": len(cases),
+            "subjects": len({case.subject for case in cases}),
+            "held_back_cases": [],  # the ensemble has seen every case
+            "held_back_subjects": 0,
+            "folds": [record["held_back_cases"] for record in records],
+            "steps": sum(record["steps"] for record in records),
+            "minutes": round(sum(record["minutes"] for record in records), 1),
+        }
+        del training["fold"]
+    return replace(
+        descriptions[0],
+        id=job.id or id_from(job.folder.resolve().name),
+        title=job.title or f"{PRESETS[job.preset].title}, {job.network}",
+        members=len(members),
+        weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
+        training=training,
+        postprocess=(),
+        figures={},
+    )
+
+
+def _figures_of_fold(
+    description: ModelDescription, found: Sequence[FoundCase], is_cancelled: Callable[[], bool]
+) -> Course[dict[str, Any]]:
+    """Return mean Dice by label of one fold, after the model's own post-processing."""
+    results = yield from measure(found, description, is_cancelled)
+    figures = figures_of_model(description.labels, results)
+    dice = {name: entry["dice"] for name, entry in figures["labels"].items() if "dice" in entry}
+    return {"cases": len(results), "subjects": len({case.subject for case in found}), "dice": dice}

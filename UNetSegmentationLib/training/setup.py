@@ -1,0 +1,87 @@
+"""The plan of a training and what follows from it: fingerprint, raw channels, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..augmentation import AugmentationConfig
+from ..backends.parts.devices import choose_device
+from ..cases.dataset import Case, name_channels, read_fingerprint
+from ..core.events import Course
+from ..image.labels import Label, names_a_side
+from ..planning.fingerprint import Fingerprint
+from ..planning.plan import Normalization, Plan, read_plan
+from ..presets import PRESETS
+from .budget import budget_of, plan_for
+from .job import TrainingJob
+
+
+def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
+    """Return the augmentation of a plan; nothing is mirrored where a label names a side."""
+    mirror_axes = () if names_a_side(label.name for label in labels) else plan.mirror_axes
+    spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
+    raw_channels = tuple(index for index, scheme in enumerate(plan.normalization) if scheme.scheme == "none")
+    return AugmentationConfig(
+        spacing_mm=spacing_mm, mirror_axes=mirror_axes, outside_label=0, raw_channels=raw_channels
+    )
+
+
+def plan_cases(
+    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
+) -> Course[Plan]:
+    """Return the plan for the cases that a job learns from: the job's file, or one that is made for them.
+
+    Yields:
+        Events of fingerprint_for.
+    """
+    if job.plan is not None:
+        return read_plan(job.plan)
+    fingerprint = yield from fingerprint_for(job, cases, labels, is_cancelled=is_cancelled)
+    return plan_job(job, fingerprint, labels)
+
+
+def fingerprint_for(
+    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
+) -> Course[Fingerprint]:
+    """Return the fingerprint of the cases that a job learns from.
+
+    Yields:
+        {"event": "stage", "message": ...} and the events of read_fingerprint.
+    """
+    orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
+    names = name_channels(job.dataset, cases, job.channels)
+    yield {"event": "stage", "message": f"Reading {len(cases)} cases for the plan"}
+    fingerprint = yield from read_fingerprint(
+        cases, orientation=orientation, channel_names=names, is_cancelled=is_cancelled
+    )
+    return replace(fingerprint, label_names=tuple(label.name for label in labels))
+
+
+def plan_job(
+    job: TrainingJob,
+    fingerprint: Fingerprint,
+    labels: Sequence[Label],
+    *,
+    resolution: str = "full",
+    dimensions: int | None = None,
+) -> Plan:
+    """Return the plan for a job's network on its device; see device_planning.plan_for."""
+    return plan_for(
+        job.network,
+        fingerprint,
+        job.preset,
+        budget=budget_of(choose_device(job.device)),
+        num_classes=len(labels) + 1,
+        network_options=job.network_options,
+        resolution=resolution,
+        dimensions=dimensions,
+    )
+
+
+def leave_raw(plan: Plan, channels: Sequence[int]) -> Plan:
+    """Return the plan with some channels left as they are stored."""
+    schemes = [
+        Normalization(scheme="none") if index in channels else scheme for index, scheme in enumerate(plan.normalization)
+    ]
+    return replace(plan, normalization=tuple(schemes))
