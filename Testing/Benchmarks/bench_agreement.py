@@ -25,7 +25,7 @@ from UNetSegmentationLib.cases.dataset import find_cases, read_image
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.evaluation.metrics.overlap import dice
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.description import find_model
+from UNetSegmentationLib.models.installed import find_model
 
 REFERENCE = "eager"
 

@@ -32,19 +32,20 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from UNetSegmentationLib.cases.dataset import Case, PreparedCase, find_cases, prepare_case, read_case
+from UNetSegmentationLib.cases.dataset import Case, find_cases, read_case
 from UNetSegmentationLib.evaluation.metrics import dice
 from UNetSegmentationLib.finetuning.run import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob, run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.inference.sliding_window import predict_logits
-from UNetSegmentationLib.models.description import find_model
+from UNetSegmentationLib.models.installed import find_model
 from UNetSegmentationLib.networks import SegmentationNetwork
 from UNetSegmentationLib.networks.parts.weights import load_network
 from UNetSegmentationLib.planning.plan import Plan
 from UNetSegmentationLib.training.loop import train
 from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.prepared_case import PreparedCase, prepare_case
 from UNetSegmentationLib.training.setup import augmentation_for
 
 Image = NDArray[np.float32]

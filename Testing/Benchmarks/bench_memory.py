@@ -77,14 +77,9 @@ def make_model(folder: Path, case: Case) -> None:
     """Write a model folder with drawn weights."""
     import torch
 
+    from UNetSegmentationLib.core.files import sha256_of
     from UNetSegmentationLib.image.labels import Label
-    from UNetSegmentationLib.models.description import (
-        WEIGHTS_FILE,
-        Channel,
-        ModelDescription,
-        sha256_of,
-        write_description,
-    )
+    from UNetSegmentationLib.models.description import WEIGHTS_FILE, Channel, ModelDescription, write_description
     from UNetSegmentationLib.networks import build_network
     from UNetSegmentationLib.networks.parts.weights import save_weights
     from UNetSegmentationLib.planning.plan import Normalization, Plan

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import read_channels
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.description import list_models
+from UNetSegmentationLib.models.installed import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "Resources" / "Samples"

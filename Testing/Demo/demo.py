@@ -104,7 +104,7 @@ def find_reference(volume: Any) -> Path:
 
 
 def model_labels() -> tuple[Any, ...]:
-    from UNetSegmentationLib.models.description import find_model
+    from UNetSegmentationLib.models.installed import find_model
 
     chosen = slicer.util.getModuleWidget("UNetSegmentation").ui.modelComboBox.currentData
     return find_model(chosen).description.labels

@@ -10,7 +10,8 @@ from typing import Any
 
 from markdown_table import table
 
-from UNetSegmentationLib.models.description import WEIGHTS_FILE, InstalledModel, list_models
+from UNetSegmentationLib.models.description import WEIGHTS_FILE
+from UNetSegmentationLib.models.installed import InstalledModel, list_models
 from UNetSegmentationLib.networks.parts.cost import summarise_network
 from UNetSegmentationLib.training.start_weights import total_steps
 

@@ -11,17 +11,12 @@ import torch
 
 from UNetSegmentationLib.backends.parts.engine import BACKEND_VARIABLE
 from UNetSegmentationLib.backends.parts.store import FOLDER_VARIABLE
+from UNetSegmentationLib.core.files import sha256_of
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
-from UNetSegmentationLib.models.description import (
-    MODELS_VARIABLE,
-    WEIGHTS_FILE,
-    Channel,
-    ModelDescription,
-    sha256_of,
-    write_description,
-)
+from UNetSegmentationLib.models.description import WEIGHTS_FILE, Channel, ModelDescription, write_description
+from UNetSegmentationLib.models.installed import MODELS_VARIABLE
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.parts.weights import save_weights
 from UNetSegmentationLib.planning.plan import Normalization, Plan
@@ -117,8 +112,8 @@ def write_balls() -> Callable[..., Path]:
 def only_our_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide what is installed on this machine and what ships; models are looked for in `tmp_path/models`."""
     monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
-    monkeypatch.setattr("UNetSegmentationLib.models.description.user_models_folder", lambda: tmp_path / "none")
-    monkeypatch.setattr("UNetSegmentationLib.models.description.bundled_models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetSegmentationLib.models.installed.user_models_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetSegmentationLib.models.installed.bundled_models_folder", lambda: tmp_path / "none")
 
 
 @pytest.fixture

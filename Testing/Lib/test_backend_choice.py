@@ -22,7 +22,7 @@ from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.models.description import read_description
-from UNetSegmentationLib.worker.segment import WarmModels
+from UNetSegmentationLib.worker.warm_models import WarmModels
 
 CPU = torch.device("cpu")
 SHAPE = (1, 1, 4, 4, 4)

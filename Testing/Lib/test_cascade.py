@@ -25,16 +25,10 @@ from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.importers import ImportOptions, import_model
 from UNetSegmentationLib.inference.feature_maps import list_feature_maps, view_features
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.description import (
-    ModelDescription,
-    PreviousStage,
-    bundled_models_folder,
-    list_models,
-    read_description,
-    write_description,
-)
+from UNetSegmentationLib.models.description import ModelDescription, PreviousStage, read_description, write_description
+from UNetSegmentationLib.models.installed import bundled_models_folder, list_models
 from UNetSegmentationLib.planning.plan import Normalization, Plan
-from UNetSegmentationLib.worker.segment import WarmModels
+from UNetSegmentationLib.worker.warm_models import WarmModels
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"
 LOW, CASCADE = (f"nnUNetTrainer__nnUNetPlans__{name}" for name in ("3d_lowres", "3d_cascade_fullres"))

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from UNetSegmentationLib.cli import main
+from UNetSegmentationLib.core.files import sha256_of
 from UNetSegmentationLib.image.geometry import Volume, same_grid
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_volume
 from UNetSegmentationLib.inference.feature_maps import view_features
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.description import WEIGHTS_FILE, Channel, ModelDescription, sha256_of, write_description
+from UNetSegmentationLib.models.description import WEIGHTS_FILE, Channel, ModelDescription, write_description
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.parts.weights import save_weights
 from UNetSegmentationLib.planning.plan import Normalization, Plan

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from UNetSegmentationLib.planning.fingerprint import Fingerprint
-from UNetSegmentationLib.planning.plan import make_plan
+from UNetSegmentationLib.planning.planner import make_plan
 from UNetSegmentationLib.training.search.configurations import (
     CONFIGURATION_LINES,
     CONFIGURATIONS,

@@ -9,7 +9,6 @@ import torch
 
 from UNetSegmentationLib.cases.dataset import (
     find_cases,
-    prepare_case,
     read_case,
     read_fingerprint,
     read_label_values,
@@ -20,7 +19,8 @@ from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.events import result_of
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
-from UNetSegmentationLib.planning.plan import make_plan
+from UNetSegmentationLib.planning.planner import make_plan
+from UNetSegmentationLib.training.prepared_case import prepare_case
 
 
 def write_case(folder, name, *, channels=1, images="images", labels="labels", shape=(6, 7, 8)):

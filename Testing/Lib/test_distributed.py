@@ -24,7 +24,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from UNetSegmentationLib.augmentation import AugmentationConfig
-from UNetSegmentationLib.cases.dataset import PreparedCase
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.events import Course, result_of
@@ -36,6 +35,7 @@ from UNetSegmentationLib.training.job import TrainingJob
 from UNetSegmentationLib.training.loop import train
 from UNetSegmentationLib.training.options import TrainingOptions
 from UNetSegmentationLib.training.patches import PatchSource
+from UNetSegmentationLib.training.prepared_case import PreparedCase
 from UNetSegmentationLib.training.processes import processes
 from UNetSegmentationLib.training.processes.processes import (
     ALONE,

@@ -11,22 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.cases.dataset import Case, PreparedCase, find_cases, prepare_case
+from UNetSegmentationLib.cases.dataset import Case, find_cases
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.events import result_of
-from UNetSegmentationLib.core.files import hold_alone
+from UNetSegmentationLib.core.files import hold_alone, sha256_of
 from UNetSegmentationLib.finetuning.forgetting import distillation_loss, squared_distance
 from UNetSegmentationLib.finetuning.gate import GateRow, compare_models, hold_back, judge
 from UNetSegmentationLib.finetuning.run import LEARNING_RATE_WITHOUT_REPLAY, FinetuningJob, run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
-from UNetSegmentationLib.models.description import WEIGHTS_FILE, read_description, sha256_of, write_description
+from UNetSegmentationLib.models.description import WEIGHTS_FILE, read_description, write_description
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.parts.ensemble import Ensemble
 from UNetSegmentationLib.networks.parts.weights import load_network, save_weights
 from UNetSegmentationLib.training.job import RECORD_FILE, TrainingJob
 from UNetSegmentationLib.training.options import TrainingOptions
+from UNetSegmentationLib.training.prepared_case import PreparedCase, prepare_case
 from UNetSegmentationLib.training.replay import REPLAY_FILE, find_replay, read_replay
 from UNetSegmentationLib.training.replay_packing import pack_replay, share_replay
 from UNetSegmentationLib.training.run import run_training

@@ -24,7 +24,8 @@ from UNetSegmentationLib.importers import IMPORTERS, ImportOptions, import_model
 from UNetSegmentationLib.importers.parts import archive as archives
 from UNetSegmentationLib.importers.parts.torch_checkpoint import read_checkpoint
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.description import ModelDescription, bundled_models_folder, read_description
+from UNetSegmentationLib.models.description import ModelDescription, read_description
+from UNetSegmentationLib.models.installed import bundled_models_folder
 from UNetSegmentationLib.planning.plan import Normalization
 
 FIXTURES = Path(__file__).parents[1] / "Fixtures" / "nnunet"

@@ -1,4 +1,4 @@
-"""Who may import whom: the layers of the library, and the wall between the library and Slicer."""
+"""Who may import whom: the folders of the library and of the panel, and the wall between them."""
 
 from __future__ import annotations
 
@@ -13,129 +13,38 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "UNetSegmentationLib"
 SLICER_SIDE = ROOT / "UNetSegmentation"
+PANEL = SLICER_SIDE / "UNetSegmentationPanel"
 
-# A package stands for everything in it. A module imports its own layer and those before it.
-LAYERS = (
-    {
-        *(
-            "__init__",
-            "errors",
-            "events",
-            "configuration",
-            "process_environment",
-            "files",
-            "registry",
-            "labels",
-            "geometry",
-            "nifti_header",
-            "volume_io",
-            "dicom_series",
-            "segment_header",
-            "presets",
-            "modalities",
-            "planning",
-            "monai_recipe",
-            "metrics",
-        ),
-        *(
-            "postprocess",
-            "protocol",
-            "uncertainty",
-            "model_folder",
-            "user_models",
-            "model_card",
-            "stages",
-            "training_record",
-            "training_curve",
-            "case_library",
-            "fingerprint",
-            "plan_explanation",
-            "postprocess_choice",
-            "configuration_choice",
-        ),
-    },
-    {
-        "networks",
-        "losses",
-        "preprocessing",
-        "nnunet_conventions",
-        "monai_conventions",
-        "augmentation",
-        "cascade",
-        "tensor_files",
-        "checkpoint",
-        "devices",
-        "convolution_peak",
-        "device_planning",
-        "probability_steps",
-        "distributed",
-        "shared_batch_norm",
-    },
-    {
-        "backends",
-        "sliding_window",
-        "source_grid",
-        "memory",
-        "applying",
-        "prediction",
-        "restoring",
-        "prompts",
-        "dataset",
-        "prepared_cases",
-        "training",
-        "training_options",
-        "training_state",
-        "patches",
-        "finetuning",
-        "gate",
-        "replay",
-        "retention",
-        "training_folder",
-        "training_job",
-        "training_plan",
-        "replay_packing",
-        "measuring",
-        "study",
-        "study_model",
-        "initialisation",
-        "evaluation",
-        "comparison",
-        "importers",
-        "model_import",
-        "feature_view",
-        "finishing",
-    },
-    {"worker", "worker_jobs", "cli", "commands", "__main__", "inference_benchmark", "benchmark_engines"},
-)
-LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+# A folder imports itself and those before it.
+CORE = ("core", "image", "presets", "planning", "models", "protocol", "cases")  # without torch
+BUILDING_BLOCKS = ("networks", "losses", "augmentation", "postprocess", "backends", "conventions")
+FLOWS = ("inference", "evaluation", "training", "finetuning", "interactive", "comparison", "importers")
+ENTRY_POINTS = ("worker", "benchmark", "commands")
+LIBRARY_FOLDERS = (*CORE, *BUILDING_BLOCKS, *FLOWS, *ENTRY_POINTS)
+PANEL_FOLDERS = ("background", "scene", "choices", "jobs", "setup", "sections")
+# At the top: the package's face and the command line, which import what they like.
+LIBRARY_TOP = {"__init__", "__main__", "cli"}
+PANEL_TOP = {"__init__", "panel", "self_test"}
+# Their modules are entries, found by scanning, or the contract that entries keep; what entries share lies in `parts`.
+REGISTRIES = ("presets", "networks", "losses", "postprocess", "backends", "importers", "commands")
 
 SLICER_PACKAGES = {"slicer", "qt", "vtk", "ctk", "vtkmodules", "PythonQt", "mrml", "PySide6"}
 TORCH_PACKAGES = {"torch", "torchvision", "monai"}
-TORCH_FREE_LAYER = 0
 
 
 def _sources(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
 
-def _module(path: Path) -> tuple[str, ...]:
-    """Return the dotted name of a library source, split: ("networks", "contract")."""
-    parts = path.relative_to(LIBRARY).with_suffix("").parts
-    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
-
-
-def _layer(top_level: str) -> int:
-    assert top_level in LAYER_OF, (
-        f"UNetSegmentationLib.{top_level} belongs to no layer: add '{top_level}' to LAYERS in {Path(__file__).name}, "
-        "in the lowest layer whose imports suffice for it"
-    )
-    return LAYER_OF[top_level]
+def _in_folders(top: Path, folders: tuple[str, ...]) -> list[Path]:
+    return [path for folder in folders for path in _sources(top / folder)]
 
 
 @cache
 def _imports(path: Path) -> tuple[str, ...]:
     """Return every module that a source imports anywhere, relative names made absolute, names imported included."""
-    package = path.parent.relative_to(ROOT).parts
+    base = SLICER_SIDE if path.is_relative_to(PANEL) else ROOT
+    package = path.parent.relative_to(base).parts
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -151,23 +60,43 @@ def _packages(path: Path) -> set[str]:
     return {name.split(".")[0] for name in _imports(path)}
 
 
-def _imported_from_library(path: Path) -> set[str]:
-    """Return the top-level modules and packages of the library that a source imports."""
+def _folders_imported(path: Path, top: Path) -> set[str]:
+    """Return the folders at the top of a package that a source imports."""
     split = (name.split(".") for name in _imports(path))
-    names = {parts[1] for parts in split if parts[0] == "UNetSegmentationLib" and len(parts) > 1}
-    # A name that is no module is something defined in the library's own __init__.
-    return {name for name in names if (LIBRARY / name).is_dir() or (LIBRARY / f"{name}.py").is_file()}
+    names = {parts[1] for parts in split if parts[0] == top.name and len(parts) > 1}
+    return {name for name in names if (top / name).is_dir()}
+
+
+def _above(path: Path, top: Path, folders: tuple[str, ...]) -> set[str]:
+    own = path.relative_to(top).parts[0]
+    return _folders_imported(path, top) - set(folders[: folders.index(own) + 1])
 
 
 def _id(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", _sources(LIBRARY), ids=_id)
+@pytest.mark.parametrize(
+    ("top", "folders", "modules"),
+    [(LIBRARY, LIBRARY_FOLDERS, LIBRARY_TOP), (PANEL, PANEL_FOLDERS, PANEL_TOP)],
+    ids=["library", "panel"],
+)
+def test_every_module_lies_in_a_folder_of_the_table(top: Path, folders: tuple[str, ...], modules: set[str]) -> None:
+    assert {path.stem for path in top.glob("*.py")} == modules
+    found = {path.parent.name for path in top.glob("*/__init__.py")}
+    assert found <= set(folders), f"{sorted(found - set(folders))} of {top.name}: give each its place in {__file__}"
+
+
+@pytest.mark.parametrize("path", _in_folders(LIBRARY, LIBRARY_FOLDERS), ids=_id)
 def test_library_imports_downward_only(path: Path) -> None:
-    own = _module(path)[0]
-    above = {name for name in _imported_from_library(path) if _layer(name) > _layer(own)}
-    assert not above, f"{_id(path)} (layer {_layer(own)}) imports {sorted(above)} of a layer above it"
+    above = _above(path, LIBRARY, LIBRARY_FOLDERS)
+    assert not above, f"{_id(path)} imports {sorted(above)}, which stand above it"
+
+
+@pytest.mark.parametrize("path", _in_folders(PANEL, PANEL_FOLDERS), ids=_id)
+def test_panel_imports_downward_only(path: Path) -> None:
+    above = _above(path, PANEL, PANEL_FOLDERS)
+    assert not above, f"{_id(path)} imports {sorted(above)}, which stand above it"
 
 
 @pytest.mark.parametrize("path", _sources(LIBRARY), ids=_id)
@@ -175,18 +104,28 @@ def test_library_knows_nothing_of_slicer(path: Path) -> None:
     assert not _packages(path) & (SLICER_PACKAGES | {"UNetSegmentation", "UNetSegmentationPanel"})
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in _sources(LIBRARY) if LAYER_OF.get(_module(p)[0]) == TORCH_FREE_LAYER], ids=_id
-)
-def test_layer_0_imports_no_torch(path: Path) -> None:
+@pytest.mark.parametrize("path", _in_folders(LIBRARY, CORE), ids=_id)
+def test_core_imports_no_torch(path: Path) -> None:
     assert not _packages(path) & TORCH_PACKAGES
 
 
 @pytest.mark.parametrize("path", _sources(SLICER_SIDE), ids=_id)
-def test_slicer_side_imports_layer_0_only(path: Path) -> None:
+def test_slicer_side_imports_core_only(path: Path) -> None:
     assert not _packages(path) & TORCH_PACKAGES
-    above = {name for name in _imported_from_library(path) if _layer(name) > TORCH_FREE_LAYER}
+    above = _folders_imported(path, LIBRARY) - set(CORE)
     assert not above, f"{_id(path)} imports {sorted(above)}, which load torch into Slicer: ask the worker instead"
+
+
+@pytest.mark.parametrize("folder", REGISTRIES)
+def test_registries_hold_entries_and_their_contract_alone(folder: str) -> None:
+    modules = {path.stem: path for path in (LIBRARY / folder).glob("*.py") if path.stem != "__init__"}
+    modules |= {path.parent.name: path for path in (LIBRARY / folder).glob("*/__init__.py")}
+    others = {
+        name
+        for name, path in modules.items()
+        if name not in ("contract", "parts", "probabilities") and ".register(" not in path.read_text(encoding="utf-8")
+    }
+    assert not others, f"{sorted(others)} of {folder} register nothing: they belong in {folder}/parts"
 
 
 def test_relative_imports_are_resolved() -> None:
@@ -194,23 +133,19 @@ def test_relative_imports_are_resolved() -> None:
     assert {"UNetSegmentationLib.core.errors", "UNetSegmentationLib.core.registry"} <= set(
         _imports(LIBRARY / "presets/contract.py")
     )
-    assert _imported_from_library(LIBRARY / "networks/contract.py") == {"configuration", "registry"}
+    assert _folders_imported(LIBRARY / "networks/contract.py", LIBRARY) == {"core"}
+    assert _folders_imported(PANEL / "panel.py", PANEL) >= {"jobs", "sections"}
     assert "torch" in _packages(LIBRARY / "networks/contract.py")
 
 
-def test_layers_name_no_module_twice() -> None:
-    assert sum(len(names) for names in LAYERS) == len(LAYER_OF)
-
-
-def test_layer_0_leaves_torch_unloaded() -> None:
+def test_core_leaves_torch_unloaded() -> None:
     modules = [
-        ".".join(["UNetSegmentationLib", *_module(path)])
-        for path in _sources(LIBRARY)
-        if LAYER_OF.get(_module(path)[0]) == TORCH_FREE_LAYER
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in [LIBRARY / "__init__.py", *_in_folders(LIBRARY, CORE)]
     ]
     program = (
         "import importlib, sys\n"
-        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"for name in {modules!r}: importlib.import_module(name.removesuffix('.__init__'))\n"
         f"print(*sorted({TORCH_PACKAGES | SLICER_PACKAGES!r} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -6,17 +6,16 @@ from dataclasses import replace
 import pytest
 
 from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.files import sha256_of
 from UNetSegmentationLib.image.labels import Code, Label
 from UNetSegmentationLib.models.description import (
     Channel,
     ModelDescription,
-    find_model,
     id_from,
-    list_models,
     read_description,
-    sha256_of,
     write_description,
 )
+from UNetSegmentationLib.models.installed import find_model, list_models
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 PLAN = Plan(

@@ -14,7 +14,8 @@ import pytest
 
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.importers.parts.add_model import add_model
-from UNetSegmentationLib.models.description import InstalledModel, list_models, read_description, write_description
+from UNetSegmentationLib.models.description import read_description, write_description
+from UNetSegmentationLib.models.installed import InstalledModel, list_models
 from UNetSegmentationLib.models.user_folder import (
     INCOMING_PREFIX,
     LEAVING_PREFIX,
@@ -34,7 +35,7 @@ def users(tmp_path, only_our_models, monkeypatch):  # noqa: ARG001
     """The user's folder of models; other models lie in `tmp_path/models`."""
     folder = tmp_path / "users"
     monkeypatch.setattr("UNetSegmentationLib.models.user_folder.user_models_folder", lambda: folder)
-    monkeypatch.setattr("UNetSegmentationLib.models.description.user_models_folder", lambda: folder)
+    monkeypatch.setattr("UNetSegmentationLib.models.installed.user_models_folder", lambda: folder)
     return folder
 
 

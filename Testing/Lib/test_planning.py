@@ -15,13 +15,12 @@ from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.networks.parts.cost import training_cost
 from UNetSegmentationLib.planning.explanation import explain
 from UNetSegmentationLib.planning.fingerprint import Fingerprint
-from UNetSegmentationLib.planning.plan import (
+from UNetSegmentationLib.planning.plan import Plan, read_plan
+from UNetSegmentationLib.planning.planner import (
     PATCH_VOXELS,
-    Plan,
     dimensions_for,
     make_plan,
     network_shape_for,
-    read_plan,
     target_spacing_mm,
 )
 from UNetSegmentationLib.training.budget import Budget, budget_of, plan_for

@@ -10,16 +10,11 @@ from scipy.spatial.transform import Rotation
 from UNetSegmentationLib.backends.parts import devices
 from UNetSegmentationLib.conventions import restoring
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.files import sha256_of
 from UNetSegmentationLib.image.geometry import AxisOrder, Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.description import (
-    Channel,
-    ModelDescription,
-    read_description,
-    sha256_of,
-    write_description,
-)
+from UNetSegmentationLib.models.description import Channel, ModelDescription, read_description, write_description
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.parts.weights import load_network, save_weights
 from UNetSegmentationLib.planning.plan import Normalization, Plan

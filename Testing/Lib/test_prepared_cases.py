@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from safetensors import safe_open
 
-from UNetSegmentationLib.cases.dataset import find_cases, prepare_case
+from UNetSegmentationLib.cases.dataset import find_cases
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
@@ -20,6 +20,7 @@ from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.parts.weights import save_weights
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 from UNetSegmentationLib.training import prepared_cases
+from UNetSegmentationLib.training.prepared_case import prepare_case
 from UNetSegmentationLib.training.prepared_cases import PreparedFolder, remove_cases_after
 
 LABELS = tuple(Label(value=value, name=f"label {value}", color=(230, 159, 0)) for value in (1, 2))

@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.protocol import segment
-from UNetSegmentationLib.protocol.segment import (
-    ArrayFile,
-    LineDecoder,
-    SegmentFound,
-    SegmentRequest,
-    SegmentResult,
-    encode,
-)
+from UNetSegmentationLib.protocol.arrays import ArrayFile
+from UNetSegmentationLib.protocol.lines import LineDecoder, encode
+from UNetSegmentationLib.protocol.segment import SegmentFound, SegmentRequest, SegmentResult
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

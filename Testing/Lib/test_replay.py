@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from UNetSegmentationLib.cases.dataset import PreparedCase
 from UNetSegmentationLib.core.errors import InputError
-from UNetSegmentationLib.models.description import bundled_models_folder, read_description
+from UNetSegmentationLib.models.description import read_description
+from UNetSegmentationLib.models.installed import bundled_models_folder
+from UNetSegmentationLib.training.prepared_case import PreparedCase
 from UNetSegmentationLib.training.replay import (
     MAX_BYTES,
     REHEARSAL_CROPS,

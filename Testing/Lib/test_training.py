@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from UNetSegmentationLib.augmentation import AugmentationConfig
-from UNetSegmentationLib.cases.dataset import PreparedCase
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.networks import NETWORKS, build_network
 from UNetSegmentationLib.planning.plan import Normalization, Plan
@@ -16,6 +15,7 @@ from UNetSegmentationLib.training.checkpoint import CHECKPOINT_FILE
 from UNetSegmentationLib.training.loop import train
 from UNetSegmentationLib.training.options import TrainingOptions
 from UNetSegmentationLib.training.patches import PatchSource, crop_or_pad
+from UNetSegmentationLib.training.prepared_case import PreparedCase
 from UNetSegmentationLib.training.setup import augmentation_for
 
 PLAN = Plan(

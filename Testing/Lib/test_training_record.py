@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from UNetSegmentationLib.core.errors import InputError
-from UNetSegmentationLib.core.event_log import TrainingRecord, describe_validation, follow_resumes
+from UNetSegmentationLib.core.event_log import TrainingRecord, follow_resumes
 from UNetSegmentationLib.evaluation.metrics import evaluate_case
+from UNetSegmentationLib.evaluation.validation import describe_validation
 from UNetSegmentationLib.training.curve import LiveCurve, draw_curve, smooth, step_series, validation_series
 
 values = st.recursive(

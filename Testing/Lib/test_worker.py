@@ -25,17 +25,13 @@ from UNetSegmentationLib.image.geometry import Volume, crop_to_region
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.inference.uncertainty import uncertainty_of
-from UNetSegmentationLib.protocol.segment import (
-    PROTOCOL_VERSION,
-    ArrayFile,
-    ForeseeRequest,
-    LineDecoder,
-    SegmentRequest,
-    SegmentResult,
-    encode,
-)
-from UNetSegmentationLib.worker.segment import WarmModels, segments_of
+from UNetSegmentationLib.protocol.arrays import ArrayFile
+from UNetSegmentationLib.protocol.foresee import ForeseeRequest
+from UNetSegmentationLib.protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
+from UNetSegmentationLib.protocol.segment import SegmentRequest, SegmentResult
 from UNetSegmentationLib.worker.segment import segment as serve_segment
+from UNetSegmentationLib.worker.segment import segments_of
+from UNetSegmentationLib.worker.warm_models import WarmModels
 
 ROOT = Path(__file__).parents[2]
 FINAL = ("result", "cancelled", "error")

@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.models.description import bundled_models_folder
+from UNetSegmentationLib.models.installed import bundled_models_folder
 from UNetSegmentationLib.training.replay_packing import pack_replay, share_replay
 
 ROOT = Path(__file__).resolve().parents[2]

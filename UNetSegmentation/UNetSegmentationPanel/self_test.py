@@ -12,7 +12,8 @@ import slicer
 import vtk
 
 from UNetSegmentationLib.image.labels import Label
-from UNetSegmentationLib.protocol.segment import ArrayFile, SegmentFound, SegmentResult
+from UNetSegmentationLib.protocol.arrays import ArrayFile
+from UNetSegmentationLib.protocol.segment import SegmentFound, SegmentResult
 
 from .scene import samples, segmentations
 from .setup import dependencies

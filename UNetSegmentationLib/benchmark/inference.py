@@ -29,7 +29,9 @@ from ..core.errors import InputError
 from ..evaluation.metrics.overlap import dice
 from ..image.geometry import Array, Volume
 from ..importers import import_model
-from ..models.description import check_image_fits, find_model, read_description, write_description
+from ..models.description import read_description, write_description
+from ..models.fit import check_image_fits
+from ..models.installed import find_model
 from ..networks.parts.cost import summarise_network
 from ..networks.parts.weights import load_network
 from ..planning.monai_recipe import MonaiRecipe, Resample, ScaleRange, Standardise, Tiling

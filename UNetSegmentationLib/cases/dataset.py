@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..conventions.own import fill_gaps, prepare
 from ..core.errors import CancelledError, InputError
 from ..core.events import Course
 from ..image.geometry import Array, Volume, same_grid, to_canonical
-from ..image.labels import Label
+from ..image.labels import PALETTE, Label
+from ..image.missing_values import fill_gaps
 from ..image.volume_io import PICTURE_SUFFIXES, VOLUME_SUFFIXES, read_channels, read_labelmap, resample_onto, stem_of
 from ..planning.fingerprint import Fingerprint
-from ..planning.plan import Plan
 
 _IMAGE_FOLDERS = ("imagesTr", "images")
 LABEL_FOLDERS = ("labelsTr", "labels")
@@ -35,8 +32,6 @@ SAMPLES_PER_CASE = 10_000
 # Each may be a scan of a gigabyte.
 _READ_AT_ONCE = 4
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
-# Distinct, readable in slices and 3D (Okabe and Ito 2008).
-PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 Result = TypeVar("Result")
 
@@ -56,25 +51,6 @@ class Case:
     images: tuple[Path, ...]
     labels: Path
     subject: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedCase:
-    """A case on the network's grid.
-
-    Attributes:
-        id: Name of the case.
-        image: Normalised voxels (C, D, H, W), float32.
-        padding: Value (C,) that stands for what lies outside the image.
-        labels: Class numbers (D, H, W), int16; -1 where nobody has labelled.
-        foreground: Indices (N, 3) of the labelled voxels, int16.
-    """
-
-    id: str
-    image: Tensor
-    padding: Tensor
-    labels: Tensor
-    foreground: Tensor
 
 
 def find_cases(folder: Path | str) -> list[Case]:
@@ -204,47 +180,6 @@ def read_label_values(cases: Sequence[Case], *, is_cancelled: Callable[[], bool]
 
     found = yield from _read_each(values_in, cases, is_cancelled)
     return sorted(set().union(*found) - {0})
-
-
-def prepare_case(
-    case: Case,
-    plan: Plan,
-    labels: Sequence[Label],
-    *,
-    ignored: int | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
-) -> PreparedCase:
-    """Read a case and bring image and labels to the network's grid.
-
-    Args:
-        case: What to read.
-        plan: The network's grid.
-        labels: Of the model; class 1 is the first.
-        ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
-        is_cancelled: Asked often.
-
-    Raises:
-        InputError: The case cannot be read or does not fit the plan.
-        CancelledError: `is_cancelled` said so.
-    """
-    if is_cancelled is not None and is_cancelled():
-        raise CancelledError("cancelled")
-    volume, reference = read_case(case)
-    prepared = prepare(volume, plan, is_cancelled=is_cancelled)
-    turned = prepared.order.apply(reference.array[0])[prepared.box]
-    classes = np.zeros(turned.shape, dtype=np.int16)
-    for index, label in enumerate(labels):
-        classes[turned == label.value] = index + 1
-    if ignored is not None:
-        classes[turned == ignored] = -1
-    target = prepared.labels_on_grid(torch.from_numpy(classes))
-    return PreparedCase(
-        id=case.id,
-        image=prepared.image,
-        padding=prepared.padding,
-        labels=target,
-        foreground=(target > 0).nonzero().to(torch.int16),
-    )
 
 
 def read_fingerprint(

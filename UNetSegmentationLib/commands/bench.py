@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..models.description import bundled_resources_folder
+from ..models.installed import bundled_resources_folder
 from .contract import COMMANDS, DONE, Command, add_quiet_argument
 from .parts.terminal import ProgressBar, figure, rounded, warn, write_json, write_table
 

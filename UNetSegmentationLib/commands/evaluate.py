@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..image.labels import Label
-from ..models.description import ModelDescription, find_model
+from ..models.description import ModelDescription
+from ..models.installed import find_model
 from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument
 from .parts.terminal import Failures, ProgressBar, figure, rounded, write_json, write_table
 

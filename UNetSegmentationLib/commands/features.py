@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..image.volume_io import write_volume
-from ..models.description import find_model
+from ..models.installed import find_model
 from .contract import COMMANDS, DONE, Command, add_device_argument
 from .parts.image_arguments import ImageFiles, check_is_no_input, check_writable, choose_model, find_image, read_image
 from .parts.terminal import ProgressBar, warn, write_json, write_table

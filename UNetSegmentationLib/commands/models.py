@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
-from ..models.description import MODELS_VARIABLE, InstalledModel, list_models, weights_size
+from ..models.description import weights_size
+from ..models.installed import MODELS_VARIABLE, InstalledModel, list_models
 from .contract import COMMANDS, DONE, Command
 from .parts.terminal import figure, rounded, write_json, write_table
 

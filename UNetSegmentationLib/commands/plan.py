@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from ..core.events import result_of
 from ..core.files import write_text
 from ..planning.explanation import explain
-from ..planning.plan import RESOLUTIONS, network_shape_for
+from ..planning.planner import RESOLUTIONS, network_shape_for
 from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument, add_quiet_argument
 from .parts.terminal import ProgressBar, write_json
 

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
-from ..models.description import InstalledModel, ModelDescription
+from ..models.description import ModelDescription
+from ..models.installed import InstalledModel
 from ..postprocess import STEPS
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
 from .parts.cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_with_dask

@@ -310,20 +310,6 @@ def normalize(
     return image.div_(255) if scheme.scheme == "rgb" else image
 
 
-def fill_gaps(channel: Array) -> tuple[Array, int]:
-    """Return a channel (D, H, W) with its smallest value in place of NaN and infinity, and how many there were.
-
-    A channel of nothing else is missing: it comes back as NaN.
-    """
-    if channel.dtype.kind != "f":
-        return channel, 0
-    is_finite = np.isfinite(channel)
-    gaps = channel.size - int(np.count_nonzero(is_finite))
-    if gaps == channel.size:
-        return np.full_like(channel, np.nan), gaps
-    return (np.where(is_finite, channel, channel[is_finite].min()) if gaps else channel), gaps
-
-
 def _padding_of(array: Array, plan: Plan) -> Tensor:
     """Return (C,): 0 where the plan normalises, the smallest value (air) where values stay as they are stored."""
     pairs = zip(array, plan.normalization, strict=True)

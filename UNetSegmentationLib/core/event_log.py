@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.metrics import summarize
 from .errors import InputError
 
 Event = dict[str, Any]
@@ -57,7 +56,7 @@ class TrainingRecord:
             InputError: The file cannot be written.
             TypeError: A value that JSON does not know.
         """
-        line = json.dumps(_plain(event), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+        line = json.dumps(plain(event), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self._is_checked:
@@ -97,26 +96,6 @@ def follow_resumes(events: Iterable[Event]) -> list[Event]:
     return course
 
 
-def describe_validation(cases: Mapping[str, Mapping[int, Mapping[str, float]]]) -> dict[str, Any]:
-    """Return the entries of a validation event.
-
-    Args:
-        cases: What `metrics.evaluate_case` returned for each case, by the case's name.
-
-    Returns:
-        "cases": {case: {label: {metric: value}}}; "labels": {label: {metric: mean over the finite values}};
-        "undefined": {label: {metric: number of cases without a finite value}}. Labels are strings, as in JSON.
-    """
-    summary = summarize(cases.values())
-    means = {str(label): {name: row["finite_mean"] for name, row in rows.items()} for label, rows in summary.items()}
-    undefined = {
-        str(label): {name: int(row["undefined"] + row["infinite"]) for name, row in rows.items()}
-        for label, rows in summary.items()
-    }
-    by_case = {case: {str(label): dict(figures) for label, figures in labels.items()} for case, labels in cases.items()}
-    return {"cases": _plain(by_case), "labels": _plain(means), "undefined": undefined}
-
-
 def _cut_unfinished_line(path: Path) -> None:
     if not path.exists():
         return
@@ -134,14 +113,14 @@ def _parse(line: bytes, number: int, path: Path | str) -> Event:
     return event
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` in JSON's own types, numbers that are not finite as None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not isfinite(value):
         return None
     return value

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cases.dataset import Case, PreparedCase
+from ..cases.dataset import Case
 from ..core.errors import CancelledError
 from ..core.events import Course
 from ..evaluation.metrics import dice
@@ -20,6 +20,7 @@ from ..inference.sliding_window import predict_logits, tile_size
 from ..models.description import ModelDescription
 from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
+from ..training.prepared_case import PreparedCase
 
 # Measured at 1 to 4 corrected cases: what replay costs on the original images lies between 0.01 and 0.03 of Dice.
 LARGEST_SENTINEL_DROP = 0.03

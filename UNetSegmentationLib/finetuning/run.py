@@ -18,21 +18,14 @@ import torch
 from .. import __version__
 from ..augmentation import AugmentationConfig
 from ..backends.parts.devices import choose_device
-from ..cases.dataset import Case, PreparedCase, find_cases, read_label_values
+from ..cases.dataset import Case, find_cases, read_label_values
 from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
-from ..core.files import atomic_path, write_text
+from ..core.files import atomic_path, sha256_of, write_text
 from ..image.labels import Label
 from ..models.card import card_of
-from ..models.description import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    ModelDescription,
-    find_model,
-    id_from,
-    sha256_of,
-    write_description,
-)
+from ..models.description import CARD_FILE, WEIGHTS_FILE, ModelDescription, id_from, write_description
+from ..models.installed import find_model
 from ..networks import SegmentationNetwork
 from ..networks.parts.ensemble import Ensemble
 from ..networks.parts.weights import load_network, save_weights
@@ -42,6 +35,7 @@ from ..training.job import RECORD_FILE, alone_in, check_folder
 from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.patches import PatchSource
+from ..training.prepared_case import PreparedCase
 from ..training.prepared_cases import PreparedFolder, remove_cases_after
 from ..training.replay import REPLAY_FILE, Replay, find_replay, read_replay
 from ..training.run import is_recorded

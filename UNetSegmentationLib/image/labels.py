@@ -80,3 +80,7 @@ class Label:
 def names_a_side(names: Iterable[str]) -> bool:
     """Tell whether a name says left or right; a mirrored image would bear the wrong one."""
     return any(side in name.lower().replace("_", " ").split() for name in names for side in ("left", "right"))
+
+
+# Distinct, readable in slices and 3D (Okabe and Ito 2008).
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))

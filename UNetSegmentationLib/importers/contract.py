@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.files import write_text
+from ..core.files import sha256_of, write_text
 from ..core.registry import Registry
 from ..models.description import (
     CARD_FILE,
@@ -17,7 +17,6 @@ from ..models.description import (
     PREVIOUS_FOLDER,
     WEIGHTS_FILE,
     ModelDescription,
-    sha256_of,
     write_description,
 )
 from ..networks import SegmentationNetwork

@@ -18,13 +18,14 @@ from ..backends.parts.devices import choose_device
 from ..backends.parts.engine import Engine
 from ..backends.parts.store import identity_of
 from ..conventions.found_labels import add_found_labels
-from ..conventions.own import PreparedVolume, fill_gaps, foreseen_shape, prepare
+from ..conventions.own import PreparedVolume, foreseen_shape, prepare
 from ..conventions.restoring import classes_on_image, probabilities_on_image
 from ..core.errors import CancelledError, InputError
 from ..image.geometry import Array, Volume
 from ..image.labels import Label
-from ..models.description import check_image_fits, doubt_of_spacing, find_previous
-from ..models.fit import doubt_of_values, lowest_value
+from ..image.missing_values import fill_gaps
+from ..models.description import find_previous
+from ..models.fit import check_image_fits, doubt_of_spacing, doubt_of_values, lowest_value
 from ..networks.parts.weights import load_network
 from ..postprocess import apply_steps
 from ..postprocess.parts.steps import FinishingSteps, refine_logits, sort_steps

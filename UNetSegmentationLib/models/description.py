@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ from ..core.errors import InputError
 from ..core.files import write_text
 from ..image.labels import Label
 from ..planning.plan import Plan
-from ..presets import PRESETS
 
 SCHEMA_VERSION = 1
 OUTPUTS = ("labels", "regions")
@@ -26,9 +22,6 @@ CARD_FILE = "CARD.md"
 PREVIOUS_FOLDER = "previous"
 # Entry of the training record of a model that only shows how things work.
 DEMONSTRATION = "is_demonstration"
-MODELS_VARIABLE = "UNETSEG_MODELS"
-# A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
-_SPACING_RATIO_WARNED = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +190,6 @@ def id_from(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_") or "model"
 
 
-@dataclass(frozen=True)
-class InstalledModel:
-    """A model that can be used: where it lies and what it says of itself."""
-
-    folder: Path
-    description: ModelDescription
-
-
 def read_description(folder: Path | str) -> ModelDescription:
     """Read model.json of a model folder.
 
@@ -259,122 +244,3 @@ def write_description(folder: Path, description: ModelDescription) -> None:
     """Write model.json atomically."""
     text = json.dumps(description.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder / DESCRIPTION_FILE, text + "\n")
-
-
-def user_models_folder() -> Path:
-    """Return the folder where the user's own models are kept, whether it exists or not."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "UNetSegmentation" / "models"
-
-
-def bundled_models_folder() -> Path:
-    """Return the folder of the models that ship with the extension, in the installed or the source tree."""
-    return bundled_resources_folder() / "Models"
-
-
-def bundled_resources_folder() -> Path:
-    """Return the folder of the shipped resources, in the installed or the source tree."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "Resources"
-    return inside if inside.is_dir() else package.parent / "Resources"
-
-
-def model_folders() -> list[Path]:
-    """Return where models are looked for, first match wins: UNETSEG_MODELS, the user's folder, the bundled one."""
-    extra = [Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry]
-    return [*extra, user_models_folder(), bundled_models_folder()]
-
-
-def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
-    """Return the usable models of some folders, by title; a folder that cannot be read as a model is left out.
-
-    Where two models share an id, the one in the earlier folder is taken.
-    """
-    found: dict[str, InstalledModel] = {}
-    for parent in model_folders() if folders is None else folders:
-        for path in sorted(parent.glob(f"*/{DESCRIPTION_FILE}")):
-            try:
-                description = read_description(path.parent)
-            except InputError:
-                continue
-            found.setdefault(description.id, InstalledModel(path.parent, description))
-    return sorted(found.values(), key=lambda model: model.description.title)
-
-
-def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> InstalledModel:
-    """Return the model with an id, or the one in a folder.
-
-    Raises:
-        InputError: There is none; the message lists the known ids.
-    """
-    folder = Path(id_or_folder)
-    if (folder / DESCRIPTION_FILE).is_file() or folder.is_dir():
-        return InstalledModel(folder.resolve(), read_description(folder))
-    models = list_models(folders)
-    for model in models:
-        if model.description.id == id_or_folder:
-            return model
-    known = ", ".join(model.description.id for model in models) or "none is installed"
-    raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")
-
-
-def check_image_fits(
-    description: ModelDescription, *, channels: int, shape: tuple[int, int, int], name: str = "the image"
-) -> None:
-    """Raise InputError where a model cannot take an image of so many channels and sizes (D, H, W).
-
-    Args:
-        description: The model.
-        channels: Of the image.
-        shape: Of the image.
-        name: What the message calls the image.
-    """
-    names = ", ".join(channel.name for channel in description.channels)
-    if channels > len(description.channels) == 1:
-        raise InputError(
-            f"{name} has {channels} channels or time points, model '{description.id}' takes 1 ({names}): "
-            "export the one that you want as a file of its own"
-        )
-    if channels != len(description.channels):
-        raise InputError(
-            f"{name} has {channels} channel(s), model '{description.id}' needs "
-            f"{len(description.channels)} ({names}): give one file a channel, in this order"
-        )
-    is_flat = shape[0] == 1
-    if description.plan.dimensions == 3 and is_flat:
-        raise InputError(f"{name} is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images")
-    if PRESETS[description.preset].dimensions == (2,) and not is_flat:
-        raise InputError(
-            f"{name} has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
-            "choose a model for 3D volumes"
-        )
-
-
-def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, float, float]) -> str:
-    """Return a warning where voxels are far larger or smaller than in a model's training; empty where they are not.
-
-    Args:
-        description: The model.
-        spacing_mm: Of the image, (D, H, W).
-    """
-    plan = description.plan
-    if plan.longest_side:
-        return ""
-    # Where the plan gives no spacing between slices, the two finest of the volume are those in the slice.
-    trained = sorted(step for step in plan.spacing_mm if step)
-    ratios = [new / old for new, old in zip(sorted(spacing_mm), trained, strict=False)]
-    if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
-        return ""
-    spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
-    return f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result with care"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

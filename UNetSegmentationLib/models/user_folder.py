@@ -13,14 +13,8 @@ from uuid import uuid4
 
 from ..core.errors import InputError
 from ..core.files import write_text
-from .description import (
-    CARD_FILE,
-    InstalledModel,
-    ModelDescription,
-    read_description,
-    user_models_folder,
-    write_description,
-)
+from .description import CARD_FILE, ModelDescription, read_description, write_description
+from .installed import InstalledModel, user_models_folder
 
 # Folders of these names hold models one level deeper than the listing of models looks.
 INCOMING_PREFIX = ".incoming-"

@@ -7,13 +7,12 @@ from math import prod
 from typing import Any
 
 from .fingerprint import Fingerprint
-from .plan import (
+from .plan import Normalization, Plan
+from .planner import (
     ANISOTROPY,
     COARSE_AXIS_PERCENTILE,
     FEWEST_SLICES,
     SMALLEST_SHARE,
-    Normalization,
-    Plan,
     coarse_axis,
     dimensions_for,
     network_shape_for,

@@ -15,7 +15,8 @@ from ..core.errors import InputError
 from ..networks.parts.cost import TrainingCost, training_cost
 from ..networks.parts.planned_config import planned_config
 from ..planning.fingerprint import Fingerprint
-from ..planning.plan import PATCH_VOXELS, Plan, dimensions_for, make_plan
+from ..planning.plan import Plan
+from ..planning.planner import PATCH_VOXELS, dimensions_for, make_plan
 
 # A little more than what a U-Net with 16 features does in a step with two patches of 96^3 voxels: about two seconds of
 # two cores in mixed precision (460 GFLOP/s measured), four times as long in float32.

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from ..augmentation import AugmentationConfig
 from ..backends.parts.devices import computes_in_bfloat16
-from ..cases.dataset import PreparedCase
 from ..core.errors import CancelledError, InputError
-from ..core.event_log import describe_validation
 from ..evaluation.metrics import evaluate_case
+from ..evaluation.validation import describe_validation
 from ..inference.sliding_window import predict_logits, tile_size
 from ..losses import DeepSupervisionLoss, build_loss
 from ..networks import SegmentationNetwork
@@ -25,6 +24,7 @@ from ..planning.plan import Plan
 from .checkpoint import CHECKPOINT_FILE, LoopState, load_state, save_state
 from .options import TrainingOptions
 from .patches import Patches, PatchSource
+from .prepared_case import PreparedCase
 from .processes.processes import ALONE, Processes
 
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..augmentation import AugmentationConfig, augment_patch, source_size
-from ..cases.dataset import PreparedCase
 from ..planning.plan import Plan
 from .options import TrainingOptions
+from .prepared_case import PreparedCase
 
 
 class Patches(Protocol):

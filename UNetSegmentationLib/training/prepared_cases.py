@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .. import __version__
-from ..cases.dataset import Case, PreparedCase, prepare_case
+from ..cases.dataset import Case
 from ..core.errors import CancelledError, InputError
 from ..core.events import Course
 from ..core.tensor_files import atomic_tensor_file
 from ..image.labels import Label
 from ..planning.plan import Plan
 from .checkpoint import CHECKPOINT_FILE
+from .prepared_case import PreparedCase, prepare_case
 
 PREPARED_FOLDER = "prepared"
 _FORM = 1  # of the files and of what is in them; a change makes them all anew

@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..cases.dataset import PreparedCase
 from ..core.errors import InputError
+from ..core.files import sha256_of
 from ..core.tensor_files import atomic_tensor_file
 from ..image.geometry import Array
-from ..models.description import sha256_of
+from .prepared_case import PreparedCase
 
 REPLAY_FILE = "replay.safetensors"
 REHEARSAL_CROPS = 20

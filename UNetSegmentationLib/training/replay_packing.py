@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.dataset import PreparedCase, find_cases, prepare_case
+from ..cases.dataset import find_cases
 from ..core.errors import InputError
-from ..core.files import write_text
+from ..core.files import sha256_of, write_text
 from ..models.card import card_of
-from ..models.description import CARD_FILE, ModelDescription, read_description, sha256_of, write_description
+from ..models.description import CARD_FILE, ModelDescription, read_description, write_description
+from .prepared_case import PreparedCase, prepare_case
 from .replay import MAX_BYTES, REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, read_replay, write_replay
 
 

@@ -12,19 +12,11 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..cases.dataset import (
-    Case,
-    PreparedCase,
-    find_cases,
-    name_channels,
-    read_label_values,
-    read_labels_of,
-    split_by_subject,
-)
+from ..cases.dataset import Case, find_cases, name_channels, read_label_values, read_labels_of, split_by_subject
 from ..core.errors import CancelledError
 from ..core.event_log import TrainingRecord
 from ..core.events import Course
-from ..core.files import write_text
+from ..core.files import sha256_of, write_text
 from ..evaluation.held_back import TrainedModel, measure_trained
 from ..image.labels import Label
 from ..models.card import card_of
@@ -34,12 +26,11 @@ from ..models.description import (
     WEIGHTS_FILE,
     Channel,
     ModelDescription,
-    find_model,
     id_from,
-    sha256_of,
     write_description,
 )
 from ..models.fit import MODALITIES_OF_NAMES
+from ..models.installed import find_model
 from ..networks import SegmentationNetwork, build_network
 from ..networks.parts.planned_config import planned_config
 from ..networks.parts.weights import save_weights
@@ -48,6 +39,7 @@ from ..presets import PRESETS
 from .checkpoint import CHECKPOINT_FILE
 from .job import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
 from .loop import train
+from .prepared_case import PreparedCase
 from .prepared_cases import PreparedFolder, remove_cases_after
 from .processes.processes import ALONE, Processes
 from .replay_packing import add_replay

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
-from ..models.description import find_model
+from ..models.installed import find_model
 from ..networks import NETWORKS, SegmentationNetwork
 from ..networks.parts.weights import load_network
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..core.errors import CancelledError, InputError
 from ..core.process_environment import settle_environment
-from ..protocol.segment import PROTOCOL_VERSION, LineDecoder, encode
+from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 
 if TYPE_CHECKING:
-    from .segment import WarmModels
+    from .warm_models import WarmModels
 
 TICK_S = 0.1
 HEARTBEAT_S = 0.3
@@ -38,13 +38,13 @@ def _segment(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[s
 
 
 def _foresee(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
-    from .segment import foresee
+    from .foresee import foresee
 
     return foresee(values, models, **hooks)
 
 
 def _import_model(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
-    from .segment import import_model
+    from .import_model import import_model
 
     return import_model(values, models, **hooks)
 
@@ -113,7 +113,7 @@ class Worker:
         import torch
 
         from ..backends.parts.devices import list_devices
-        from .segment import WarmModels
+        from .warm_models import WarmModels
 
         devices = [asdict(device) for device in list_devices()]
         self._send({"id": 0, "event": "ready", "protocol": PROTOCOL_VERSION, "version": __version__,

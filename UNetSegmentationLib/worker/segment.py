@@ -2,83 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from ..core.errors import CancelledError, InputError
+from ..core.errors import InputError
 from ..core.files import atomic_path
 from ..image.geometry import Array, Volume, clear_outside, crop_to_region, same_grid
 from ..image.labels import Label
 from ..image.volume_io import stack_channels
-from ..importers.parts.add_model import add_model
-from ..inference.predictor import Predictor, Progress
+from ..inference.predictor import Progress
 from ..inference.uncertainty import most_uncertain, uncertainty_of
-from ..models.description import DESCRIPTION_FILE, PREVIOUS_FOLDER, WEIGHTS_FILE, ModelDescription
-from ..protocol.segment import (
-    ArrayFile,
-    ForeseeRequest,
-    ForeseeResult,
-    ImportRequest,
-    ImportResult,
-    SegmentFound,
-    SegmentRequest,
-    SegmentResult,
-)
-
-WARM_MODELS = 3
-
-
-class WarmModels:
-    """The models used last, in memory, as long as their files do not change.
-
-    Args:
-        limit: How many are kept.
-    """
-
-    def __init__(self, limit: int = WARM_MODELS) -> None:
-        self._limit = limit
-        self._predictors: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
-
-    def get(self, folder: str, device: str) -> Predictor:
-        """Return the predictor of a model folder on a device, loaded where it is not there yet.
-
-        Raises:
-            InputError: The folder is no usable model, or the machine has no such device.
-        """
-        files = (
-            DESCRIPTION_FILE,
-            WEIGHTS_FILE,
-            f"{PREVIOUS_FOLDER}/{DESCRIPTION_FILE}",
-            f"{PREVIOUS_FOLDER}/{WEIGHTS_FILE}",
-        )
-        key = (str(Path(folder).resolve()), device, *(_stamp(folder, name) for name in files))
-        predictor = self._predictors.pop(key, None) or Predictor(folder, device=device)
-        self._predictors[key] = predictor
-        while len(self._predictors) > self._limit:
-            self._predictors.popitem(last=False)
-        return predictor
-
-    def improvements(self) -> Generator[None, None, None]:
-        """Measure how the models' networks are best computed, the model used last first, as long as this is asked.
-
-        What goes wrong here is nobody's loss: the models compute as before.
-        """
-        for predictor in reversed(list(self._predictors.values())):
-            stages = (predictor, predictor.previous) if predictor.previous else (predictor,)
-            for stage in stages:
-                with suppress(Exception):
-                    yield from stage.engine.improvements()
-
-    def forget(self) -> None:
-        """Let go of all models, so that their memory is free."""
-        self._predictors.clear()
+from ..models.description import ModelDescription
+from ..protocol.arrays import ArrayFile
+from ..protocol.segment import SegmentFound, SegmentRequest, SegmentResult
+from .warm_models import WarmModels
 
 
 def segment(
@@ -173,59 +114,6 @@ def _with_channels(
     return stack_channels(volume, channels, names=names), warnings
 
 
-def foresee(
-    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
-) -> dict[str, Any]:
-    """Serve a "foresee" request and return the fields of its result; the model is in memory from then on.
-
-    Args:
-        values: The request as it came.
-        models: Where the model comes from.
-        on_progress: Not called: it takes moments.
-        is_cancelled: Asked once, before the model is loaded.
-
-    Raises:
-        InputError: The request cannot be understood, or the volume or its region does not fit the model.
-        CancelledError: `is_cancelled` said so.
-    """
-    del on_progress
-    request = ForeseeRequest.from_dict(values)
-    if is_cancelled():
-        raise CancelledError("cancelled")
-    volume = _empty_volume(request)
-    if request.region_to_ras is not None:
-        volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
-    predictor = models.get(request.model, request.device)
-    found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
-    doubt = f"memory is short: it will be computed {found.shortage}" if found.shortage else found.refusal
-    return ForeseeResult(doubt=doubt).to_dict()
-
-
-def import_model(
-    values: dict[str, Any], _models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
-) -> dict[str, Any]:
-    """Serve an "import" request and return the fields of its result.
-
-    Args:
-        values: The request as it came.
-        on_progress: Called with the stage in words; how far it is cannot be told.
-        is_cancelled: Asked between the stages.
-
-    Raises:
-        InputError: The request cannot be understood, or the model cannot be imported.
-        CancelledError: `is_cancelled` said so.
-    """
-    request = ImportRequest.from_dict(values)
-    model, warnings = add_model(
-        Path(request.path),
-        models_folder=Path(request.models),
-        incoming=Path(request.incoming),
-        on_stage=lambda stage: on_progress(0.0, stage),
-        is_cancelled=is_cancelled,
-    )
-    return ImportResult(folder=str(model.folder), warnings=warnings).to_dict()
-
-
 def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound, ...]:
     """Return size and bounds of every label in a labelmap (D, H, W)."""
     largest = max(label.value for label in labels)
@@ -242,16 +130,6 @@ def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound,
         )
         for label in labels
     )
-
-
-def _empty_volume(request: ForeseeRequest) -> Volume:
-    """Return a volume of the right sizes that takes no memory."""
-    try:
-        return Volume(np.broadcast_to(np.int8(0), request.shape), np.array(request.affine_ras))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"the foresee request cannot be understood: {error}") from error
 
 
 def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[Volume | None]]:
@@ -284,11 +162,3 @@ def _write_array(path: str, array: Array) -> ArrayFile:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(np.ascontiguousarray(array).data)
     return ArrayFile(path=path, dtype=array.dtype.name, shape=array.shape)
-
-
-def _stamp(folder: str, name: str) -> tuple[int, int]:
-    try:
-        status = (Path(folder) / name).stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_size)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(FOLDER.parents[2]))
 from UNetSegmentationLib.networks.parts.planned_config import planned_config  # noqa: E402
 from UNetSegmentationLib.planning.explanation import explain  # noqa: E402
 from UNetSegmentationLib.planning.fingerprint import Fingerprint  # noqa: E402
-from UNetSegmentationLib.planning.plan import network_shape_for  # noqa: E402
+from UNetSegmentationLib.planning.planner import network_shape_for  # noqa: E402
 from UNetSegmentationLib.training.budget import Budget, plan_for  # noqa: E402
 
 BUDGET = Budget(memory_bytes=12 * 10**9, operations=9e11, patch_voxels={2: 256 * 256, 3: 96 * 96 * 96})

@@ -15,7 +15,7 @@ import slicer
 from slicer.i18n import tr as _
 
 import UNetSegmentationLib
-from UNetSegmentationLib.protocol.segment import PROTOCOL_VERSION, LineDecoder, encode
+from UNetSegmentationLib.protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 
 GRACE_MS = 900
 STOP_MS = 500

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from UNetSegmentationLib.core.registry import Registry
-from UNetSegmentationLib.models.description import InstalledModel
+from UNetSegmentationLib.models.installed import InstalledModel
 from UNetSegmentationLib.presets import PRESETS
 
 FIRST_PRESET = "mri"

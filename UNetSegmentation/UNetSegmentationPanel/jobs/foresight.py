@@ -5,8 +5,8 @@ from typing import Any
 
 import qt
 
-from UNetSegmentationLib.models.description import InstalledModel
-from UNetSegmentationLib.protocol.segment import ForeseeRequest, ForeseeResult
+from UNetSegmentationLib.models.installed import InstalledModel
+from UNetSegmentationLib.protocol.foresee import ForeseeRequest, ForeseeResult
 
 from ..background.worker_process import WorkerProcess
 from ..choices import channels, wording

@@ -8,7 +8,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.models.user_folder import new_incoming_folder
-from UNetSegmentationLib.protocol.segment import ImportRequest, ImportResult
+from UNetSegmentationLib.protocol.import_model import ImportRequest, ImportResult
 
 from ..background.worker_process import WorkerProcess
 from ..choices import wording

@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from UNetSegmentationLib.models.description import InstalledModel, list_models, user_models_folder
+from UNetSegmentationLib.models.installed import InstalledModel, list_models, user_models_folder
 
 from ..background.steps import Steps
 from ..background.worker_process import WorkerProcess

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from UNetSegmentationLib.models.description import InstalledModel
+from UNetSegmentationLib.models.installed import InstalledModel
 
 from ..choices import channels
 from ..choices.parameters import regionNode

@@ -11,7 +11,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.core.errors import InputError
-from UNetSegmentationLib.protocol.segment import ArrayFile, ChannelFile, SegmentRequest, SegmentResult
+from UNetSegmentationLib.protocol.arrays import ArrayFile, ChannelFile
+from UNetSegmentationLib.protocol.segment import SegmentRequest, SegmentResult
 
 from ..background.steps import WAIT, Steps
 from ..background.time_left import Pace

@@ -6,7 +6,7 @@ from typing import Any
 
 import slicer
 
-from UNetSegmentationLib.models.description import bundled_resources_folder
+from UNetSegmentationLib.models.installed import bundled_resources_folder
 
 FOLDER = "Samples"
 # The smallest one, with the best model.

@@ -15,7 +15,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.image.geometry import Volume, crop_to_region
-from UNetSegmentationLib.protocol.segment import ArrayFile
+from UNetSegmentationLib.protocol.arrays import ArrayFile
 
 SLAB_BYTES = 4 * 2**20
 SAMPLE_VOXELS = 500_000

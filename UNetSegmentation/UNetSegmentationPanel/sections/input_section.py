@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 from vtk import vtkCommand
 
-from UNetSegmentationLib.models.description import InstalledModel
+from UNetSegmentationLib.models.installed import InstalledModel
 
 from ..choices import channels
 from ..choices import parameters as stored

@@ -11,7 +11,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.core.errors import InputError
-from UNetSegmentationLib.models.description import CARD_FILE, InstalledModel, read_description
+from UNetSegmentationLib.models.description import CARD_FILE, read_description
+from UNetSegmentationLib.models.installed import InstalledModel
 from UNetSegmentationLib.models.user_folder import delete_model, is_users_own
 
 from ..background.steps import Steps, beside

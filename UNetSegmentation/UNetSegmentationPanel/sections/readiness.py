@@ -5,7 +5,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.image.geometry import spacing_of
-from UNetSegmentationLib.models.description import doubt_of_spacing
+from UNetSegmentationLib.models.fit import doubt_of_spacing
 
 from ..choices import channels, wording
 from ..choices.choices import Choices

@@ -6,7 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from UNetSegmentationLib.models.description import InstalledModel
+from UNetSegmentationLib.models.installed import InstalledModel
 
 from ..scene import provenance, scene_exchange, segmentations, uncertainty_maps
 

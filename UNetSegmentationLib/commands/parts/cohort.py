@@ -19,13 +19,15 @@ import numpy as np
 from ...core.errors import InputError
 from ...image.geometry import Volume, crop_to_box
 from ...image.volume_io import write_labelmap, write_volume
-from ...models.description import WEIGHTS_FILE, InstalledModel, check_image_fits
+from ...models.description import WEIGHTS_FILE
+from ...models.fit import check_image_fits
+from ...models.installed import InstalledModel
 from .image_arguments import ImageFiles, check_modality, read_image
 from .terminal import rounded
 
 if TYPE_CHECKING:
     from ...inference.predictor import Predictor, Segmentation
-    from ...worker.segment import WarmModels
+    from ...worker.warm_models import WarmModels
 
 RECORD_FILE = "segmented.jsonl"
 CONNECTION_S = 10
@@ -284,7 +286,7 @@ def segment_case(case: Case, settings: Settings, model: InstalledModel, device: 
 
 @cache
 def _warm_models() -> WarmModels:
-    from ...worker.segment import WarmModels
+    from ...worker.warm_models import WarmModels
 
     return WarmModels()
 

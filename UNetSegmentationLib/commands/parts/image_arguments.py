@@ -14,8 +14,9 @@ from ...core.errors import InputError
 from ...image.dicom_series import modality_of
 from ...image.geometry import Volume
 from ...image.volume_io import check_labelmap_name, read_channels, stem_of
-from ...models.description import Channel, InstalledModel, ModelDescription, check_image_fits, find_model, list_models
-from ...models.fit import doubt_of_values, lowest_value, why_unsuited
+from ...models.description import Channel, ModelDescription
+from ...models.fit import check_image_fits, doubt_of_values, lowest_value, why_unsuited
+from ...models.installed import InstalledModel, find_model, list_models
 from ...presets import PRESETS
 
 MISSING = "-"

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...cases.dataset import PALETTE
 from ...core.errors import InputError
-from ...image.labels import Label
+from ...image.labels import PALETTE, Label
 from ...models.description import Channel, ModelDescription, id_from
 from ...networks import SegmentationNetwork, build_network
 from ...planning.monai_recipe import MonaiRecipe

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...cases.dataset import PALETTE
 from ...core.errors import InputError
-from ...image.labels import Label
+from ...image.labels import PALETTE, Label
 from ...models.description import Channel
 from ...planning.plan import Normalization, Plan
 

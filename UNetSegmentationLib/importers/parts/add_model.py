@@ -19,12 +19,10 @@ from ...models.description import (
     DESCRIPTION_FILE,
     PREVIOUS_FOLDER,
     WEIGHTS_FILE,
-    InstalledModel,
-    list_models,
-    model_folders,
     read_description,
     write_description,
 )
+from ...models.installed import InstalledModel, list_models, model_folders
 from ...models.user_folder import hold_incoming, place_model
 from ...training.replay import REPLAY_FILE, find_replay
 from .. import import_model

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...planning.plan import Plan, network_shape_for
+from ...planning.plan import Plan
+from ...planning.planner import network_shape_for
 from ..contract import NETWORKS
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...core.errors import InputError
+from ...core.files import sha256_of
 from ...core.tensor_files import atomic_tensor_file
-from ...models.description import WEIGHTS_FILE, ModelDescription, read_description, sha256_of
+from ...models.description import WEIGHTS_FILE, ModelDescription, read_description
 from .. import SegmentationNetwork, build_network
 from .ensemble import Ensemble
 

@@ -15,15 +15,8 @@ import numpy as np
 
 from ...evaluation.postprocess_choice import LEAST_GAIN, in_halves
 from ...planning.fingerprint import Fingerprint
-from ...planning.plan import (
-    FEWEST_SLICES,
-    SMALLEST_SHARE,
-    SMALLEST_SLICE,
-    Plan,
-    coarse_axis,
-    size_at,
-    target_spacing_mm,
-)
+from ...planning.plan import Plan
+from ...planning.planner import FEWEST_SLICES, SMALLEST_SHARE, SMALLEST_SLICE, coarse_axis, size_at, target_spacing_mm
 
 # Arguments of planning.make_plan by name.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {"full": {}, "low": {"resolution": "low"}, "slices": {"dimensions": 2}}

@@ -21,7 +21,8 @@ from ...models.description import DESCRIPTION_FILE, ModelDescription, id_from
 from ...networks.parts.cost import training_cost
 from ...networks.parts.planned_config import planned_config
 from ...planning.fingerprint import Fingerprint
-from ...planning.plan import Plan, read_plan, target_spacing_mm
+from ...planning.plan import Plan, read_plan
+from ...planning.planner import target_spacing_mm
 from ..checkpoint import CHECKPOINT_FILE
 from ..job import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
 from ..prepared_cases import remove_prepared_cases

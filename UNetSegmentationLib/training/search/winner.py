@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from ...cases.dataset import Case
 from ...core.event_log import TrainingRecord
 from ...core.events import Course
-from ...core.files import write_text
+from ...core.files import sha256_of, write_text
 from ...evaluation.cases import figures_of_model
 from ...evaluation.held_back import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
 from ...evaluation.postprocess_choice import FoundCase
@@ -24,7 +24,6 @@ from ...models.description import (
     ModelDescription,
     id_from,
     read_description,
-    sha256_of,
     write_description,
 )
 from ...networks.parts.ensemble import Ensemble

@@ -1,0 +1,83 @@
+"""Which models are installed, and where."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import InputError
+from .description import DESCRIPTION_FILE, ModelDescription, read_description
+
+MODELS_VARIABLE = "UNETSEG_MODELS"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that can be used: where it lies and what it says of itself."""
+
+    folder: Path
+    description: ModelDescription
+
+
+def user_models_folder() -> Path:
+    """Return the folder where the user's own models are kept, whether it exists or not."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "UNetSegmentation" / "models"
+
+
+def bundled_models_folder() -> Path:
+    """Return the folder of the models that ship with the extension, in the installed or the source tree."""
+    return bundled_resources_folder() / "Models"
+
+
+def bundled_resources_folder() -> Path:
+    """Return the folder of the shipped resources, in the installed or the source tree."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "Resources"
+    return inside if inside.is_dir() else package.parent / "Resources"
+
+
+def model_folders() -> list[Path]:
+    """Return where models are looked for, first match wins: UNETSEG_MODELS, the user's folder, the bundled one."""
+    extra = [Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry]
+    return [*extra, user_models_folder(), bundled_models_folder()]
+
+
+def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
+    """Return the usable models of some folders, by title; a folder that cannot be read as a model is left out.
+
+    Where two models share an id, the one in the earlier folder is taken.
+    """
+    found: dict[str, InstalledModel] = {}
+    for parent in model_folders() if folders is None else folders:
+        for path in sorted(parent.glob(f"*/{DESCRIPTION_FILE}")):
+            try:
+                description = read_description(path.parent)
+            except InputError:
+                continue
+            found.setdefault(description.id, InstalledModel(path.parent, description))
+    return sorted(found.values(), key=lambda model: model.description.title)
+
+
+def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> InstalledModel:
+    """Return the model with an id, or the one in a folder.
+
+    Raises:
+        InputError: There is none; the message lists the known ids.
+    """
+    folder = Path(id_or_folder)
+    if (folder / DESCRIPTION_FILE).is_file() or folder.is_dir():
+        return InstalledModel(folder.resolve(), read_description(folder))
+    models = list_models(folders)
+    for model in models:
+        if model.description.id == id_or_folder:
+            return model
+    known = ", ".join(model.description.id for model in models) or "none is installed"
+    raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")

@@ -1,0 +1,48 @@
+"""Messages on a pipe: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+PROTOCOL_VERSION = 1
+
+
+MAX_LINE_BYTES = 16 * 2**20
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Return a message as one line of UTF-8 JSON."""
+    return json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+class LineDecoder:
+    """Collects bytes as they come from a pipe and returns whole messages.
+
+    Lines that are not JSON objects (a library that prints) are kept in `noise` for the report of a crash.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.noise: list[str] = []
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """Return the messages completed by `data`, in order."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._note(self._rest[:200])
+            self._rest = b""
+        messages = []
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError):
+                message = None
+            if isinstance(message, dict):
+                messages.append(message)
+            elif line.strip():
+                self._note(line)
+        return messages
+
+    def _note(self, line: bytes) -> None:
+        self.noise = [*self.noise[-49:], line.decode("utf-8", "replace").strip()]

@@ -1,0 +1,76 @@
+"""A case on the network's grid, as training takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cases.dataset import Case, read_case
+from ..conventions.own import prepare
+from ..core.errors import CancelledError
+from ..image.labels import Label
+from ..planning.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCase:
+    """A case on the network's grid.
+
+    Attributes:
+        id: Name of the case.
+        image: Normalised voxels (C, D, H, W), float32.
+        padding: Value (C,) that stands for what lies outside the image.
+        labels: Class numbers (D, H, W), int16; -1 where nobody has labelled.
+        foreground: Indices (N, 3) of the labelled voxels, int16.
+    """
+
+    id: str
+    image: Tensor
+    padding: Tensor
+    labels: Tensor
+    foreground: Tensor
+
+
+def prepare_case(
+    case: Case,
+    plan: Plan,
+    labels: Sequence[Label],
+    *,
+    ignored: int | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> PreparedCase:
+    """Read a case and bring image and labels to the network's grid.
+
+    Args:
+        case: What to read.
+        plan: The network's grid.
+        labels: Of the model; class 1 is the first.
+        ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
+        is_cancelled: Asked often.
+
+    Raises:
+        InputError: The case cannot be read or does not fit the plan.
+        CancelledError: `is_cancelled` said so.
+    """
+    if is_cancelled is not None and is_cancelled():
+        raise CancelledError("cancelled")
+    volume, reference = read_case(case)
+    prepared = prepare(volume, plan, is_cancelled=is_cancelled)
+    turned = prepared.order.apply(reference.array[0])[prepared.box]
+    classes = np.zeros(turned.shape, dtype=np.int16)
+    for index, label in enumerate(labels):
+        classes[turned == label.value] = index + 1
+    if ignored is not None:
+        classes[turned == ignored] = -1
+    target = prepared.labels_on_grid(torch.from_numpy(classes))
+    return PreparedCase(
+        id=case.id,
+        image=prepared.image,
+        padding=prepared.padding,
+        labels=target,
+        foreground=(target > 0).nonzero().to(torch.int16),
+    )

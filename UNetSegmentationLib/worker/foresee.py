@@ -1,0 +1,52 @@
+"""Whether a segmentation would fit into memory, without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import CancelledError, InputError
+from ..image.geometry import Volume, crop_to_region
+from ..inference.predictor import Progress
+from ..protocol.foresee import ForeseeRequest, ForeseeResult
+from .warm_models import WarmModels
+
+
+def foresee(
+    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    """Serve a "foresee" request and return the fields of its result; the model is in memory from then on.
+
+    Args:
+        values: The request as it came.
+        models: Where the model comes from.
+        on_progress: Not called: it takes moments.
+        is_cancelled: Asked once, before the model is loaded.
+
+    Raises:
+        InputError: The request cannot be understood, or the volume or its region does not fit the model.
+        CancelledError: `is_cancelled` said so.
+    """
+    del on_progress
+    request = ForeseeRequest.from_dict(values)
+    if is_cancelled():
+        raise CancelledError("cancelled")
+    volume = _empty_volume(request)
+    if request.region_to_ras is not None:
+        volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
+    predictor = models.get(request.model, request.device)
+    found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
+    doubt = f"memory is short: it will be computed {found.shortage}" if found.shortage else found.refusal
+    return ForeseeResult(doubt=doubt).to_dict()
+
+
+def _empty_volume(request: ForeseeRequest) -> Volume:
+    """Return a volume of the right sizes that takes no memory."""
+    try:
+        return Volume(np.broadcast_to(np.int8(0), request.shape), np.array(request.affine_ras))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the foresee request cannot be understood: {error}") from error
