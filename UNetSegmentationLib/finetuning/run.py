@@ -23,8 +23,8 @@ from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
 from ..core.files import atomic_path, sha256_of, write_text
 from ..image.labels import Label
-from ..models.card import card_of
-from ..models.description import CARD_FILE, WEIGHTS_FILE, ModelDescription, id_from, write_description
+from ..models.card import write_card
+from ..models.description import WEIGHTS_FILE, ModelDescription, id_from, write_description
 from ..models.installed import find_model
 from ..networks import SegmentationNetwork
 from ..networks.parts.ensemble import Ensemble
@@ -406,7 +406,7 @@ def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) 
         with atomic_path(job.folder / REPLAY_FILE) as temporary:
             temporary.write_bytes(parent.crops)
     write_description(job.folder, description)
-    write_text(job.folder / CARD_FILE, card_of(description))
+    write_card(job.folder, description)
     for name in (CHECKPOINT_FILE, JOB_FILE):
         (job.folder / name).unlink(missing_ok=True)
 

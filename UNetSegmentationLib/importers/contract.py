@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.files import sha256_of, write_text
+from ..core.files import sha256_of
 from ..core.registry import Registry
+from ..models.card import write_card
 from ..models.description import (
-    CARD_FILE,
     DESCRIPTION_FILE,
     PREVIOUS_FOLDER,
     WEIGHTS_FILE,
@@ -120,31 +120,7 @@ def _write(model: ForeignModel, output: Path) -> ForeignModel:
         stage = replace(stage, weights_sha256=first.weights_sha256)
     save_weights(output / WEIGHTS_FILE, model.network)
     description = replace(model.description, weights_sha256=sha256_of(output / WEIGHTS_FILE), previous_stage=stage)
-    write_text(output / CARD_FILE, _card_of(description, model.card))
+    write_card(output, description, origin=model.card)
     # Last: a folder without a description is no model.
     write_description(output, description)
     return replace(model, description=description)
-
-
-def _card_of(description: ModelDescription, lines: tuple[str, ...]) -> str:
-    found = ", ".join(label.name for label in description.labels)
-    channels = ", ".join(channel.name for channel in description.channels)
-    return "\n".join(
-        [
-            f"# {description.title}",
-            "",
-            f"Finds {found} in {channels} images. Network `{description.network}`, id `{description.id}`.",
-            "",
-            "Not a medical device: a person must check every result.",
-            "",
-            "## Origin",
-            *(f"- {line}" for line in lines),
-            "",
-            "## Figures",
-            "Not measured here: `unetseg evaluate` measures it on your cases.",
-            "",
-            "## Licence",
-            description.licence or "not stated: ask whoever trained it",
-            "",
-        ]
-    )

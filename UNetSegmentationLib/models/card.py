@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from .description import ModelDescription
+from ..core.files import write_text
+from .description import CARD_FILE, ModelDescription
 
 _OVERLAPS = (("dice", "Dice"), ("iou", "IoU"))
 _DISTANCES = (("hd95_mm", "HD95 (mm)"), ("assd_mm", "ASSD (mm)"), ("surface_dice", "surface Dice at 1 mm"))
+
+
+def write_card(folder: Path, description: ModelDescription, *, origin: Sequence[str] | None = None) -> None:
+    """Write CARD.md of a model folder atomically.
+
+    Args:
+        folder: Model folder.
+        description: Of the model.
+        origin: Of a model of another tool: lines on where it comes from and what differs.
+    """
+    write_text(folder / CARD_FILE, card_of(description) if origin is None else _imported_card_of(description, origin))
 
 
 def card_of(description: ModelDescription) -> str:
@@ -57,6 +71,30 @@ def card_of(description: ModelDescription) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _imported_card_of(description: ModelDescription, origin: Sequence[str]) -> str:
+    found = ", ".join(label.name for label in description.labels)
+    channels = ", ".join(channel.name for channel in description.channels)
+    return "\n".join(
+        [
+            f"# {description.title}",
+            "",
+            f"Finds {found} in {channels} images. Network `{description.network}`, id `{description.id}`.",
+            "",
+            "Not a medical device: a person must check every result.",
+            "",
+            "## Origin",
+            *(f"- {line}" for line in origin),
+            "",
+            "## Figures",
+            "Not measured here: `unetseg evaluate` measures it on your cases.",
+            "",
+            "## Licence",
+            description.licence or "not stated: ask whoever trained it",
+            "",
+        ]
+    )
 
 
 def _demonstration_of(description: ModelDescription) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..cases.dataset import find_cases
 from ..core.errors import InputError
-from ..core.files import sha256_of, write_text
-from ..models.card import card_of
-from ..models.description import CARD_FILE, ModelDescription, read_description, write_description
+from ..core.files import sha256_of
+from ..models.card import write_card
+from ..models.description import ModelDescription, read_description, write_description
 from .prepared_case import PreparedCase, prepare_case
 from .replay import MAX_BYTES, REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, draw_replay, read_replay, write_replay
 
@@ -54,7 +54,7 @@ def pack_replay(folder: Path, dataset: Path, *, max_bytes: int = MAX_BYTES) -> M
     prepared = [prepare_case(usable[index], description.plan, description.labels) for index in sorted(order)]
     description = add_replay(folder, prepared, description, max_bytes=max_bytes)
     write_description(folder, description)
-    write_text(folder / CARD_FILE, card_of(description))
+    write_card(folder, description)
     return description
 
 
@@ -85,7 +85,7 @@ def share_replay(folder: Path, other: Path) -> ModelDescription:
     about = {**counts, "licence": replay.licence, "shared": shared}
     description = replace(description, training={**description.training, "replay": about})
     write_description(folder, description)
-    write_text(folder / CARD_FILE, card_of(description))
+    write_card(folder, description)
     return description
 
 

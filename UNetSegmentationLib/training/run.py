@@ -19,9 +19,8 @@ from ..core.events import Course
 from ..core.files import sha256_of, write_text
 from ..evaluation.held_back import TrainedModel, measure_trained
 from ..image.labels import Label
-from ..models.card import card_of
+from ..models.card import write_card
 from ..models.description import (
-    CARD_FILE,
     DEMONSTRATION,
     WEIGHTS_FILE,
     Channel,
@@ -254,7 +253,7 @@ def _finish(
     except CancelledError as error:
         raise CancelledError("cancelled while the model was measured; --resume goes on with that") from error
     write_description(job.folder, description)
-    write_text(job.folder / CARD_FILE, card_of(description))
+    write_card(job.folder, description)
     for name in (CHECKPOINT_FILE, JOB_FILE):
         (job.folder / name).unlink(missing_ok=True)
     yield {"event": "done", "description": description.to_dict()}

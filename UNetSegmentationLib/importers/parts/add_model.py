@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...core.errors import CancelledError, InputError
-from ...core.files import write_text
 from ...inference.predictor import Predictor
-from ...models.card import card_of
+from ...models.card import write_card
 from ...models.description import (
     CARD_FILE,
     DESCRIPTION_FILE,
@@ -104,7 +103,7 @@ def _keep_shared_crops(own: Path, folder: Path) -> None:
         training["replay"] = {name: value for name, value in replay.items() if name != "shared"}
     description = replace(description, training=training)
     write_description(folder, description)
-    write_text(folder / CARD_FILE, card_of(description))
+    write_card(folder, description)
 
 
 @contextmanager

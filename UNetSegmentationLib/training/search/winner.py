@@ -12,14 +12,13 @@ from safetensors import SafetensorError
 from ...cases.dataset import Case
 from ...core.event_log import TrainingRecord
 from ...core.events import Course
-from ...core.files import sha256_of, write_text
+from ...core.files import sha256_of
 from ...evaluation.cases import figures_of_model
 from ...evaluation.held_back import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
 from ...evaluation.postprocess_choice import FoundCase
 from ...inference.predictor import Predictor
-from ...models.card import card_of
+from ...models.card import write_card
 from ...models.description import (
-    CARD_FILE,
     WEIGHTS_FILE,
     ModelDescription,
     id_from,
@@ -111,7 +110,7 @@ def make_model(
             figures["folds"].append((yield from _figures_of_fold(description, found[training.name], is_cancelled)))
     description = replace(description, figures={**description.figures, **figures})
     write_description(job.folder, description)
-    write_text(job.folder / CARD_FILE, card_of(description))
+    write_card(job.folder, description)
     if job.has_replay:
         description = pack_replay(job.folder, job.dataset)
     for training in trainings:
