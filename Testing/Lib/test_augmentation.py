@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import cos, radians, sin
 from typing import Any
 
@@ -231,7 +232,7 @@ def test_slices_equal_the_general_interpolation() -> None:
     size, spacing_mm = (5, 20, 16), (5.0, 1.0, 1.2)
     config = AugmentationConfig.none(**SPATIAL_ONLY, rotation_deg=45.0, spacing_mm=spacing_mm)
     params = draw_spatial(config, seeded(3), output_size=size)
-    general = SpatialParams(**{**params.to_dict(), "flat_axis": None})
+    general = replace(params, flat_axis=None)
     image, labels = torch.randn(2, *size, generator=seeded()), blobs(size)
     by_slices, whole = apply_spatial(image, labels, params), apply_spatial(image, labels, general)
     torch.testing.assert_close(by_slices[0], whole[0], atol=1e-4, rtol=0)
@@ -253,7 +254,7 @@ def test_rotation_in_the_plane_has_its_angle() -> None:
 def drawn(name: str, channels: int = 2, seed: int = 0, **options: Any) -> IntensityParams:
     config = AugmentationConfig.none(**{f"{name}_probability": 1.0}, **options)
     params = draw_intensity(config, seeded(seed), channels=channels)
-    assert [step for step, _ in params.steps] == [name]
+    assert [step.step for step in params.steps] == [name]
     return params
 
 
@@ -412,7 +413,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 
 def test_a_misspelt_option_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"no option rotation: choose from .*rotation_deg"):
+    with pytest.raises(InputError, match=r"no field rotation: choose from .*rotation_deg"):
         AugmentationConfig.from_dict({"rotation": 3})
 
 

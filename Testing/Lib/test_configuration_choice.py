@@ -27,7 +27,7 @@ def scores(**means: float) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("best", CONFIGURATIONS)
 def test_the_better_wins(best):
     choice = choose_configuration(scores(**{name: 0.8 + 0.02 * (name == best) for name in CONFIGURATIONS}), COSTS)
-    assert choice.name == best
+    assert choice.chosen == best
     by_name = {row["name"]: row for row in choice.rows}
     assert [row["name"] for row in choice.rows if row["is_chosen"]] == [best]
     assert all(by_name[name]["behind"] == (0 if name == best else 0.02) for name in CONFIGURATIONS)
@@ -37,8 +37,8 @@ def test_the_better_wins(best):
 
 def test_a_tie_goes_to_the_cheapest():
     # Less than the third decimal is no difference, whatever the subjects say.
-    assert choose_configuration(scores(full=0.8009, low=0.8, slices=0.7), COSTS).name == "low"
-    assert choose_configuration(scores(full=0.8011, low=0.8, slices=0.7), COSTS).name == "full"
+    assert choose_configuration(scores(full=0.8009, low=0.8, slices=0.7), COSTS).chosen == "low"
+    assert choose_configuration(scores(full=0.8011, low=0.8, slices=0.7), COSTS).chosen == "full"
     # Ahead by 0.02 in the mean, but by no more than a standard error: +0.4 and -0.36 in turn.
     even = scores(full=0.5, low=0.5)
     for index, name in enumerate(SUBJECTS):
@@ -47,9 +47,9 @@ def test_a_tie_goes_to_the_cheapest():
     (row,) = [row for row in choice.rows if row["name"] == "low"]
     # Deviation 0.38 * sqrt(20 / 19), over the root of 20.
     assert (row["behind"], row["error"]) == (pytest.approx(0.02), pytest.approx(0.38 / 19**0.5, abs=1e-4))
-    assert choice.name == "low"
+    assert choice.chosen == "low"
     # The same difference in every subject is none of chance.
-    assert choose_configuration(scores(full=0.52, low=0.5), COSTS).name == "full"
+    assert choose_configuration(scores(full=0.52, low=0.5), COSTS).chosen == "full"
 
 
 def test_luck_does_not_raise_the_cross_fitted_figure():
@@ -68,7 +68,7 @@ def test_luck_does_not_raise_the_cross_fitted_figure():
 
 def test_one_subject_tells_a_difference_but_no_error():
     choice = choose_configuration({"full": {"a": 0.8}, "low": {"a": 0.7}}, COSTS)
-    assert choice.name == "full"
+    assert choice.chosen == "full"
     assert choice.cross_fitted is None
     assert [row["error"] for row in choice.rows] == [None, None]
 

@@ -377,7 +377,7 @@ def test_loss_has_no_weights_to_save(name):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("dice", {"smoth": 1}, "no option smoth"),
+        ("dice", {"smoth": 1}, "no field smoth"),
         ("dice", {"smooth": 0}, "smooth is 0"),
         ("dice", {"class_weights": [-1.0, 1.0]}, "at least 0"),
         ("dice", {"class_weights": [0.0, 0.0]}, "all 0"),
@@ -392,8 +392,12 @@ def test_loss_has_no_weights_to_save(name):
         ("boundary", {"spacing_mm": [1.0, 0.0, 1.0]}, "above 0"),
         ("dice_cross_entropy", {"dice_weight": 0.0, "cross_entropy_weight": 0.0}, "not both 0"),
         ("weighted_sum", {"terms": []}, "at least one loss"),
-        ("weighted_sum", {"terms": [{"weight": 1.0}]}, "names no loss"),
-        ("weighted_sum", {"terms": [{"loss": "dice", "factor": 1.0}]}, "no entry factor"),
+        ("weighted_sum", {"terms": [{"weight": 1.0}]}, "Term lacks loss"),
+        (
+            "weighted_sum",
+            {"terms": [{"loss": "dice", "factor": 1.0}]},
+            "Term has no field factor: choose from loss",
+        ),
         ("weighted_sum", {"terms": [{"loss": "dice", "weight": 0.0}]}, "not all 0"),
         ("weighted_sum", {"terms": [{"loss": "dice", "options": {"ignore_label": 3}}]}, "set it once"),
         ("weighted_sum", {"terms": [{"loss": "dise"}]}, "unknown loss 'dise'"),

@@ -73,10 +73,14 @@ def test_models_are_found_by_id_by_folder_and_in_the_order_of_folders(tmp_path):
         ({"schema_version": 99}, "schema_version is 99"),
         ({"id": "../evil"}, "id '../evil' is not allowed"),
         ({"labels": []}, "at least one label"),
-        ({"channels": [{"name": 5}]}, "channel name 5 is no text"),
+        ({"channels": [{"name": 5}]}, "Channel: name is 5: give a text"),
+        ({"channels": [{"name": " "}]}, "channel name ' ' is no text"),
         ({"channels": []}, "0 channels but 1 normalizations"),
-        ({"plan": {"dimensions": 3}}, "missing or of the wrong kind"),
-        ({"surprise": 1}, "missing or of the wrong kind"),
+        (
+            {"plan": {"dimensions": 3}},
+            "Plan lacks spacing_mm, patch_size, batch_size, orientation, normalization",
+        ),
+        ({"surprise": 1}, "ModelDescription has no field surprise: choose from id, title"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_in_words(tmp_path, change, words):
@@ -102,7 +106,7 @@ def test_an_entry_of_another_kind_never_hides_the_other_models(tmp_path, name, v
 )
 def test_figures_that_are_no_table_are_refused(tmp_path, figures):
     (tmp_path / "model.json").write_text(json.dumps({**DESCRIPTION.to_dict(), "figures": figures}))
-    with pytest.raises(InputError, match="missing or of the wrong kind"):
+    with pytest.raises(InputError, match="figures is .*give an object|figures of model 'a-model' are no table"):
         read_description(tmp_path)
 
 

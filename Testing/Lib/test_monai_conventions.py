@@ -173,7 +173,7 @@ def test_a_recipe_survives_json(tmp_path: Path) -> None:
         (lambda: MonaiRecipe(restored="images"), "restored is 'images'"),
         (
             lambda: MonaiRecipe.from_dict({"steps": [{"step": "blur"}], "tiling": {}, "restored": "logits"}),
-            "step 'blur'",
+            "step is 'blur': choose resample, crop_foreground",
         ),
         (lambda: CropForeground(margin=(-1, 0, 0)), "margin is"),
         (lambda: CropForeground(divisor=(0, 1, 1)), "divisor is"),

@@ -181,7 +181,7 @@ def test_a_configuration_survives_json(name, dimensions):
 
 @every_network
 def test_a_misspelt_option_is_named(name):
-    with pytest.raises(InputError, match="has no option featuresperstage: choose from .*features_per_stage"):
+    with pytest.raises(InputError, match="has no field featuresperstage: choose from .*features_per_stage"):
         build(name, 3, featuresperstage=[4, 8])
 
 

@@ -68,7 +68,7 @@ def test_the_plan_is_explained_and_train_takes_it(tmp_path, capsys):
     assert run("train", data, "-o", model, "--plan", file, "--steps", "1", "--fold", "0/2", "--device", "cpu") == 0
     trained = json.loads((model / "model.json").read_text())["plan"]
     assert trained["patch_size"] == [8, 16, 16]
-    assert read_plan(file).to_dict()["patch_size"] == (8, 16, 16)
+    assert read_plan(file).to_dict()["patch_size"] == [8, 16, 16]
 
 
 def test_names_of_channels_are_those_of_nnunets_dataset_json(tmp_path):

@@ -69,7 +69,7 @@ def test_nothing_is_chosen_where_nothing_can_help():
     choice = chosen([pack(reference(), reference(), name) for name in SUBJECTS], LABELS, min_volume_mm3=20)
     assert choice.steps == ()
     assert choice.reason == ""
-    assert choice.before == {"organ": 1.0, "lesion": 1.0}
+    assert choice.dice_before == {"organ": 1.0, "lesion": 1.0}
     # What is tried is told all the same; the lesions have two parts of which one would be lost.
     assert {row["step"].partition(":")[0] for row in choice.tried} == {
         "keep_largest_component",
@@ -91,7 +91,7 @@ def test_islands_in_every_case_are_removed_from_their_label_alone():
     choice = chosen(cases, LABELS)
     assert choice.steps == ("keep_largest_component:regions=1",)
     # 5 x 6 x 6 voxels and an island of 2 x 3 x 3: Dice 2 * 180 / (198 + 180).
-    assert choice.before["organ"] == pytest.approx(360 / 378, abs=1e-4)
+    assert choice.dice_before["organ"] == pytest.approx(360 / 378, abs=1e-4)
     (row,) = [row for row in choice.tried if row["is_chosen"]]
     assert (row["label"], row["gain"]) == ("organ", pytest.approx(1 - 360 / 378, abs=1e-4))
     assert all(figures[1]["dice"] == 1 for _, figures in figures_with(cases, (1, 3), choice.steps))

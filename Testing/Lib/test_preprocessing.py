@@ -158,7 +158,7 @@ def test_impossible_plans_are_refused(changes, words):
 def test_a_plan_survives_json():
     plan = plan_of(mirror_axes=(0, 2))
     assert Plan.from_dict(plan.to_dict()) == plan
-    with pytest.raises(InputError, match="unknown entries colour"):
+    with pytest.raises(InputError, match="has no field colour"):
         Plan.from_dict({**plan.to_dict(), "colour": 1})
 
 

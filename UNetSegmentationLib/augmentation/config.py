@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from ..core.errors import InputError
-from ..core.json_dataclass import Configuration
+from ..core.json_dataclass import JsonDataclass
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentationConfig(Configuration):
+class AugmentationConfig(JsonDataclass):
     """Probabilities (0 to 1, each per patch) and ranges of every step.
 
     Attributes:
@@ -85,7 +85,7 @@ class AugmentationConfig(Configuration):
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):  # JSON knows no tuples.
+            if isinstance(value, list):  # tuples keep the dataclass hashable
                 object.__setattr__(self, field.name, tuple(value))
             if field.name.endswith("_probability") and not 0 <= value <= 1:
                 raise InputError(f"{field.name} is {value}: give 0 to 1")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, exp
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.json_dataclass import JsonDataclass
 from .bspline import bspline_field
 from .config import AugmentationConfig
 from .draws import Draws
@@ -18,13 +20,14 @@ BIAS_POINTS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class BiasField:
+class BiasField(JsonDataclass):
     """Smooth factor on the intensities counted from the channel's minimum.
 
     Attributes:
         logarithms: A tuple a channel: the logarithm of the factor at BIAS_POINTS^3 control points.
     """
 
+    step: Literal["bias_field"] = field(default="bias_field", init=False)
     logarithms: tuple[tuple[float, ...], ...]
 
     def apply(self, image: Tensor) -> Tensor:
@@ -37,7 +40,7 @@ class BiasField:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blur:
+class Blur(JsonDataclass):
     """Gaussian blur.
 
     Attributes:
@@ -45,6 +48,7 @@ class Blur:
         finest_share: Finest spacing over the spacing of each axis (D, H, W).
     """
 
+    step: Literal["blur"] = field(default="blur", init=False)
     sigmas: tuple[float, ...]
     finest_share: tuple[float, float, float]
 
@@ -78,7 +82,7 @@ def _blur_axis(channel: Tensor, axis: int, sigma: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowResolution:
+class LowResolution(JsonDataclass):
     """Sampling down to the nearest voxels and up again linearly.
 
     Attributes:
@@ -86,6 +90,7 @@ class LowResolution:
         axes: Axes sampled.
     """
 
+    step: Literal["low_resolution"] = field(default="low_resolution", init=False)
     shares: tuple[float, ...]
     axes: tuple[int, ...]
 
@@ -101,7 +106,7 @@ class LowResolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class Noise(JsonDataclass):
     """Gaussian noise.
 
     Attributes:
@@ -109,6 +114,7 @@ class Noise:
         seed: Of the noise, so that it can be replayed.
     """
 
+    step: Literal["noise"] = field(default="noise", init=False)
     deviations: tuple[float, ...]
     seed: int
 

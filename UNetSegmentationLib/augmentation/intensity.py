@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..core.json_dataclass import JsonDataclass
 from .config import AugmentationConfig
 from .degradation import (
     BiasField,
@@ -23,26 +23,19 @@ from .degradation import (
 from .draws import Draws
 from .tone import Brightness, Contrast, Gamma, Remap, draw_brightness, draw_contrast, draw_gamma, draw_remap
 
-
-class Step(Protocol):
-    """A drawn intensity step."""
-
-    def apply(self, image: Tensor) -> Tensor:
-        """Return the changed image (C, D, H, W)."""
-
-
+Step = Remap | Gamma | Contrast | Brightness | BiasField | Blur | LowResolution | Noise
 DrawStep = Callable[[Draws, AugmentationConfig, int], Step]
 
-# name -> (class, draw); `<name>_probability` in the configuration switches it. The order is the order of application.
-STEPS: dict[str, tuple[Callable[..., Step], DrawStep]] = {
-    "remap": (Remap, draw_remap),
-    "gamma": (Gamma, draw_gamma),
-    "contrast": (Contrast, draw_contrast),
-    "brightness": (Brightness, draw_brightness),
-    "bias_field": (BiasField, draw_bias_field),
-    "blur": (Blur, draw_blur),
-    "low_resolution": (LowResolution, draw_low_resolution),
-    "noise": (Noise, draw_noise),
+# `<name>_probability` in the configuration switches a step. The order is the order of application.
+STEPS: dict[str, DrawStep] = {
+    "remap": draw_remap,
+    "gamma": draw_gamma,
+    "contrast": draw_contrast,
+    "brightness": draw_brightness,
+    "bias_field": draw_bias_field,
+    "blur": draw_blur,
+    "low_resolution": draw_low_resolution,
+    "noise": draw_noise,
 }
 
 
@@ -51,36 +44,24 @@ _CHANGING_MEANING = {"remap", "gamma", "contrast", "brightness", "bias_field"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntensityParams:
+class IntensityParams(JsonDataclass):
     """What was drawn.
 
     Attributes:
-        steps: By name, in the order of application.
+        steps: In the order of application.
         raw_channels: Channels whose values keep their meaning.
     """
 
-    steps: tuple[tuple[str, Step], ...] = ()
+    steps: tuple[Step, ...] = ()
     raw_channels: tuple[int, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores equal parameters."""
-        steps = {name: asdict(step) for name, step in self.steps}  # type: ignore[call-overload]
-        return {"steps": steps, "raw_channels": list(self.raw_channels)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the parameters of a JSON object."""
-        plain = {name: {key: _as_tuple(value) for key, value in step.items()} for name, step in values["steps"].items()}
-        steps = tuple((name, STEPS[name][0](**step)) for name, step in plain.items())
-        return cls(steps=steps, raw_channels=tuple(values["raw_channels"]))
 
 
 def draw_intensity(config: AugmentationConfig, generator: torch.Generator, *, channels: int) -> IntensityParams:
     """Draw which steps a patch of `channels` channels gets, and their strengths, channel by channel."""
     draws = Draws(generator)
     drawn = [
-        (name, draw(draws, config, channels))
-        for name, (_, draw) in STEPS.items()
+        draw(draws, config, channels)
+        for name, draw in STEPS.items()
         if draws.happens(getattr(config, f"{name}_probability"))
     ]
     return IntensityParams(steps=tuple(drawn), raw_channels=config.raw_channels)
@@ -89,13 +70,9 @@ def draw_intensity(config: AugmentationConfig, generator: torch.Generator, *, ch
 def apply_intensity(image: Tensor, params: IntensityParams) -> Tensor:
     """Return image (C, D, H, W) after every step; the input is left as it is."""
     raw = list(params.raw_channels)
-    for name, step in params.steps:
+    for step in params.steps:
         changed = step.apply(image)
-        if raw and name in _CHANGING_MEANING:
+        if raw and step.step in _CHANGING_MEANING:
             changed[raw] = image[raw]
         image = changed
     return image
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value

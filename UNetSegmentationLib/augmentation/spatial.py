@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, cos, prod, radians, sin
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import InputError
+from ..core.json_dataclass import JsonDataclass
 from .bspline import bspline_field
 from .config import AugmentationConfig
 from .draws import Draws
@@ -25,7 +25,7 @@ IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpatialParams:
+class SpatialParams(JsonDataclass):
     """One drawn spatial change.
 
     Attributes:
@@ -54,19 +54,6 @@ class SpatialParams:
     def interpolates(self) -> bool:
         """Whether voxels move by other than whole steps."""
         return self.matrix != IDENTITY or bool(self.elastic_mm)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores equal parameters."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the parameters of a JSON object."""
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        plain["matrix"] = tuple(tuple(row) for row in values["matrix"])
-        return cls(**plain)
 
 
 def draw_spatial(

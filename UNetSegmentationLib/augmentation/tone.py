@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..core.json_dataclass import JsonDataclass
 from .config import AugmentationConfig
 from .draws import Draws
 
@@ -31,9 +33,10 @@ def restore_mean_and_deviation(changed: Tensor, image: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gamma:
+class Gamma(JsonDataclass):
     """Power law between the channel's extremes; mean and deviation are kept."""
 
+    step: Literal["gamma"] = field(default="gamma", init=False)
     exponents: tuple[float, ...]
     inverts: bool
 
@@ -47,9 +50,10 @@ class Gamma:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brightness:
+class Brightness(JsonDataclass):
     """Shift by a share of the channel's deviation."""
 
+    step: Literal["brightness"] = field(default="brightness", init=False)
     shifts: tuple[float, ...]
 
     def apply(self, image: Tensor) -> Tensor:
@@ -58,9 +62,10 @@ class Brightness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
+class Contrast(JsonDataclass):
     """Stretching about the channel's mean; values stay within the channel's extremes."""
 
+    step: Literal["contrast"] = field(default="contrast", init=False)
     factors: tuple[float, ...]
 
     def apply(self, image: Tensor) -> Tensor:
@@ -71,13 +76,14 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remap:
+class Remap(JsonDataclass):
     """Piecewise-linear remapping between the 0.5th and 99.5th percentile; mean and deviation are kept.
 
     Attributes:
         values: A tuple a channel: what the knots, equally spaced, become.
     """
 
+    step: Literal["remap"] = field(default="remap", init=False)
     values: tuple[tuple[float, ...], ...]
 
     def apply(self, image: Tensor) -> Tensor:

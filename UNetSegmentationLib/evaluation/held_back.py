@@ -201,7 +201,7 @@ def scores_by_subject(found: Sequence[FoundCase], labels: Sequence[Label]) -> di
 
 def save_found(path: Path, cases: Sequence[FoundCase]) -> None:
     """Write what was found, so that it need not be found again."""
-    about = [{name: value for name, value in asdict(case).items() if name != "packed"} for case in cases]
+    about = [case.to_dict() for case in cases]
     tensors = {str(index): np.frombuffer(case.packed, np.uint8) for index, case in enumerate(cases)}
     with atomic_tensor_file(path) as temporary:
         save_file(tensors, temporary, metadata={"cases": json.dumps(about)})
@@ -212,13 +212,7 @@ def load_found(path: Path) -> list[FoundCase]:
     with safe_open(path, framework="np") as file:
         about = json.loads(file.metadata()["cases"])
     tensors = load_file(path)
-    return [
-        FoundCase(
-            **{**entry, "spacing_mm": tuple(entry["spacing_mm"]), "shape": tuple(entry["shape"])},
-            packed=tensors[str(index)].tobytes(),
-        )
-        for index, entry in enumerate(about)
-    ]
+    return [FoundCase.from_dict(entry, packed=tensors[str(index)].tobytes()) for index, entry in enumerate(about)]
 
 
 def _smallest_volume_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, prod
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.errors import CancelledError
 from ..core.events import Course
+from ..core.json_dataclass import NOT_STORED, OMITTED_AT_DEFAULT, JsonDataclass, JsonOutput
 from ..image.labels import Label
 from ..postprocess import apply_steps
 from ..postprocess.contract import Labelmap
@@ -34,7 +35,7 @@ _PACKED = np.dtype("<u2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundCase:
+class FoundCase(JsonDataclass):
     """What a network found in a case and the reference, both cropped to what they show and packed.
 
     Attributes:
@@ -51,7 +52,7 @@ class FoundCase:
     spacing_mm: tuple[float, float, float]
     duration_s: float
     shape: tuple[int, int, int]
-    packed: bytes
+    packed: bytes = field(metadata=NOT_STORED)
 
     @classmethod
     def pack(
@@ -88,7 +89,7 @@ class FoundCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PostprocessChoice:
+class PostprocessChoice(JsonOutput):
     """Steps that help, and what was tried.
 
     Attributes:
@@ -96,24 +97,18 @@ class PostprocessChoice:
         cases: Number of cases that chose.
         subjects: Number of persons that they stem from.
         tried: For each step and label that it changes: "step", "label", "gain" (of mean Dice over subjects), "halves"
-            (the same in each half), "is_chosen".
+            (the same in each half), "is_chosen"; None where nothing was tried.
         reason: Why nothing was tried; empty where something was.
-        before: Mean Dice without steps by label; those without any value are left out.
+        dice_before: Mean Dice without steps by label; those without any value are left out. None where nothing was
+            tried.
     """
 
     steps: tuple[str, ...]
     cases: int
     subjects: int
-    tried: tuple[dict[str, Any], ...] = ()
-    reason: str = ""
-    before: Mapping[str, float] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        entry: dict[str, Any] = {"steps": list(self.steps), "cases": self.cases, "subjects": self.subjects}
-        if self.reason:
-            return {**entry, "reason": self.reason}
-        return {**entry, "tried": list(self.tried), "dice_before": dict(self.before or {})}
+    tried: tuple[dict[str, Any], ...] | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+    reason: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    dice_before: Mapping[str, float] | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
 
 def choose_postprocess(
@@ -168,7 +163,7 @@ def choose_postprocess(
         cases=len(cases),
         subjects=len(subjects),
         tried=tuple(trial.tried),
-        before=trial.before,
+        dice_before=trial.before,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite
@@ -22,10 +22,11 @@ from ..cases.dataset import Case, find_cases, read_label_values
 from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
 from ..core.files import atomic_path, sha256_of, write_text
+from ..core.json_dataclass import NOT_STORED, JsonDataclass, written_by
 from ..image.labels import Label
 from ..models.card import write_card
 from ..models.description import WEIGHTS_FILE, ModelDescription, id_from, write_description
-from ..models.installed import find_model
+from ..models.installed import absolute_if_folder, find_model
 from ..networks import SegmentationNetwork
 from ..networks.parts.ensemble import Ensemble
 from ..networks.parts.weights import load_network, save_weights
@@ -58,7 +59,7 @@ _SEED_STEP = 7919
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuningJob:
+class FinetuningJob(JsonDataclass):
     """What to continue, on what.
 
     Attributes:
@@ -77,9 +78,9 @@ class FinetuningJob:
         seed: Of patches and augmentation.
     """
 
-    model: str
+    model: str = field(metadata=written_by(absolute_if_folder))
     dataset: Path
-    folder: Path
+    folder: Path = field(metadata=NOT_STORED)  # which may be moved
     id: str = ""
     title: str = ""
     steps: int | None = None
@@ -90,23 +91,6 @@ class FinetuningJob:
     learning_rate: float | None = None
     precision: str = "auto"
     seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
-        values = {**asdict(self), "dataset": str(self.dataset.absolute())}
-        if Path(self.model).is_dir():
-            values["model"] = str(Path(self.model).absolute())
-        del values["folder"]
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> FinetuningJob:
-        """Return the job of a JSON object.
-
-        Raises:
-            TypeError: Entries that are missing or unknown.
-        """
-        return cls(**{**values, "dataset": Path(values["dataset"]), "folder": folder})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,7 +378,7 @@ def _record_of(
         "held_back_subjects": len({case.subject for case in held_back}),
         "steps": steps,
         "minutes": round(seconds / 60, 1),
-        "options": {**asdict(options), "pull": job.pull},
+        "options": {**options.to_dict(), "pull": job.pull},
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"unetsegmentation": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

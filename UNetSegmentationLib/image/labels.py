@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..core.errors import InputError
+from ..core.json_dataclass import JsonDataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Code:
+class Code(JsonDataclass):
     """A coded term: scheme (SCT for SNOMED CT), value and meaning."""
 
     scheme: str
@@ -22,7 +22,7 @@ ANATOMICAL_STRUCTURE = Code(scheme="SCT", value="123037004", meaning="Anatomical
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
+class Label(JsonDataclass):
     """One label value of a labelmap.
 
     Attributes:
@@ -65,16 +65,6 @@ class Label:
                 "^^",
             ]
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Label:
-        """Return the label of a JSON object."""
-        codes = {key: Code(**values[key]) for key in ("category", "term", "modifier") if values.get(key)}
-        return cls(value=int(values["value"]), name=str(values["name"]), color=tuple(values["color"]), **codes)
 
 
 def names_a_side(names: Iterable[str]) -> bool:

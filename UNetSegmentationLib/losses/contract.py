@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..core.json_dataclass import Configuration
+from ..core.json_dataclass import JsonDataclass
 from ..core.registry import Registry
 
 ACTIVATIONS = ("softmax", "sigmoid")
@@ -20,7 +20,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig(Configuration):
+class LossConfig(JsonDataclass):
     """Options that every loss has; losses with options of their own extend it, always with defaults.
 
     A loss scores R outputs: the K classes, or the regions where any are named.
@@ -41,7 +41,7 @@ class LossConfig(Configuration):
     activation: str = "softmax"
 
     def __post_init__(self) -> None:
-        # Lists come from JSON; tuples keep the dataclass hashable.
+        # Tuples keep the dataclass hashable.
         object.__setattr__(self, "class_weights", tuple(self.class_weights))
         object.__setattr__(self, "regions", tuple(tuple(region) for region in self.regions))
         weights = self.class_weights

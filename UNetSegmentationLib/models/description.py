@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unicodedata import combining, normalize
 
 from ..core.errors import InputError
 from ..core.files import write_text
+from ..core.json_dataclass import OMITTED_AT_DEFAULT, JsonDataclass
 from ..image.labels import Label
 from ..planning.plan import Plan
 
@@ -25,7 +26,7 @@ DEMONSTRATION = "is_demonstration"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Channel:
+class Channel(JsonDataclass):
     """What one input channel must be.
 
     Attributes:
@@ -45,7 +46,7 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviousStage:
+class PreviousStage(JsonDataclass):
     """The first stage of a cascade: a complete model in the folder `previous` of the model folder.
 
     Attributes:
@@ -65,7 +66,7 @@ class PreviousStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDescription:
+class ModelDescription(JsonDataclass):
     """Everything about a model but its weights; the content of model.json.
 
     Attributes:
@@ -89,6 +90,8 @@ class ModelDescription:
         previous_stage: The model whose result the network takes beside the image; None: it takes the image alone.
     """
 
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+
     id: str
     title: str
     network: str
@@ -105,10 +108,12 @@ class ModelDescription:
     weights_sha256: str = ""
     members: int = 1
     output: str = "labels"
-    previous_stage: PreviousStage | None = None
+    # Versions that know no cascade read every other model.
+    previous_stage: PreviousStage | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         check_id(self.id)
+        self._check_figures()
         if self.members < 1 or self.output not in OUTPUTS:
             raise InputError(
                 f"model '{self.id}' has {self.members} members and output '{self.output}': "
@@ -134,48 +139,14 @@ class ModelDescription:
         """Whether it only shows how things work; such a model is not taken unless the user names it."""
         return bool(self.training.get(DEMONSTRATION))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        entries = {**asdict(self), "plan": self.plan.to_dict(), "labels": [label.to_dict() for label in self.labels]}
-        if self.previous_stage is None:
-            # Versions that know no cascade read every other model.
-            del entries["previous_stage"]
-        return {"schema_version": SCHEMA_VERSION, **entries}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelDescription:
-        """Return the description of a JSON object.
-
-        Raises:
-            InputError: Another schema version, or entries that are missing or unknown.
-        """
-        version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
+    def _check_figures(self) -> None:
+        """Raise InputError where the Dice of a label is no number: models are listed by it."""
+        rows = self.figures.get("labels", {})
+        rows = rows.values() if isinstance(rows, dict) else [rows]
+        if not all(isinstance(row, dict) and isinstance(row.get("dice"), int | float | None) for row in rows):
             raise InputError(
-                f"schema_version is {version}, this version reads {SCHEMA_VERSION}: update or re-export it"
+                f"labels among the figures of model '{self.id}' are no table of numbers: export the model again"
             )
-        entries = {key: value for key, value in values.items() if key != "schema_version"}
-        try:
-            entries["plan"] = Plan.from_dict(entries["plan"])
-            entries["channels"] = tuple(Channel(**channel) for channel in entries["channels"])
-            entries["labels"] = tuple(Label.from_dict(label) for label in entries["labels"])
-            entries["postprocess"] = tuple(entries.get("postprocess", ()))
-            if entries.get("previous_stage") is not None:
-                entries["previous_stage"] = PreviousStage(**entries["previous_stage"])
-            _check_kinds(entries)
-            return cls(**entries)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"entry missing or of the wrong kind ({error}): export the model again") from error
-
-
-def _check_kinds(entries: dict[str, Any]) -> None:
-    """Raise TypeError or AttributeError where texts are none, or figures are no table of numbers."""
-    for name in ("id", "title", "network", "preset", "licence", "weights_sha256"):
-        if not isinstance(entries.get(name, ""), str):
-            raise TypeError(f"{name} is no text")
-    for figures in entries.get("figures", {}).get("labels", {}).values():
-        if not isinstance(figures.get("dice"), int | float | None):
-            raise TypeError("a Dice among the figures is no number")
 
 
 def check_id(model_id: str) -> None:
@@ -200,10 +171,7 @@ def read_description(folder: Path | str) -> ModelDescription:
     if not path.is_file():
         raise InputError(f"{folder} is not a model folder (it has no {DESCRIPTION_FILE}): give a folder made by train")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise InputError("it is not a JSON object")
-        return ModelDescription.from_dict(values)
+        return ModelDescription.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a model: {error}") from error
 

@@ -66,6 +66,11 @@ def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
     return sorted(found.values(), key=lambda model: model.description.title)
 
 
+def absolute_if_folder(id_or_folder: str) -> str:
+    """Return what names a model such that it names the same from every working directory."""
+    return str(Path(id_or_folder).absolute()) if id_or_folder and Path(id_or_folder).is_dir() else id_or_folder
+
+
 def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> InstalledModel:
     """Return the model with an id, or the one in a folder.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.json_dataclass import Configuration
+from ..core.json_dataclass import JsonDataclass
 from ..core.registry import Registry
 
 NORMS = ("instance", "batch", "group", "none")
@@ -20,7 +20,7 @@ ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Configuration):
+class NetworkConfig(JsonDataclass):
     """Shape of a network; entries with options of their own extend it, always with defaults.
 
     Attributes:
@@ -53,7 +53,7 @@ class NetworkConfig(Configuration):
 
     def __post_init__(self) -> None:
         depth, axes = len(self.features_per_stage), self.dimensions
-        # Lists come from JSON; tuples keep the dataclass hashable.
+        # Tuples keep the dataclass hashable.
         object.__setattr__(self, "features_per_stage", tuple(self.features_per_stage))
         strides = tuple(tuple(s) for s in self.strides) or ((1,) * axes,) + ((2,) * axes,) * (depth - 1)
         kernels = tuple(tuple(k) for k in self.kernel_sizes) or ((3,) * axes,) * depth

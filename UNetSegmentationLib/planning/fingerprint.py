@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..core.errors import InputError
+from ..core.json_dataclass import JsonDataclass
 from ..image.labels import names_a_side
 
 Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fingerprint:
+class Fingerprint(JsonDataclass):
     """A data set in numbers.
 
     Attributes:
@@ -63,21 +63,3 @@ class Fingerprint:
     def names_a_side(self) -> bool:
         """Whether a label names left or right."""
         return names_a_side(self.label_names)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Fingerprint:
-        """Return the fingerprint of a JSON object.
-
-        Raises:
-            InputError: An entry is missing or unknown.
-        """
-        try:
-            shares = values.get("class_shares")
-            numbered = None if shares is None else {int(value): float(share) for value, share in shares.items()}
-            return cls(**{**values, "class_shares": numbered})
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"fingerprint: entry missing, unknown or of the wrong kind ({error})") from error

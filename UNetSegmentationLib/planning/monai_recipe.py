@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 from ..core.errors import InputError
-from ..core.json_dataclass import Configuration
+from ..core.json_dataclass import JsonDataclass
 
 RESTORED = ("logits", "probabilities", "classes")
 TILE_WEIGHTS = ("constant", "gaussian")
@@ -15,18 +14,19 @@ TILE_PADDINGS = ("constant", "replicate")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resample(Configuration):
+class Resample(JsonDataclass):
     """Bring the image to the plan's spacing; voxel 0 stays in its place, and values beyond the end are repeated.
 
     Attributes:
         is_nearest: Take the nearest voxel; otherwise interpolate linearly.
     """
 
+    step: Literal["resample"] = field(default="resample", init=False)
     is_nearest: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropForeground(Configuration):
+class CropForeground(JsonDataclass):
     """Cut out the box of what is above 0 in any channel.
 
     Attributes:
@@ -35,6 +35,7 @@ class CropForeground(Configuration):
         is_within: The margin ends at the edge of the image; otherwise zeros are added there.
     """
 
+    step: Literal["crop_foreground"] = field(default="crop_foreground", init=False)
     margin: tuple[int, int, int] = (0, 0, 0)
     divisor: tuple[int, int, int] = (1, 1, 1)
     is_within: bool = False
@@ -47,7 +48,7 @@ class CropForeground(Configuration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleRange(Configuration):
+class ScaleRange(JsonDataclass):
     """Map a range of values linearly to another.
 
     Attributes:
@@ -56,6 +57,7 @@ class ScaleRange(Configuration):
         is_clipped: Values end at the target.
     """
 
+    step: Literal["scale_range"] = field(default="scale_range", init=False)
     source: tuple[float, float]
     target: tuple[float, float] | None = None
     is_clipped: bool = False
@@ -69,7 +71,7 @@ class ScaleRange(Configuration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalePercentiles(Configuration):
+class ScalePercentiles(JsonDataclass):
     """Map the range between two percentiles of the image to another.
 
     Attributes:
@@ -79,6 +81,7 @@ class ScalePercentiles(Configuration):
         is_each_channel: Each channel by its own percentiles; otherwise by those of all together.
     """
 
+    step: Literal["scale_percentiles"] = field(default="scale_percentiles", init=False)
     percentiles: tuple[float, float]
     target: tuple[float, float] | None = None
     is_clipped: bool = False
@@ -94,7 +97,7 @@ class ScalePercentiles(Configuration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleExtremes(Configuration):
+class ScaleExtremes(JsonDataclass):
     """Map the smallest and largest value of the image to others; an image of one value is multiplied by the first.
 
     Attributes:
@@ -102,6 +105,7 @@ class ScaleExtremes(Configuration):
         is_each_channel: Each channel by its own extremes; otherwise by those of all together.
     """
 
+    step: Literal["scale_extremes"] = field(default="scale_extremes", init=False)
     target: tuple[float, float] = (0.0, 1.0)
     is_each_channel: bool = False
 
@@ -110,7 +114,7 @@ class ScaleExtremes(Configuration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standardise(Configuration):
+class Standardise(JsonDataclass):
     """Subtract a mean and divide by a standard deviation; a deviation of 0 counts as 1.
 
     Attributes:
@@ -120,6 +124,7 @@ class Standardise(Configuration):
         is_each_channel: Each channel by its own statistics; otherwise by those of all together.
     """
 
+    step: Literal["standardise"] = field(default="standardise", init=False)
     means: tuple[float, ...] = ()
     deviations: tuple[float, ...] = ()
     is_masked: bool = False
@@ -135,18 +140,10 @@ class Standardise(Configuration):
 
 
 Step = Resample | CropForeground | ScaleRange | ScalePercentiles | ScaleExtremes | Standardise
-STEPS: dict[str, type[Step]] = {
-    "resample": Resample,
-    "crop_foreground": CropForeground,
-    "scale_range": ScaleRange,
-    "scale_percentiles": ScalePercentiles,
-    "scale_extremes": ScaleExtremes,
-    "standardise": Standardise,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tiling(Configuration):
+class Tiling(JsonDataclass):
     """How an image larger than the patch is divided.
 
     Attributes:
@@ -183,7 +180,7 @@ class Tiling(Configuration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonaiRecipe:
+class MonaiRecipe(JsonDataclass):
     """What a plan holds for the conventions "monai".
 
     Attributes:
@@ -199,8 +196,7 @@ class MonaiRecipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        if self.restored not in RESTORED:
-            raise InputError(f"MonaiRecipe: restored is '{self.restored}': choose one of {', '.join(RESTORED)}")
+        self.require(self.restored in RESTORED, f"restored is '{self.restored}': choose one of {', '.join(RESTORED)}")
         for kind in (Resample, CropForeground):
             if sum(isinstance(step, kind) for step in self.steps) > 1:
                 raise InputError(f"MonaiRecipe: {kind.__name__} is there twice: leave one out")
@@ -218,27 +214,3 @@ class MonaiRecipe:
     @staticmethod
     def _may_leave(step: CropForeground) -> bool:
         return max(step.divisor) > 1 or (max(step.margin) > 0 and not step.is_within)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        names = {kind: name for name, kind in STEPS.items()}
-        return {
-            "steps": [{"step": names[type(step)], **step.to_dict()} for step in self.steps],
-            "tiling": self.tiling.to_dict(),
-            "restored": self.restored,
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MonaiRecipe:
-        """Return the recipe of a JSON object.
-
-        Raises:
-            InputError: A step or option that is not known.
-        """
-        steps = []
-        for entry in values["steps"]:
-            name = entry.get("step")
-            if name not in STEPS:
-                raise InputError(f"MonaiRecipe: step '{name}' is unknown: choose one of {', '.join(STEPS)}")
-            steps.append(STEPS[name].from_dict({key: value for key, value in entry.items() if key != "step"}))
-        return cls(steps=tuple(steps), tiling=Tiling.from_dict(values["tiling"]), restored=str(values["restored"]))

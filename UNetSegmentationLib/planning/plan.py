@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import InputError
+from ..core.json_dataclass import OMITTED_AT_DEFAULT, JsonDataclass
 from ..image.geometry import is_orientation
 from ..presets.contract import NORMALIZATIONS
 from .monai_recipe import MonaiRecipe, Tiling
@@ -16,7 +16,7 @@ CONVENTIONS = ("own", "nnunet", "monai")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalization:
+class Normalization(JsonDataclass):
     """Intensity scaling of one channel.
 
     Attributes:
@@ -47,7 +47,7 @@ class Normalization:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(JsonDataclass):
     """Geometry and intensity of the network's input.
 
     Attributes:
@@ -78,7 +78,7 @@ class Plan:
     longest_side: int = 0
     transpose: tuple[int, int, int] = (0, 1, 2)
     conventions: str = "own"
-    recipe: MonaiRecipe | None = None
+    recipe: MonaiRecipe | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
         for name in ("spacing_mm", "patch_size", "normalization", "mirror_axes", "transpose"):
@@ -131,22 +131,6 @@ class Plan:
         """How an image larger than the patch is divided; None: as the conventions do it."""
         return self.recipe.tiling if self.recipe else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        values = asdict(self)
-        del values["recipe"]
-        return values if self.recipe is None else {**values, "recipe": self.recipe.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """Return the plan of a JSON object; an unknown entry is an error."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise InputError(f"plan has unknown entries {', '.join(unknown)}: remove them")
-        schemes = tuple(Normalization(**entry) for entry in values["normalization"])
-        recipe = None if values.get("recipe") is None else MonaiRecipe.from_dict(values["recipe"])
-        return cls(**{**values, "normalization": schemes, "recipe": recipe})
-
 
 def read_plan(path: Path) -> Plan:
     """Return the plan in a file: one that `unetseg plan` wrote, or the plan alone.
@@ -156,6 +140,6 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Plan.from_dict(values.get("plan", values))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Plan.from_dict(values.get("plan", values) if isinstance(values, dict) else values)
+    except (OSError, ValueError) as error:
         raise InputError(f"the plan {path} cannot be used: {error}") from error

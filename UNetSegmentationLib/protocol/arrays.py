@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.json_dataclass import JsonDataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayFile:
+class ArrayFile(JsonDataclass):
     """A C-contiguous array in a raw file that both processes map.
 
     Attributes:
@@ -47,7 +48,7 @@ class ArrayFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelFile:
+class ChannelFile(JsonDataclass):
     """A channel on a grid of its own.
 
     Attributes:
@@ -57,18 +58,3 @@ class ChannelFile:
 
     volume: ArrayFile
     affine_ras: tuple[tuple[float, ...], ...]
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ChannelFile:
-        """Return the channel of a JSON object."""
-        return cls(volume=ArrayFile(**values["volume"]), affine_ras=rows_of(values["affine_ras"]))
-
-
-def optional_file(values: Any) -> ArrayFile | None:
-    """Return the file of a JSON object, or None."""
-    return None if values is None else ArrayFile(**values)
-
-
-def rows_of(matrix: Any) -> tuple[tuple[float, ...], ...]:
-    """Return the rows of a matrix in JSON."""
-    return tuple(tuple(float(number) for number in row) for row in matrix)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from ..core.errors import InputError
-from .arrays import rows_of
+from .message import Message
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForeseeRequest:
+class ForeseeRequest(Message):
     """Tell whether a segmentation would fit into memory; no voxels are needed for that.
 
     Attributes:
@@ -31,35 +29,9 @@ class ForeseeRequest:
     with_probabilities: bool = False
     region_to_ras: tuple[tuple[float, ...], ...] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ForeseeRequest:
-        """Return the request of a JSON object.
-
-        Raises:
-            InputError: It cannot be understood.
-        """
-        try:
-            channels, depth, height, width = map(int, values["shape"])
-            region = values.get("region_to_ras")
-            return cls(
-                model=str(values["model"]),
-                shape=(channels, depth, height, width),
-                affine_ras=rows_of(values["affine_ras"]),
-                device=str(values.get("device", "auto")),
-                tta=bool(values.get("tta")),
-                with_probabilities=bool(values.get("with_probabilities")),
-                region_to_ras=None if region is None else rows_of(region),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the foresee request cannot be understood ({error!r}): send all its fields") from error
-
 
 @dataclass(frozen=True, kw_only=True)
-class ForeseeResult:
+class ForeseeResult(Message):
     """Whether a segmentation would fit.
 
     Attributes:
@@ -68,12 +40,3 @@ class ForeseeResult:
     """
 
     doubt: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ForeseeResult:
-        """Return the result of a JSON object."""
-        return cls(doubt=str(values["doubt"]))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from ..core.errors import InputError
+from .message import Message
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportRequest:
+class ImportRequest(Message):
     """Bring a model into a folder of models.
 
     Attributes:
@@ -23,21 +22,13 @@ class ImportRequest:
     models: str
     incoming: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ImportRequest:
-        """Return the request of a JSON object."""
-        for name in cls.__dataclass_fields__:
-            if not isinstance(values.get(name), str) or not values[name]:
-                raise InputError(f"{name} of the import request is {values.get(name)!r}: give a path")
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+    def __post_init__(self) -> None:
+        for name in ("path", "models", "incoming"):
+            self.require(bool(getattr(self, name)), f"{name} is empty: give a path")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportResult:
+class ImportResult(Message):
     """Where an imported model lies.
 
     Attributes:
@@ -47,12 +38,3 @@ class ImportResult:
 
     folder: str
     warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ImportResult:
-        """Return the result of a JSON object."""
-        return cls(folder=str(values["folder"]), warnings=tuple(map(str, values["warnings"])))

@@ -17,16 +17,17 @@ own. What is no request is answered by an error of kind "input", with id 0 where
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from ..core.errors import InputError
+from ..core.json_dataclass import JsonDataclass
 from ..image.labels import Label
-from .arrays import ArrayFile, ChannelFile, optional_file, rows_of
+from .arrays import ArrayFile, ChannelFile
+from .message import Message
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRequest:
+class SegmentRequest(Message):
     """Segment one volume with one model.
 
     Attributes:
@@ -55,39 +56,9 @@ class SegmentRequest:
     uncertainty: str | None = None
     probabilities: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SegmentRequest:
-        """Return the request of a JSON object."""
-        names = [name for name in cls.__dataclass_fields__ if name in values]
-        fields = {name: values[name] for name in names}
-        missing = {"model", "volume", "affine_ras", "output"} - set(fields)
-        if missing:
-            raise InputError(f"segment request lacks {', '.join(sorted(missing))}: send all of them")
-        fields["volume"] = ArrayFile(**fields["volume"])
-        fields["affine_ras"] = rows_of(fields["affine_ras"])
-        fields["channels"] = tuple(
-            None if channel is None else ChannelFile.from_dict(channel) for channel in fields.get("channels", ())
-        )
-        if fields.get("region_to_ras") is not None:
-            fields["region_to_ras"] = rows_of(fields["region_to_ras"])
-        if fields.get("postprocess") is not None:
-            fields["postprocess"] = tuple(fields["postprocess"])
-        return cls(**fields)
-
-
-def _slices(values: Any) -> tuple[int, int, int] | None:
-    if values is None:
-        return None
-    first, second, third = map(int, values)
-    return first, second, third
-
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentFound:
+class SegmentFound(JsonDataclass):
     """A label of the result with its extent.
 
     Attributes:
@@ -102,7 +73,7 @@ class SegmentFound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentResult:
+class SegmentResult(Message):
     """What the worker found.
 
     Attributes:
@@ -124,29 +95,3 @@ class SegmentResult:
     uncertainty: ArrayFile | None = None
     probabilities: ArrayFile | None = None
     most_uncertain: tuple[int, int, int] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SegmentResult:
-        """Return the result of a JSON object."""
-        segments = tuple(
-            SegmentFound(
-                label=Label.from_dict(segment["label"]),
-                voxels=int(segment["voxels"]),
-                bounds=None if segment["bounds"] is None else tuple((int(a), int(b)) for a, b in segment["bounds"]),
-            )
-            for segment in values["segments"]
-        )
-        return cls(
-            labelmap=ArrayFile(**values["labelmap"]),
-            segments=segments,
-            provenance=dict(values["provenance"]),
-            duration_s=dict(values["duration_s"]),
-            warnings=tuple(values["warnings"]),
-            uncertainty=optional_file(values.get("uncertainty")),
-            probabilities=optional_file(values.get("probabilities")),
-            most_uncertain=_slices(values.get("most_uncertain")),
-        )

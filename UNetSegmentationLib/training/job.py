@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..cases.dataset import Case
 from ..core.errors import InputError
 from ..core.files import hold_alone
+from ..core.json_dataclass import NOT_STORED, JsonDataclass, written_by
 from ..losses import build_loss
 from ..models.description import DESCRIPTION_FILE, check_id
+from ..models.installed import absolute_if_folder
 from ..networks import NETWORKS
 from ..planning.plan import Plan
 from ..presets import PRESETS
@@ -26,7 +28,7 @@ STUDY_FILE = "study.json"  # of several trainings from which one model is made, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob:
+class TrainingJob(JsonDataclass):
     """What to train, on what, and what to say of it.
 
     Attributes:
@@ -56,7 +58,7 @@ class TrainingJob:
     """
 
     dataset: Path
-    folder: Path
+    folder: Path = field(metadata=NOT_STORED)  # which may be moved
     id: str = ""
     title: str = ""
     network: str = "unet"
@@ -71,7 +73,7 @@ class TrainingJob:
     data_licence: str = ""
     data_source: str = ""
     is_half: bool = True
-    init: str = ""
+    init: str = field(default="", metadata=written_by(absolute_if_folder))
     has_replay: bool = False
     chooses_postprocess: bool = True
     is_demonstration: bool = False
@@ -85,29 +87,6 @@ class TrainingJob:
         if self.id:
             check_id(self.id)
         _ = NETWORKS[self.network], PRESETS[self.preset], build_loss(self.options.loss, self.options.loss_options)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; paths are absolute, and the folder, which may be moved, is left out."""
-        values = {**asdict(self), "dataset": str(self.dataset.absolute())}
-        for name in ("plan", "labels"):
-            values[name] = None if values[name] is None else str(values[name].absolute())
-        if self.init and Path(self.init).is_dir():
-            values["init"] = str(Path(self.init).absolute())
-        del values["folder"]
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> TrainingJob:
-        """Return the job of a JSON object.
-
-        Raises:
-            TypeError: Entries that are missing or unknown.
-        """
-        names = ("dataset", "plan", "labels")
-        paths = {name: None if values.get(name) is None else Path(values[name]) for name in names}
-        part, parts = values["fold"]
-        options = TrainingOptions(**values["options"])
-        return cls(**{**values, **paths, "fold": (part, parts), "options": options, "folder": folder})
 
 
 # What a training is begun with; other values would make it another training.
@@ -146,8 +125,7 @@ def plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
     """
     started = started_with(job.folder)
     begun = TrainingJob.from_dict(started["job"], folder=job.folder)
-    # As JSON, which makes no difference between lists and tuples.
-    values, before = (json.loads(json.dumps(entry.to_dict())) for entry in (job, begun))
+    values, before = job.to_dict(), begun.to_dict()
     now_and_then = [(name, values[name], before[name]) for name in FIXED]
     now_and_then += [(name, values["options"][name], before["options"][name]) for name in FIXED_OPTIONS]
     for name, now, then in now_and_then:

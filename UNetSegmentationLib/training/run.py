@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -319,7 +319,7 @@ def _record_of(
         "fold": list(job.fold),
         "steps": steps,
         "minutes": round(seconds / 60, 1),
-        "options": asdict(job.options),
+        "options": job.options.to_dict(),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"unetsegmentation": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

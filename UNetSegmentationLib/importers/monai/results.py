@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...core.errors import InputError
@@ -151,7 +151,7 @@ def _sliding(options: Options) -> Tiling:
 
 
 def _with_whole_axes(tiling: Tiling, whole_axes: tuple[int, ...]) -> Tiling:
-    return Tiling(**{**tiling.to_dict(), "whole_axes": whole_axes})
+    return replace(tiling, whole_axes=whole_axes)
 
 
 def _patch_size(patch_shape: Sequence[Any], index: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.json_dataclass import JsonOutput
 from ...evaluation.postprocess_choice import LEAST_GAIN, in_halves
 from ...planning.fingerprint import Fingerprint
 from ...planning.plan import Plan
@@ -28,30 +29,21 @@ CONFIGURATION_LINES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigurationChoice:
+class ConfigurationChoice(JsonOutput):
     """The configuration that is kept, and the figures of all.
 
     Attributes:
-        name: Of the one that is kept.
+        chosen: Name of the one that is kept.
         subjects: Number of persons that chose.
+        cross_fitted: Mean Dice where one half of the subjects chooses and the other measures; None for one subject.
         rows: For each: "name", "mean_dice" (over subjects), "behind" (mean difference to the best), "error" (its
             standard error; None for one subject), "is_tie", "operations_per_mm3", "is_chosen".
-        cross_fitted: Mean Dice where one half of the subjects chooses and the other measures; None for one subject.
     """
 
-    name: str
+    chosen: str
     subjects: int
-    rows: tuple[dict[str, Any], ...]
     cross_fitted: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "chosen": self.name,
-            "subjects": self.subjects,
-            "cross_fitted": self.cross_fitted,
-            "rows": list(self.rows),
-        }
+    rows: tuple[dict[str, Any], ...]
 
 
 def sensible_configurations(fingerprint: Fingerprint, plan: Plan) -> dict[str, str]:
@@ -89,7 +81,7 @@ def choose_configuration(scores: Mapping[str, Mapping[str, float]], costs: Mappi
     subjects = sorted(next(iter(scores.values())))
     chosen, rows = _choose(scores, costs, subjects)
     return ConfigurationChoice(
-        name=chosen, subjects=len(subjects), rows=tuple(rows), cross_fitted=_cross_fitted(scores, costs, subjects)
+        chosen=chosen, subjects=len(subjects), rows=tuple(rows), cross_fitted=_cross_fitted(scores, costs, subjects)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,6 +14,7 @@ from ...cases.dataset import Case, find_cases, read_label_values, read_labels_of
 from ...core.errors import CancelledError, InputError
 from ...core.events import Course
 from ...core.files import hold_alone, write_text
+from ...core.json_dataclass import JsonDataclass
 from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, find_in_cases, save_found
 from ...image.labels import Label
 from ...inference.predictor import Predictor
@@ -37,7 +38,7 @@ FREE = ("dataset", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(JsonDataclass):
     """What to train several times, and in what respect.
 
     Attributes:
@@ -63,54 +64,29 @@ class Study:
         if self.job.plan is not None and self.configurations != ("full",):
             raise InputError("a plan file gives one configuration: leave out the file or the configurations")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        values = {name: getattr(self, name) for name in ("has_all_folds", "shares_budget")}
-        return {"job": self.job.to_dict(), "configurations": list(self.configurations), **values}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], *, folder: Path) -> Study:
-        """Return the study of a JSON object.
-
-        Raises:
-            TypeError: Entries that are missing or unknown.
-        """
-        job = TrainingJob.from_dict(values["job"], folder=folder)
-        return cls(**{**values, "job": job, "configurations": tuple(values["configurations"])})
-
 
 @dataclass(frozen=True, kw_only=True)
-class _Begun:
+class _Begun(JsonDataclass):
     """What was decided when a study began.
 
     Attributes:
         study: What was asked for.
         cases: Ids of the cases of the data set.
-        plans: By configuration.
         costs: Operations for a cubic millimetre of an image, by configuration.
+        plans: By configuration.
     """
 
     study: Study
     cases: tuple[str, ...]
-    plans: dict[str, Plan]
     costs: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {"study": self.study.to_dict(), "cases": list(self.cases), "costs": self.costs}
-        return {**values, "plans": {name: plan.to_dict() for name, plan in self.plans.items()}}
+    plans: dict[str, Plan]
 
     @classmethod
     def read(cls, folder: Path) -> _Begun:
         path = folder / STUDY_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                study=Study.from_dict(values["study"], folder=folder),
-                cases=tuple(values["cases"]),
-                plans={name: Plan.from_dict(plan) for name, plan in values["plans"].items()},
-                costs=dict(values["costs"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), folder=folder)
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({error}): the trainings cannot go on, start others") from error
 
 
@@ -323,7 +299,7 @@ def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
 
 def _flat(study: Study) -> dict[str, Any]:
     """Return all that a study was asked for by name, as JSON holds it."""
-    values: Mapping[str, Any] = json.loads(json.dumps(study.to_dict()))
+    values = study.to_dict()
     job = dict(values["job"])
     options = job.pop("options")
     return {**job, **options, **{name: value for name, value in values.items() if name != "job"}}

@@ -85,7 +85,7 @@ def make_model(
     for training in trainings:
         found[training.name] = yield from _found_in(training, cases, is_cancelled)
     choice = _compare(by_configuration, found, costs)
-    members = by_configuration[choice.name]
+    members = by_configuration[choice.chosen]
     record = _begin_record(job, members)
     figures: dict[str, Any] = {}
     if len(by_configuration) > 1:
