@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backends.contract import Task
+from ..backends.contract import Computation
 from ..backends.parts.store import Store, identity_of
 from ..backends.parts.timing import Result, Subject, default_backend, fastest, machine, measure
 from ..core.errors import InputError
@@ -209,14 +209,16 @@ def _measure(own: Path, on_progress: Callable[[float, str], None]) -> dict[str, 
     network, description = load_network(own)
     plan, device = description.plan, torch.device("cpu")
     size = plan.patch_size if plan.dimensions == 3 else plan.patch_size[1:]
-    task = Task(
+    computation = Computation(
         network=network,
         shape=(1, network.config.in_channels, *size),
         device=device,
         store=Store(),
         identity=identity_of(description),
     )
-    subject = Subject(task=task, raw_channels=network.raw_channels, is_regions=description.output == "regions")
+    subject = Subject(
+        computation=computation, raw_channels=network.raw_channels, is_regions=description.output == "regions"
+    )
     results: dict[str, Result] = {}
     for results in measure(subject, with_slow=True):
         on_progress(0.0, f"measuring backends ({len(results)} done)")

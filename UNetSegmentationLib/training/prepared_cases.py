@@ -17,6 +17,7 @@ from .. import __version__
 from ..cases.dataset import Case
 from ..core.errors import CancelledError, InputError
 from ..core.events import Course
+from ..core.task import Task
 from ..core.tensor_files import atomic_tensor_file
 from ..image.labels import Label
 from ..planning.plan import Plan
@@ -85,7 +86,7 @@ class PreparedFolder:
             save_file(tensors, temporary, metadata={"case": case.id, "made_from": origin})
 
     def _prepare(self, case: Case, is_cancelled: Callable[[], bool] | None = None) -> PreparedCase:
-        return prepare_case(case, self._plan, self._labels, ignored=self._ignored, is_cancelled=is_cancelled)
+        return prepare_case(case, self._plan, self._labels, ignored=self._ignored, task=Task(is_cancelled=is_cancelled))
 
     def _read(self, case: Case) -> PreparedCase | None:
         """Return what lies in a case's file; None where there is none, or one of something else."""

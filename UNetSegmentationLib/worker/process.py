@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..core.errors import CancelledError, InputError
 from ..core.process_environment import settle_environment
+from ..core.task import Event, Task
 from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 
 if TYPE_CHECKING:
@@ -31,22 +32,22 @@ LAST_GRACE_S = 2.0
 IDLE_S = 1.0  # without a request: whoever looks at a result has the machine for himself first
 
 
-def _segment(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
+def _segment(values: dict[str, Any], models: WarmModels, task: Task) -> dict[str, Any]:
     from .segment import segment
 
-    return segment(values, models, **hooks)
+    return segment(values, models, task=task)
 
 
-def _foresee(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
+def _foresee(values: dict[str, Any], models: WarmModels, task: Task) -> dict[str, Any]:
     from .foresee import foresee
 
-    return foresee(values, models, **hooks)
+    return foresee(values, models, task=task)
 
 
-def _import_model(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
+def _import_model(values: dict[str, Any], models: WarmModels, task: Task) -> dict[str, Any]:
     from .import_model import import_model
 
-    return import_model(values, models, **hooks)
+    return import_model(values, models, task=task)
 
 
 # Functions that import what they need, so that the listener knows the names before torch is there.
@@ -64,13 +65,14 @@ class Job:
         self.id = number
         self.values = values
         self.cancelled = threading.Event()
+        self.task = Task(self._note, self.cancelled.is_set)
         self._latest = (0.0, "Waiting")
         self._told = (-1.0, "")
         self._told_at = 0.0
 
-    def report(self, fraction: float, stage: str) -> None:
-        """Take note of the progress; the heartbeat tells it."""
-        self._latest = (fraction, stage)
+    def _note(self, event: Event) -> None:
+        if event["event"] == "progress":  # the heartbeat tells it
+            self._latest = (event["fraction"], event["stage"])
 
     def due_progress(self) -> dict[str, Any] | None:
         """Return the progress message where it has changed or its last repetition is long ago."""
@@ -189,8 +191,7 @@ def _answer(job: Job, models: WarmModels) -> bytes:
     try:
         if job.cancelled.is_set():
             raise CancelledError("cancelled before it began")
-        hooks = {"on_progress": job.report, "is_cancelled": job.cancelled.is_set}
-        fields = OPERATIONS[job.values["op"]](job.values, models, **hooks)
+        fields = OPERATIONS[job.values["op"]](job.values, models, job.task)
         return encode({**fields, "id": job.id, "event": "result"})
     except CancelledError:
         return encode({"id": job.id, "event": "cancelled"})
