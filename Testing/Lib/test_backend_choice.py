@@ -442,6 +442,6 @@ def test_a_worker_without_work_measures_in_a_process_of_its_own(tiny_model, own_
     assert [route.attempts for route in predictor.engine._routes.values()] == [0]
     for _ in models.improvements():
         pass
-    known = known_results(predictor.engine._task((1, 1, 16, 16, 16)))
+    known = known_results(predictor.engine._computation((1, 1, 16, 16, 16)))
     assert {"fused", "channels_last"} <= set(known)
     assert known["fused"] == Result(forward_s=known["fused"].forward_s, build_s=known["fused"].build_s)
