@@ -322,11 +322,11 @@ def test_a_long_run_is_measured_in_its_middle_and_can_be_cancelled_there(backend
     engine.begin_run()
     with torch.inference_mode():
         engine(torch.randn(SHAPE))
-        note = engine.begin_run()
+        task = engine.begin_run()
         engine._run.began = time.perf_counter() - 10
-        note.progress(0.5)
+        task.progress(0.5)
         engine(torch.randn(SHAPE))  # ten more seconds are not worth it
-        note(0.01)
+        task.progress(0.01)
         handle = engine.pulse.register_forward_pre_hook(stop)
         with pytest.raises(CancelledError):
             engine(torch.randn(SHAPE))

@@ -16,11 +16,10 @@ from ..core.errors import CancelledError
 from ..core.events import Course
 from ..evaluation.metrics import dice
 from ..image.geometry import Array
-from ..inference.sliding_window import predict_logits, tile_size
 from ..models.description import ModelDescription
 from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
-from ..training.prepared_case import PreparedCase
+from ..training.prepared_case import PreparedCase, predict_case
 
 # Measured at 1 to 4 corrected cases: what replay costs on the original images lies between 0.01 and 0.03 of Dice.
 LARGEST_SENTINEL_DROP = 0.03
@@ -116,7 +115,7 @@ def compare_models(
         for case in cases:
             if is_cancelled():
                 raise CancelledError("cancelled while the models were compared; --resume goes on with that")
-            found = [_classes(network.to(device), case, plan, device) for network in (old, new)]
+            found = [_classes(network.to(device), case, plan) for network in (old, new)]
             truth = case.labels.numpy()
             values = range(1, old.config.num_classes)
             before, after = ({value: _dice(classes, truth, value) for value in values} for classes in found)
@@ -201,16 +200,8 @@ def _plain(row: GateRow) -> dict[str, Any]:
     return entry
 
 
-def _classes(network: SegmentationNetwork, case: PreparedCase, plan: Plan, device: torch.device) -> Array:
-    logits = predict_logits(
-        network.eval(),
-        case.image.to(device),
-        patch_size=tile_size(plan, case.image.shape[1:], network.alignment),
-        dimensions=plan.dimensions,
-        padding=case.padding,
-        conventions=plan.conventions,
-        tiling=plan.tiling,
-    )
+def _classes(network: SegmentationNetwork, case: PreparedCase, plan: Plan) -> Array:
+    logits = predict_case(network.eval(), case, plan)
     found: Array = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
     return found
 

@@ -17,7 +17,7 @@ from ..image.geometry import Volume
 from ..networks import SegmentationNetwork
 from ..networks.parts.blocks import Tap
 from .predictor import Predictor
-from .sliding_window import predict_logits, tile_size
+from .sliding_window import predict_logits
 
 _LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 
@@ -123,17 +123,13 @@ def view_features(
         CancelledError: The task was cancelled.
     """
     reader = FeatureReader(predictor.network, names=names, channel=channel)
-    plan = predictor.description.plan
     clean, _ = predictor.check(volume)
     prepared = predictor.prepare(clean, task=task)
     maps = predict_logits(
         reader,
         prepared.image.to(predictor.device),
-        patch_size=tile_size(plan, prepared.image.shape[1:], predictor.network.alignment),
-        dimensions=plan.dimensions,
+        predictor.conventions.tiling(prepared.grid_shape, predictor.network.alignment),
         padding=prepared.padding,
-        conventions=plan.conventions,
-        tiling=plan.tiling,
         task=task,
     )
     volumes = {}

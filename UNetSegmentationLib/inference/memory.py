@@ -14,7 +14,7 @@ import torch
 
 from ..backends.contract import BACKENDS, Backend
 from ..backends.parts.timing import default_backend
-from ..conventions.image_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
+from ..conventions.parts.image_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
 from ..core.errors import InputError
 from ..models.description import ModelDescription
 from ..networks.parts.cost import NetworkSummary, summarise_network

@@ -17,9 +17,7 @@ from .. import __version__
 from ..backends.parts.devices import choose_device
 from ..backends.parts.engine import Engine
 from ..backends.parts.store import identity_of
-from ..conventions.found_labels import add_found_labels
-from ..conventions.own import PreparedVolume, foreseen_shape, prepare
-from ..conventions.restoring import classes_on_image, probabilities_on_image
+from ..conventions import OVERLAP, PreparedVolume, conventions_of
 from ..core.errors import InputError
 from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array, Volume
@@ -32,7 +30,6 @@ from ..postprocess import apply_steps
 from ..postprocess.parts.steps import FinishingSteps, refine_logits, sort_steps
 from .memory import Workload
 from .memory_ladder import Foresight, apply_network, foresee
-from .sliding_window import OVERLAP
 
 # Shares of the progress bar: (start, end).
 _PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
@@ -78,6 +75,7 @@ class Predictor:
         self.folder = Path(folder)
         self.device = choose_device(device)
         network, self.description = load_network(self.folder)
+        self.conventions = conventions_of(self.description.plan)
         self.network = network.to(self.device)
         self.engine = Engine(
             self.network,
@@ -114,8 +112,7 @@ class Predictor:
             CancelledError: The task was cancelled.
         """
         plan, output = self.description.plan, self.description.output
-        if overlap is None:
-            overlap = plan.tiling.overlap if plan.tiling else OVERLAP
+        overlap = self.conventions.overlap if overlap is None else overlap
         names = self.description.postprocess if postprocess is None else postprocess
         steps = sort_steps(names, output=output)
         found_first = self._find_first(volume, tta=tta, overlap=overlap, task=task.part(0, _FIRST_STAGE_SHARE))
@@ -130,8 +127,9 @@ class Predictor:
                 self.description,
                 prepared,
                 self._workload(volume, prepared.grid_shape, steps, tta=tta, with_probabilities=with_probabilities),
-                overlap=overlap,
-                mirror_axes=plan.mirror_axes if tta else (),
+                tiling=self.conventions.tiling(
+                    prepared.grid_shape, self.network.alignment, overlap=overlap, is_mirrored=tta
+                ),
                 task=self.engine.begin_run(segmenting),
             )
         warnings += [shortage] if shortage else []
@@ -141,7 +139,7 @@ class Predictor:
             if logits is not None:
                 logits = self._refined(logits, prepared, steps, channels=volume.channels)
                 task.check()
-                classes = classes_on_image([logits], prepared, plan, output=output, task=task)
+                classes = prepared.classes_on_image([logits], output=output, task=task)
             assert classes is not None
             labelmap = prepared.restore(self._label_values(classes))
             for step in steps.on_labelmap:
@@ -183,7 +181,7 @@ class Predictor:
         """
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
         steps = sort_steps(self.description.postprocess, output=self.description.output)
-        shape = foreseen_shape(volume, self.description.plan)
+        shape = self.conventions.foreseen_shape(volume)
         workload = self._workload(volume, shape, steps, tta=tta, with_probabilities=with_probabilities)
         return foresee(self.engine, self.description, workload)
 
@@ -198,7 +196,7 @@ class Predictor:
     ) -> Workload:
         """Return what is to be segmented, of sizes `shape` (D, H, W) on the network's grid."""
         # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
-        is_whole = with_probabilities or bool(steps.on_probabilities) or self.description.plan.recipe is not None
+        is_whole = with_probabilities or bool(steps.on_probabilities) or self.conventions.needs_all_logits
         return Workload(source=(volume.channels, *volume.shape), shape=shape, is_whole=is_whole, is_mirrored=tta)
 
     def prepare(self, volume: Volume, *, task: Task = UNWATCHED) -> PreparedVolume:
@@ -233,15 +231,13 @@ class Predictor:
         return self.previous.segment(volume, tta=tta, overlap=overlap, task=task.part(0, 1, stage=_FIRST_STAGE))
 
     def _prepare(self, volume: Volume, found_first: Segmentation | None, *, task: Task) -> PreparedVolume:
-        plan = self.description.plan
         if found_first is None or self.description.previous_stage is None:
-            return prepare(volume, plan, task=task)
-        prepared = prepare(volume, plan, found_first=found_first.labelmap, task=task)
-        return add_found_labels(
-            prepared,
-            Volume(found_first.labelmap[None], volume.affine_ras),
-            plan,
+            return self.conventions.prepare(volume, task=task)
+        return self.conventions.prepare(
+            volume,
+            found_first=found_first.labelmap,
             label_values=self.description.previous_stage.label_values,
+            task=task,
         )
 
     def check(self, volume: Volume) -> tuple[Volume, list[str]]:
@@ -278,7 +274,7 @@ class Predictor:
         return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)[classes]
 
     def _probabilities(self, logits: torch.Tensor, prepared: PreparedVolume) -> Array:
-        probabilities = probabilities_on_image(logits, prepared, output=self.description.output)
+        probabilities = prepared.probabilities_on_image(logits, output=self.description.output)
         return prepared.restore(probabilities, outside=(1, *(0,) * (len(probabilities) - 1)))
 
     def _identity(self) -> dict[str, str]:

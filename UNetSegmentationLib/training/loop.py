@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..augmentation import AugmentationConfig
 from ..backends.parts.devices import computes_in_bfloat16
 from ..core.errors import CancelledError, InputError
+from ..core.task import Task
 from ..evaluation.metrics import evaluate_case
 from ..evaluation.validation import describe_validation
-from ..inference.sliding_window import predict_logits, tile_size
 from ..losses import DeepSupervisionLoss, build_loss
 from ..networks import SegmentationNetwork
 from ..networks.parts.memory_format import FORMATS, to_channels_first, to_channels_last
@@ -24,7 +24,7 @@ from ..planning.plan import Plan
 from .checkpoint import CHECKPOINT_FILE, LoopState, load_state, save_state
 from .options import TrainingOptions
 from .patches import Patches, PatchSource
-from .prepared_case import PreparedCase
+from .prepared_case import PreparedCase, predict_case
 from .processes.processes import ALONE, Processes
 
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
@@ -274,23 +274,13 @@ def _validation_event(
 ) -> dict[str, Any]:
     """Return the figures of the averaged weights per case and class, on the network's grid."""
     current = {name: value.clone() for name, value in state.network.state_dict().items()}
-    device = next(state.network.parameters()).device
     state.network.load_state_dict(state.average)
     state.network.eval()
     spacing_mm = [step or 1.0 for step in plan.spacing_mm]
     figures = {}
     try:
         for case in cases:
-            logits = predict_logits(
-                state.network,
-                case.image.to(device),
-                patch_size=tile_size(plan, case.image.shape[1:], state.network.alignment),
-                dimensions=plan.dimensions,
-                padding=case.padding,
-                conventions=plan.conventions,
-                tiling=plan.tiling,
-                is_cancelled=is_cancelled,
-            )
+            logits = predict_case(state.network, case, plan, task=Task(is_cancelled=is_cancelled))
             found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
             figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
     finally:

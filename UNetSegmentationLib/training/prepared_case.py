@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..cases.dataset import Case, read_case
-from ..conventions.own import prepare
+from ..conventions import conventions_of, prepare
 from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
+from ..inference.sliding_window import predict_logits
+from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
 
 
@@ -73,3 +75,17 @@ def prepare_case(
         labels=target,
         foreground=(target > 0).nonzero().to(torch.int16),
     )
+
+
+def predict_case(network: SegmentationNetwork, case: PreparedCase, plan: Plan, *, task: Task = UNWATCHED) -> Tensor:
+    """Return the logits (K, D, H, W) of a case on the network's grid, on the network's device.
+
+    Args:
+        network: In evaluation mode.
+        case: Of the network's plan.
+        plan: By which the case was prepared.
+        task: Told the finished share, and asked often whether to go on.
+    """
+    tiling = conventions_of(plan).tiling(case.image.shape[1:], network.alignment)
+    device = next(network.parameters()).device
+    return predict_logits(network, case.image.to(device), tiling, padding=case.padding, task=task)

@@ -11,8 +11,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..image.geometry import Array
+from ...core.errors import InputError
+from ...image.geometry import Array
 
 ANISOTROPY = 3.0  # slices that are thicker than this many pixels are resampled plane by plane
 SPLINE_ORDER = 3

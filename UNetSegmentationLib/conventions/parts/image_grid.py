@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.task import UNWATCHED, Task
-from ..image.geometry import Array
+from ...core.task import UNWATCHED, Task
+from ...image.geometry import Array
 from .monai_math import Positions, linear_along
 from .nnunet_math import nearest_planes, take_nearest_planes
 
