@@ -12,9 +12,9 @@ from UNetSegmentationLib.image.geometry import (
     Volume,
     canonical_order,
     clear_outside,
-    crop_to_box,
     crop_to_region,
     index_of_point,
+    region_of_box,
     resampled_shape,
     same_grid,
     to_canonical,
@@ -148,7 +148,7 @@ def test_impossible_volumes_are_refused(array, affine, words):
 def test_a_crop_moves_no_voxel_and_holds_every_voxel_of_the_box(volume, radii, data):
     before = positions(volume)
     centre = before[data.draw(st.sampled_from(sorted(before)))]
-    crop, where = crop_to_box(volume, tuple(centre), radii)
+    crop, where = crop_to_region(volume, region_of_box(tuple(centre), radii))
     after = positions(crop)
     for value, point in after.items():
         assert point == pytest.approx(before[value], abs=1e-4)
@@ -159,7 +159,7 @@ def test_a_crop_moves_no_voxel_and_holds_every_voxel_of_the_box(volume, radii, d
 
 def test_a_crop_along_the_axes_is_the_box_and_no_more():
     volume = Volume(numbered((10, 10, 10)), affine_of((2.0, 1.0, 1.0)))
-    crop, where = crop_to_box(volume, (8.0, 5.0, 5.0), (2.0, 1.4, 0.5))
+    crop, where = crop_to_region(volume, region_of_box((8.0, 5.0, 5.0), (2.0, 1.4, 0.5)))
     assert where == (slice(5, 6), slice(4, 7), slice(3, 6))
     assert crop.shape == (1, 3, 3)
 
@@ -167,9 +167,9 @@ def test_a_crop_along_the_axes_is_the_box_and_no_more():
 def test_a_crop_outside_the_volume_says_how_far_it_reaches():
     volume = Volume(numbered((4, 4, 4)), affine_of((1.0, 1.0, 1.0)))
     with pytest.raises(InputError, match=r"outside the image, which reaches from R -0"):
-        crop_to_box(volume, (50.0, 0.0, 0.0), (5.0, 5.0, 5.0))
+        crop_to_region(volume, region_of_box((50.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
     with pytest.raises(InputError, match=r"radii .* above 0"):
-        crop_to_box(volume, (0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
+        region_of_box((0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
 
 
 @given(volumes, ANGLES, st.tuples(*[st.floats(0.01, 20.0)] * 3), st.data())

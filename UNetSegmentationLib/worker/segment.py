@@ -12,9 +12,10 @@ from scipy import ndimage
 from ..core.errors import InputError
 from ..core.files import atomic_path
 from ..core.task import Task
-from ..image.geometry import Array, Volume, clear_outside, crop_to_region, same_grid
+from ..image.geometry import Array, Volume, same_grid
 from ..image.labels import Label
 from ..image.volume_io import stack_channels
+from ..inference.region import segment_region
 from ..inference.uncertainty import most_uncertain, uncertainty_of
 from ..models.description import ModelDescription
 from ..protocol.arrays import ArrayFile
@@ -40,45 +41,24 @@ def segment(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[s
     predictor = models.get(request.model, request.device)
     loading_s = perf_counter() - began
     volume, warnings = _with_channels(volume, channels, predictor.description)
-    region = None if request.region_to_ras is None else np.array(request.region_to_ras)
-    part, where = (volume, None) if region is None else crop_to_region(volume, region)
-    found = predictor.segment(
-        part,
+    found = segment_region(
+        predictor,
+        volume,
+        None if request.region_to_ras is None else np.array(request.region_to_ras),
         tta=request.tta,
         postprocess=request.postprocess,
         with_probabilities=bool(request.uncertainty or request.probabilities),
         task=task,
     )
-    labelmap, probabilities = found.labelmap, found.probabilities
-    if region is not None:
-        clear_outside(labelmap, part.affine_ras, region)
-        if probabilities is not None:
-            probabilities = _whole_probabilities(probabilities, part, where, region=region, shape=volume.shape)
-        labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
-        labelmap[where] = found.labelmap
     duration_s = {"Loading the model": loading_s, **found.duration_s, "total": perf_counter() - began}
     return SegmentResult(
-        labelmap=_write_array(request.output, labelmap),
-        segments=segments_of(labelmap, found.labels),
+        labelmap=_write_array(request.output, found.labelmap),
+        segments=segments_of(found.labelmap, found.labels),
         provenance={**found.provenance, "region_to_ras": request.region_to_ras},
         duration_s=duration_s,
         warnings=(*warnings, *found.warnings),
-        **_write_maps(request, probabilities, predictor.description.output),
+        **_write_maps(request, found.probabilities, predictor.description.output),
     ).to_dict()
-
-
-def _whole_probabilities(
-    probabilities: Array, part: Volume, where: tuple[slice, ...] | None, *, region: Array, shape: tuple[int, ...]
-) -> Array:
-    """Return the probabilities of a part on the whole grid; outside the region all is background, as in the result."""
-    inside = np.ones(part.shape, dtype=np.uint8)
-    clear_outside(inside, part.affine_ras, region)
-    probabilities[:, inside == 0] = 0
-    probabilities[0, inside == 0] = 1
-    whole = np.zeros((len(probabilities), *shape), dtype=probabilities.dtype)
-    whole[0] = 1
-    whole[(slice(None), *(where or ()))] = probabilities
-    return whole
 
 
 def _write_maps(request: SegmentRequest, probabilities: Array | None, output: str) -> dict[str, Any]:

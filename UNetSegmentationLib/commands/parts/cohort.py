@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...image.geometry import Volume, crop_to_box
+from ...core.task import Task
+from ...image.geometry import Volume, region_of_box
 from ...image.volume_io import write_labelmap, write_volume
 from ...models.description import WEIGHTS_FILE
 from ...models.fit import check_image_fits
@@ -313,24 +314,18 @@ def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple
 
 def _predict(predictor: Predictor, volume: Volume, settings: Settings, on_progress: Progress) -> Segmentation:
     """Return the segmentation on the volume's grid; outside the region it is background."""
-    whole = (slice(None),) * 3
-    part, where = crop_to_box(volume, settings.roi[:3], settings.roi[3:]) if settings.roi else (volume, whole)
-    found = predictor.segment(
-        part,
+    from ...inference.region import segment_region
+
+    return segment_region(
+        predictor,
+        volume,
+        region_of_box(settings.roi[:3], settings.roi[3:]) if settings.roi else None,
         tta=settings.tta,
         overlap=settings.overlap,
         postprocess=settings.postprocess,
         with_probabilities=settings.probabilities is not None,
-        on_progress=on_progress,
+        task=Task(lambda event: on_progress(event["fraction"], event["stage"])),
     )
-    labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
-    labelmap[where] = found.labelmap
-    probabilities = None
-    if found.probabilities is not None:
-        probabilities = np.zeros((len(found.probabilities), *volume.shape), dtype=found.probabilities.dtype)
-        probabilities[0] = 1
-        probabilities[(slice(None), *where)] = found.probabilities
-    return replace(found, labelmap=labelmap, probabilities=probabilities)
 
 
 def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, doubt: str) -> dict[str, Any]:
