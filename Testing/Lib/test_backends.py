@@ -16,6 +16,7 @@ from UNetSegmentationLib.backends.parts.parity import disagreement, make_tile
 from UNetSegmentationLib.backends.parts.timing import obstacle
 from UNetSegmentationLib.backends.parts.twins import channels_last_twin
 from UNetSegmentationLib.core.errors import CancelledError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.inference.sliding_window import predict_logits
 from UNetSegmentationLib.networks import NETWORKS, NetworkConfig, SegmentationNetwork, build_network
 from UNetSegmentationLib.networks.parts.ensemble import Ensemble
@@ -249,7 +250,11 @@ def test_every_backend_of_the_cpu_can_be_cancelled_within_a_tile(backend):
 
     with pytest.raises(CancelledError):
         predict_logits(
-            Engine().eval(), torch.zeros(2, 96, 96, 96), patch_size=(96,) * 3, dimensions=3, is_cancelled=is_cancelled
+            Engine().eval(),
+            torch.zeros(2, 96, 96, 96),
+            patch_size=(96,) * 3,
+            dimensions=3,
+            task=Task(is_cancelled=is_cancelled),
         )
 
 
