@@ -326,7 +326,7 @@ def test_a_long_run_is_measured_in_its_middle_and_can_be_cancelled_there(backend
         engine._run.began = time.perf_counter() - 10
         note.progress(0.5)
         engine(torch.randn(SHAPE))  # ten more seconds are not worth it
-        note(0.01)
+        note.progress(0.01)
         handle = engine.pulse.register_forward_pre_hook(stop)
         with pytest.raises(CancelledError):
             engine(torch.randn(SHAPE))
@@ -442,6 +442,6 @@ def test_a_worker_without_work_measures_in_a_process_of_its_own(tiny_model, own_
     assert [route.attempts for route in predictor.engine._routes.values()] == [0]
     for _ in models.improvements():
         pass
-    known = known_results(predictor.engine._task((1, 1, 16, 16, 16)))
+    known = known_results(predictor.engine._computation((1, 1, 16, 16, 16)))
     assert {"fused", "channels_last"} <= set(known)
     assert known["fused"] == Result(forward_s=known["fused"].forward_s, build_s=known["fused"].build_s)
