@@ -219,7 +219,7 @@ def test_a_cascade_is_not_fine_tuned(imported: Path, tmp_path: Path) -> None:
         write_volume(cases / "images" / f"{name}.nii.gz", volume)
         write_labelmap(cases / "labels" / f"{name}.nii.gz", arrays["labels"], affine_ras=volume.affine_ras)
     with pytest.raises(InputError, match="second stage of a cascade"):
-        list(run_finetuning(FinetuningJob(model=str(imported), dataset=cases, folder=tmp_path / "tuned")))
+        run_finetuning(FinetuningJob(model=str(imported), dataset=cases, folder=tmp_path / "tuned"))
 
 
 def test_features_of_the_second_stage_can_be_seen(imported: Path) -> None:

@@ -15,11 +15,14 @@ import SimpleITK
 
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.commands.parts import cohort
-from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.commands.parts.image_arguments import find_image
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import read_labelmap, write_volume
 from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.models.description import read_description, write_description
+from UNetSegmentationLib.models.installed import InstalledModel
 
 pytestmark = pytest.mark.usefixtures("only_our_models")
 
@@ -162,6 +165,24 @@ def test_an_interrupted_command_keeps_what_it_computed(tmp_path, tiny_model, ima
     monkeypatch.setattr(Predictor, "segment", segment)
     assert run(*images, "-o", tmp_path / "out", "--resume") == 0
     assert len(segmented) == 3
+
+
+def test_cancelled_work_ends_with_the_results_that_it_has(tmp_path, tiny_model, images):
+    folder = tiny_model()
+    model = InstalledModel(folder=folder, description=read_description(folder))
+    cases = [
+        cohort.Case(image=find_image(str(path), model.description), target=tmp_path / f"{path.name[0]}.seg.nrrd")
+        for path in images
+    ]
+    seen = []
+    task = Task(seen.append, lambda: bool(seen) and seen[-1]["stage"].startswith("3 of 3"))
+    predictor = Predictor(folder, device="cpu")
+    with pytest.raises(CancelledError):
+        list(cohort.segment_all(predictor, cases, cohort.Settings(), model=model, task=task))
+    assert sorted(path.name for path in tmp_path.glob("*.nrrd")) == ["a.seg.nrrd", "b.seg.nrrd"]
+    shares = [event["fraction"] for event in seen]
+    assert shares == sorted(shares)
+    assert {event["stage"][:6] for event in seen} == {"1 of 3", "2 of 3", "3 of 3"}
 
 
 def test_the_next_image_is_read_and_the_last_result_written_while_one_is_computed(

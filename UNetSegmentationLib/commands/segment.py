@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
+from ..core.task import Task
 from ..models.description import ModelDescription
 from ..models.installed import InstalledModel
 from ..postprocess import STEPS
@@ -139,16 +140,17 @@ def _outcomes(
     if not cases:
         return
     with ProgressBar(is_quiet=arguments.quiet) as bar:
+        task = Task(bar.show_progress)
         if arguments.dask:
             yield from segment_with_dask(
                 cases, settings, model=model, device=arguments.device, scheduler=arguments.dask, record=record,
-                on_progress=bar,
+                task=task,
             )  # fmt: skip
             return
         from ..inference.predictor import Predictor
 
         predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
-        for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
+        for outcome in segment_all(predictor, cases, settings, model=model, record=record, task=task):
             bar.clear()
             yield outcome
 

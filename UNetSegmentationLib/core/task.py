@@ -38,10 +38,10 @@ class Task:
         """Whether the work is to end."""
         return self._is_cancelled is not None and self._is_cancelled()
 
-    def check(self) -> None:
-        """Raise CancelledError where the work was cancelled."""
+    def check(self, message: str = "cancelled") -> None:
+        """Raise CancelledError with `message` if the work was cancelled."""
         if self.is_cancelled:
-            raise CancelledError("cancelled")
+            raise CancelledError(message)
 
     @property
     def can_be_cancelled(self) -> bool:
