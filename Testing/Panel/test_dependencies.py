@@ -56,7 +56,8 @@ def test_a_complete_installation_is_ready(module):  # noqa: ARG001
 
 
 @pytest.mark.parametrize(
-    ("hidden", "named"), [("torch", "PyTorch"), ("safetensors", "safetensors"), ("psutil", "psutil")]
+    ("hidden", "named"),
+    [("torch", "PyTorch"), ("safetensors", "safetensors"), ("psutil", "psutil"), ("nibabel", "nibabel")],
 )
 def test_what_is_missing_is_named(without, hidden, named):
     from UNetSegmentationPanel.setup import dependencies

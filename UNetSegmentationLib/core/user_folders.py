@@ -1,7 +1,7 @@
 """Where each system keeps what belongs to the user.
 
-The package platformdirs is not used: on macOS it follows XDG_DATA_HOME, where models installed so far would not be found,
-and Slicer's Python does not have it before the extension has installed what it needs.
+The package platformdirs is not used: on macOS it follows XDG_DATA_HOME, where models installed so far would not be
+found, and Slicer's Python does not have it before the extension has installed what it needs.
 """
 
 from __future__ import annotations
