@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from ..core.errors import InputError
 from .contract import NETWORKS
+from .parts.blocks import LINEAR_MODES
 from .parts.shape_autoencoder import AutoencoderConfig, MaskAutoencoder, fit_autoencoder, to_probabilities
 from .parts.wrapper import NamedWrapper, WrapperConfig
-
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ class ShapePriorNetwork(NamedWrapper):
         drawn = self.prior.decode(self.prior.encode(log_probabilities.exp())).softmax(dim=1).float()
         drawn = _widen(drawn, round(self.config.gate_margin * self.config.prior_size))
         plausible = F.interpolate(
-            drawn, size=logits.shape[2:], mode=_LINEAR_MODES[self.config.dimensions], align_corners=False
+            drawn, size=logits.shape[2:], mode=LINEAR_MODES[self.config.dimensions], align_corners=False
         )
         weighed = log_probabilities + self.config.gate_strength * plausible.clamp(min=self.config.gate_floor).log()
         return weighed.to(logits.dtype)
