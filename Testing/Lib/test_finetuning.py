@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from Testing.Lib.conftest import events_of
+from Testing.StarterModels.shared_replay import share_replay
 from UNetSegmentationLib.cases.dataset import Case, find_cases
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
@@ -30,7 +31,7 @@ from UNetSegmentationLib.training.job import RECORD_FILE, TrainingJob
 from UNetSegmentationLib.training.options import TrainingOptions
 from UNetSegmentationLib.training.prepared_case import PreparedCase, prepare_case
 from UNetSegmentationLib.training.replay import REPLAY_FILE, find_replay, read_replay
-from UNetSegmentationLib.training.replay_packing import pack_replay, share_replay
+from UNetSegmentationLib.training.replay_packing import pack_replay
 from UNetSegmentationLib.training.run import run_training
 
 SHAPE = (12, 12, 12)

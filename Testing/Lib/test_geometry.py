@@ -13,7 +13,6 @@ from UNetSegmentationLib.image.geometry import (
     canonical_order,
     clear_outside,
     crop_to_region,
-    index_of_point,
     region_of_box,
     resampled_shape,
     same_grid,
@@ -101,12 +100,6 @@ def test_every_stored_order_of_one_volume_has_the_same_canonical_form(axes, flip
 def test_spacing_is_read_off_any_rotation(spacing, angles, flips):
     volume = Volume(numbered((2, 2, 2)), affine_of(spacing, angles, flips))
     assert volume.spacing_mm == pytest.approx(spacing[::-1])
-
-
-@given(volumes, st.tuples(*[st.floats(-9, 9)] * 3))
-def test_a_point_is_found_where_the_affine_puts_it(volume, index_xyz):
-    point = volume.affine_ras @ (*index_xyz, 1.0)
-    assert index_of_point(volume.affine_ras, tuple(point[:3])) == pytest.approx(index_xyz, abs=1e-4)
 
 
 @given(SIZES, SPACINGS, SPACINGS)

@@ -6,10 +6,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from Testing.Docs.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.losses import LOSSES
 from UNetSegmentationLib.models.description import read_description
 from UNetSegmentationLib.networks import NETWORKS
-from UNetSegmentationLib.networks.parts.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.postprocess import STEPS
 from UNetSegmentationLib.postprocess.probabilities import PROBABILITY_STEPS
 from UNetSegmentationLib.training.options import TrainingOptions

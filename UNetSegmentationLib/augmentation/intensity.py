@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -62,18 +62,6 @@ class IntensityParams:
     steps: tuple[tuple[str, Step], ...] = ()
     raw_channels: tuple[int, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores equal parameters."""
-        steps = {name: asdict(step) for name, step in self.steps}  # type: ignore[call-overload]
-        return {"steps": steps, "raw_channels": list(self.raw_channels)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the parameters of a JSON object."""
-        plain = {name: {key: _as_tuple(value) for key, value in step.items()} for name, step in values["steps"].items()}
-        steps = tuple((name, STEPS[name][0](**step)) for name, step in plain.items())
-        return cls(steps=steps, raw_channels=tuple(values["raw_channels"]))
-
 
 def draw_intensity(config: AugmentationConfig, generator: torch.Generator, *, channels: int) -> IntensityParams:
     """Draw which steps a patch of `channels` channels gets, and their strengths, channel by channel."""
@@ -95,7 +83,3 @@ def apply_intensity(image: Tensor, params: IntensityParams) -> Tensor:
             changed[raw] = image[raw]
         image = changed
     return image
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, cos, prod, radians, sin
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -54,19 +53,6 @@ class SpatialParams:
     def interpolates(self) -> bool:
         """Whether voxels move by other than whole steps."""
         return self.matrix != IDENTITY or bool(self.elastic_mm)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` restores equal parameters."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the parameters of a JSON object."""
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        plain["matrix"] = tuple(tuple(row) for row in values["matrix"])
-        return cls(**plain)
 
 
 def draw_spatial(

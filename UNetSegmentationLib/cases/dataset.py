@@ -31,7 +31,8 @@ CASE_COLUMNS = ("case", "name", "case_id")
 SAMPLES_PER_CASE = 10_000
 # Each may be a scan of a gigabyte.
 _READ_AT_ONCE = 4
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# One channel of a case, as nnU-Net names them.
+CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 Result = TypeVar("Result")
 
@@ -68,7 +69,7 @@ def find_cases(folder: Path | str) -> list[Case]:
     subjects = _read_subjects(folder / "manifest.csv")
     channels: dict[str, list[Path]] = {}
     for path in _data_files(images):
-        match = _CHANNEL.match(stem_of(path))
+        match = CHANNEL_NAME.match(stem_of(path))
         is_channel = match is not None and match["case"] in references and stem_of(path) not in references
         channels.setdefault(match["case"] if match and is_channel else stem_of(path), []).append(path)
     cases = [

@@ -25,8 +25,6 @@ from .parts.image_arguments import (
 )
 from .parts.terminal import Failures, ProgressBar, warn, write_json
 
-MODES = ("full", "fast", "fine")
-FAST_OVERLAP = 0.25
 PROBABILITY_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -43,16 +41,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "-o", "--output", metavar="OUT", required=True, help=".seg.nrrd, .nii.gz, ... file, or a folder"
     )
     parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
-    parser.add_argument(
-        "--mode",
-        choices=MODES,
-        default="full",
-        help="fast: neighbouring tiles share less, so that a large image has fewer of them; fine: as --tta (full). On "
-        "ten hippocampi, a tile each, fast changed nothing, and fine took 2.1 times as long for the same Dice (V-Net)",
-    )
     parser.add_argument("--tta", action="store_true", help="average over mirrored copies: slower, a little better")
     parser.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="of neighbouring tiles (0.5, or the model's own)"
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="of neighbouring tiles (0.5, or the model's own); with 0.25 a large image has fewer of them",
     )
     parser.add_argument(
         "--roi", type=_region, metavar="R,A,S,r,a,s", help="only a box: its centre and half its lengths, RAS in mm"
@@ -102,8 +96,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     _check_options(arguments, images, targets)
 
     settings = Settings(
-        tta=arguments.tta or arguments.mode == "fine",
-        overlap=FAST_OVERLAP if arguments.mode == "fast" and arguments.overlap is None else arguments.overlap,
+        tta=arguments.tta,
+        overlap=arguments.overlap,
         roi=arguments.roi,
         postprocess=None if arguments.postprocess is None else tuple(arguments.postprocess),
         probabilities=arguments.probabilities,

@@ -167,12 +167,6 @@ def resampled_shape(
     return tuple(max(1, round(size * old / new)) for size, old, new in sizes)
 
 
-def index_of_point(affine_ras: Array, point_ras_mm: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Return the continuous voxel index (x, y, z) of a point in RAS millimetres."""
-    x, y, z, _ = np.linalg.solve(affine_ras, (*point_ras_mm, 1.0))
-    return float(x), float(y), float(z)
-
-
 def region_of_box(centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]) -> Array:
     """Return the 4x4 that maps the cube from -1 to 1 onto a box along R, A and S.
 

@@ -15,11 +15,9 @@ from ..core.errors import InputError
 from ..core.task import UNWATCHED, Task
 from ..image.geometry import Volume
 from ..networks import SegmentationNetwork
-from ..networks.parts.blocks import Tap
+from ..networks.parts.blocks import LINEAR_MODES, Tap
 from .predictor import Predictor
 from .sliding_window import predict_logits
-
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class FeatureReader(nn.Module):
         # Small images were padded at their far end: enlarge the whole grid, then cut.
         padded = [extent * step for extent, step in zip(shown.shape[2:], entry.stride, strict=True)]
         if list(shown.shape[2:]) != padded:
-            shown = F.interpolate(shown, size=padded, mode=_LINEAR_MODES[len(padded)], align_corners=False)
+            shown = F.interpolate(shown, size=padded, mode=LINEAR_MODES[len(padded)], align_corners=False)
         return shown[(slice(None), slice(None), *(slice(0, extent) for extent in size))]
 
 

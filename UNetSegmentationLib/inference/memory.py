@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ..backends.contract import BACKENDS, Backend
 from ..backends.parts.timing import default_backend
 from ..conventions.parts.image_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
 from ..core.errors import InputError
+from ..core.host_memory import host_memory
 from ..models.description import ModelDescription
 from ..networks.parts.cost import NetworkSummary, summarise_network
 
@@ -253,33 +253,4 @@ def free_bytes(device: str) -> int | None:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     # On Apple's processors the GPU has no memory of its own.
-    limits = [limit for limit in (_available(), _left_of_group()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return _available_by_psutil()
-
-
-def _available_by_psutil() -> int | None:
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return int(psutil.virtual_memory().available)
-
-
-def _left_of_group(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return what a container's limit leaves; None where there is none."""
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        stat = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-        cached = next(int(line.split()[1]) for line in stat if line.startswith("inactive_file "))
-        return None if limit == "max" else int(limit) - used + cached
-    except (OSError, ValueError, StopIteration):
-        return None
+    return host_memory().available

@@ -198,7 +198,7 @@ def _parts_of(labels: Tensor, network: SegmentationNetwork, loss_function: DeepS
     size = max(1, _VOXELS_PER_THREAD * torch.get_num_threads() // labels[0].numel())
     if labels.device.type != "cpu" or size >= len(labels) or not loss_function.loss.splits(labels):
         return whole
-    if type(network).own_loss is not SegmentationNetwork.own_loss or any(
+    if network.has_own_loss or any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules()
     ):
         return whole

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...cases.dataset import CHANNEL_NAME
 from ...core.errors import InputError
 from ...image.dicom_series import modality_of
 from ...image.geometry import Volume
@@ -20,7 +20,6 @@ from ...models.installed import InstalledModel, find_model, list_models
 from ...presets import PRESETS
 
 MISSING = "-"
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +261,7 @@ def _find(argument: str, channels: int) -> ImageFiles:
 
 
 def _with_siblings(path: Path, channels: int) -> ImageFiles:
-    match = _CHANNEL.match(stem_of(path))
+    match = CHANNEL_NAME.match(stem_of(path))
     if channels == 1 or path.is_dir() or match is None:
         return ImageFiles(paths=(path,), stem=_stem(path))
     suffix = path.name[len(match[0]) :]
@@ -276,7 +275,7 @@ def _with_siblings(path: Path, channels: int) -> ImageFiles:
 
 def _placed_by_number(path: Path, channels: Sequence[Channel]) -> tuple[Path | None, ...]:
     """Return one path a channel for the only one that is there, "a_0002"; (path,) where it is not said which it is."""
-    match = _CHANNEL.match(stem_of(path))
+    match = CHANNEL_NAME.match(stem_of(path))
     number = -1 if match is None or path.is_dir() else int(match["channel"])
     others = [channel for index, channel in enumerate(channels) if index != number]
     if not 0 <= number < len(channels) or not all(channel.is_optional for channel in others):
