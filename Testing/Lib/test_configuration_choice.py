@@ -7,9 +7,8 @@ import pytest
 
 from UNetSegmentationLib.planning.fingerprint import Fingerprint
 from UNetSegmentationLib.planning.planner import make_plan
+from UNetSegmentationLib.planning.configurations import CONFIGURATION_LINES, CONFIGURATIONS
 from UNetSegmentationLib.training.search.configurations import (
-    CONFIGURATION_LINES,
-    CONFIGURATIONS,
     choose_configuration,
     sensible_configurations,
 )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..core.errors import InputError
 from ..models.description import ModelDescription
 from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
+from .parts.interrupt import gentle_interrupt
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
-from .train import gentle_interrupt
 
 if TYPE_CHECKING:
     from ..finetuning.run import FinetuningJob

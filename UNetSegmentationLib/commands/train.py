@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
 from ..models.description import ModelDescription
+from ..planning.configurations import CONFIGURATION_LINES
 from ..presets import PRESETS
-from ..training.search.configurations import CONFIGURATION_LINES
 from .contract import (
     COMMANDS,
     DONE,
@@ -31,6 +28,7 @@ from .contract import (
     add_quiet_argument,
     add_tables,
 )
+from .parts.interrupt import gentle_interrupt
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -324,38 +322,6 @@ FIELDS = (
     "init",
 )
 OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
-
-
-class _Interrupt:
-    """Ctrl-C: while it works on cases or learns, a command is asked to end; otherwise, or twice, it ends at once.
-
-    Args:
-        is_patient: Twice is like once: torchrun passes on the Ctrl-C that its processes have heard themselves.
-    """
-
-    def __init__(self, *, is_patient: bool = False) -> None:
-        self.is_gentle = False
-        self._is_patient = is_patient
-        self._is_asked = False
-
-    def is_asked(self) -> bool:
-        return self._is_asked
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.is_gentle or (self._is_asked and not self._is_patient):
-            raise KeyboardInterrupt
-        self._is_asked = True
-
-
-@contextmanager
-def gentle_interrupt(*, is_patient: bool = False) -> Iterator[_Interrupt]:
-    """Take Ctrl-C as the wish to stop at the next case or step while a training says that it can."""
-    interrupt = _Interrupt(is_patient=is_patient)
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scipy import ndimage
-
 from .geometry import Array
 from .labels import Label
 
 
 def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
     """Return the key-value pairs by which Slicer knows segments in a NRRD file (vtkMRMLSegmentationStorageNode)."""
+    from scipy import ndimage
+
     entries: dict[str, Any] = {
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",

@@ -28,7 +28,7 @@ from ..job import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
 from ..prepared_cases import remove_prepared_cases
 from ..run import run_training
 from ..setup import fingerprint_for, plan_job
-from .configurations import CONFIGURATIONS, sensible_configurations
+from .configurations import sensible_configurations
 from .winner import Training, make_model
 
 TRAININGS_FOLDER = "trainings"
