@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..core.errors import InputError
 from ..core.registry import Registry
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
+from .parts.loading import without_collection
 from .parts.terminal import Failures, ProgressBar, warn, write_json
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _outcomes(
                 on_progress=bar,
             )  # fmt: skip
             return
-        from ..inference.predictor import Predictor
+        with without_collection():
+            from ..inference.predictor import Predictor
 
         predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
         for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
