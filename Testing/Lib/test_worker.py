@@ -346,7 +346,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         (b"[1, 2]\n", 0, "is not a JSON object"),
         (b'{"op": "segment"}\n', 0, "the request's id is None"),
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
-        ({"id": 1}, 1, "unknown op None: choose one of segment, foresee, import, cancel, shutdown"),
+        ({"id": 1}, 1, "unknown op None: choose one of foresee, import, segment, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
         ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),

@@ -11,9 +11,11 @@ from ..core.errors import CancelledError, InputError
 from ..image.geometry import Volume, crop_to_region
 from ..inference.predictor import Progress
 from ..protocol.foresee import ForeseeRequest, ForeseeResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
+@OPERATIONS.register("foresee", title="Tell whether a volume fits into memory")
 def foresee(
     values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
 ) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 from ..importers.parts.add_model import add_model
 from ..inference.predictor import Progress
 from ..protocol.import_model import ImportRequest, ImportResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
+@OPERATIONS.register("import", title="Import a model")
 def import_model(
     values: dict[str, Any], _models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
 ) -> dict[str, Any]:
