@@ -105,7 +105,7 @@ def train_plainly(
     """Return the network after as many steps on the local case alone."""
     network = deepcopy(network)
     with tempfile.TemporaryDirectory() as folder:
-        for _ in train(
+        train(
             network,
             local,
             [],
@@ -114,15 +114,13 @@ def train_plainly(
             augmentation=augmentation_for(plan, labels),
             folder=Path(folder),
             device=torch.device("cpu"),
-        ):
-            pass
+        )
     return network
 
 
 def finetune(job: FinetuningJob) -> SegmentationNetwork:
     """Return the network that fine-tuning makes."""
-    for _ in run_finetuning(job):
-        pass
+    run_finetuning(job)
     return load_network(job.folder)[0]
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.conventions.found_labels import add_found_labels
 from UNetSegmentationLib.conventions.nnunet_math import resample_labels_by_share
 from UNetSegmentationLib.conventions.own import prepare
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.finetuning.run import FinetuningJob, run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
@@ -102,13 +104,15 @@ def test_the_second_stage_uses_what_the_first_finds(model: Path) -> None:
 
 
 def test_progress_rises_through_both_stages_to_one(imported: Path) -> None:
-    seen: list[tuple[float, str]] = []
-    Predictor(imported, device="cpu").segment(volume_of()[0], on_progress=lambda *now: seen.append(now))
-    shares = [share for share, _ in seen]
+    seen = events_of(Predictor(imported, device="cpu").segment, volume_of()[0])
+    shares = [event["fraction"] for event in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
     stages = ("Preparing the image", "Segmenting", "Finishing")
-    assert list(dict.fromkeys(stage for _, stage in seen)) == [*(f"First stage: {name}" for name in stages), *stages]
+    assert list(dict.fromkeys(event["stage"] for event in seen)) == [
+        *(f"First stage: {name}" for name in stages),
+        *stages,
+    ]
 
 
 @pytest.mark.parametrize("stage", ["First stage: Segmenting", "Segmenting"])
@@ -116,7 +120,7 @@ def test_either_stage_can_be_cancelled(imported: Path, stage: str) -> None:
     seen: list[str] = []
     with pytest.raises(CancelledError):
         Predictor(imported, device="cpu").segment(
-            volume_of()[0], on_progress=lambda _, name: seen.append(name), is_cancelled=lambda: stage in seen
+            volume_of()[0], task=Task(lambda event: seen.append(event["stage"]), lambda: stage in seen)
         )
     assert seen[-1] == stage
 
@@ -217,7 +221,7 @@ def test_a_cascade_is_not_fine_tuned(imported: Path, tmp_path: Path) -> None:
         write_volume(cases / "images" / f"{name}.nii.gz", volume)
         write_labelmap(cases / "labels" / f"{name}.nii.gz", arrays["labels"], affine_ras=volume.affine_ras)
     with pytest.raises(InputError, match="second stage of a cascade"):
-        list(run_finetuning(FinetuningJob(model=str(imported), dataset=cases, folder=tmp_path / "tuned")))
+        run_finetuning(FinetuningJob(model=str(imported), dataset=cases, folder=tmp_path / "tuned"))
 
 
 def test_features_of_the_second_stage_can_be_seen(imported: Path) -> None:

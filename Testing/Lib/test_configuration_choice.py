@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from UNetSegmentationLib.planning.configurations import CONFIGURATION_LINES, CONFIGURATIONS
 from UNetSegmentationLib.planning.fingerprint import Fingerprint
 from UNetSegmentationLib.planning.planner import make_plan
-from UNetSegmentationLib.planning.configurations import CONFIGURATION_LINES, CONFIGURATIONS
 from UNetSegmentationLib.training.search.configurations import (
     choose_configuration,
     sensible_configurations,

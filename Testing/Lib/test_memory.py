@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.backends.contract import BACKENDS, Task
+from UNetSegmentationLib.backends.contract import BACKENDS, Computation
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.inference import memory, memory_ladder
@@ -70,7 +70,9 @@ def test_backends_hold_the_weights_as_often_as_they_say(name):
     own = [parameter.untyped_storage() for parameter in network.parameters()]
     with _PeakMemory() as made:
         made._seen.update(own)
-        forward = BACKENDS[name]().build(Task(network=network, shape=(1, 1, 8, 8, 8), device=torch.device("cpu")))
+        forward = BACKENDS[name]().build(
+            Computation(network=network, shape=(1, 1, 8, 8, 8), device=torch.device("cpu"))
+        )
     weights = memory.weight_bytes("unet", json.dumps(config), (8, 8, 8))
     assert made.live_bytes == pytest.approx(BACKENDS[name].weight_copies * weights, rel=0.1), forward
 

@@ -11,7 +11,6 @@ import pytest
 from UNetSegmentationLib.cases.dataset import find_cases, read_channel_names, read_fingerprint
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import InputError
-from UNetSegmentationLib.core.events import result_of
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.planning.plan import read_plan
@@ -41,7 +40,7 @@ def run(*words: object) -> int:
 
 def test_a_fingerprint_is_what_was_written(tmp_path):
     cases = find_cases(write_data(tmp_path / "d", channels=2))
-    fingerprint = result_of(read_fingerprint(cases, channel_names=("CT", "PET")))
+    fingerprint = read_fingerprint(cases, channel_names=("CT", "PET"))
     assert fingerprint.shapes == ((12, 14, 16),) * 3
     assert fingerprint.cropped_shapes == ((8, 13, 9),) * 3
     assert fingerprint.spacings_mm == ((2.0, 1.0, 1.0),) * 3

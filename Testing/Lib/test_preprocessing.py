@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from UNetSegmentationLib.conventions.own import normalize, prepare, resample_image, resample_labels
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 
@@ -186,5 +187,5 @@ def test_preparation_stops_soon_after_it_is_cancelled(asked_before):
         prepare(
             Volume(np.ones((1, 40, 40, 40), np.float32), np.diag((0.2, 0.2, 0.2, 1.0))),
             plan_of(),
-            is_cancelled=lambda: next(answers),
+            task=Task(is_cancelled=lambda: next(answers)),
         )

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.conventions.image_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
 from UNetSegmentationLib.conventions.nnunet_math import take_nearest_planes
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.inference.sliding_window import (
     gaussian_weights,
     logit_slabs,
@@ -130,14 +132,16 @@ def test_probabilities_add_up_to_one():
 
 
 def test_progress_rises_to_one_and_cancelling_stops_at_the_next_layer():
-    image, shares = torch.rand(1, 8, 8, 8), []
-    predict_logits(Identity(), image, patch_size=(4, 4, 4), dimensions=3, on_progress=shares.append)
+    image = torch.rand(1, 8, 8, 8)
+    events = events_of(predict_logits, Identity(), image, patch_size=(4, 4, 4), dimensions=3)
+    shares = [event["fraction"] for event in events]
     assert shares == sorted(shares)
     assert shares[-1] == 1
     calls = iter([False, False, True])
     network = Identity()
     with pytest.raises(CancelledError):
-        predict_logits(network, image, patch_size=(4, 4, 4), dimensions=3, is_cancelled=lambda: next(calls))
+        task = Task(is_cancelled=lambda: next(calls))
+        predict_logits(network, image, patch_size=(4, 4, 4), dimensions=3, task=task)
     # The question is asked by hooks, which are gone afterwards.
     predict_logits(network, image, patch_size=(8, 8, 8), dimensions=3)
 

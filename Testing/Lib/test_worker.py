@@ -21,6 +21,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from UNetSegmentationLib.backends.parts.devices import is_out_of_memory
+from UNetSegmentationLib.core.task import UNWATCHED
 from UNetSegmentationLib.image.geometry import Volume, crop_to_region
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.inference.predictor import Predictor
@@ -37,7 +38,6 @@ ROOT = Path(__file__).parents[2]
 FINAL = ("result", "cancelled", "error")
 AFFINE = ((-1.2, 0.0, 0.0, 30.0), (0.0, 0.0, 1.1, -20.0), (0.0, 0.9, 0.0, 5.0), (0.0, 0.0, 0.0, 1.0))
 PATIENCE_S = 60.0
-HOOKS: dict[str, Any] = {"on_progress": lambda _fraction, _stage: None, "is_cancelled": lambda: False}
 
 
 class Process:
@@ -164,7 +164,7 @@ def test_channels_on_grids_of_their_own_are_segmented_as_the_predictor_does_on_o
         {"volume": request["volume"], "affine_ras": AFFINE},
         {"volume": second, "affine_ras": turned.tolist()},
     ]
-    result = SegmentResult.from_dict(serve_segment({**request, "channels": channels}, models, **HOOKS))
+    result = SegmentResult.from_dict(serve_segment({**request, "channels": channels}, models, task=UNWATCHED))
     expected = models.get(request["model"], "cpu").segment(Volume(array, np.array(AFFINE)))
     # Whether a voxel on the very border counts as inside is a matter of rounding.
     assert np.mean(result.labelmap.open() == expected.labelmap) > 0.99
@@ -180,7 +180,9 @@ def test_only_a_region_is_segmented_and_lies_in_the_whole_as_it_was_found(tmp_pa
     region = np.eye(4)
     region[:3, :3] = turn * (5.0, 6.0, 7.0)
     region[:3, 3] = (np.array(AFFINE) @ (9.0, 11.0, 8.0, 1.0))[:3]
-    result = SegmentResult.from_dict(serve_segment({**request, "region_to_ras": region.tolist()}, models, **HOOKS))
+    result = SegmentResult.from_dict(
+        serve_segment({**request, "region_to_ras": region.tolist()}, models, task=UNWATCHED)
+    )
     labelmap = np.array(result.labelmap.open())
     part, where = crop_to_region(volume, region)
     found = models.get(request["model"], "cpu").segment(part).labelmap
@@ -199,17 +201,19 @@ def test_probabilities_and_uncertainty_are_written_where_they_are_asked_for(tmp_
     models, array = WarmModels(), random_volume((1, 17, 22, 19))
     request = request_for(tmp_path, tiny_model(), array)
     files = {"uncertainty": str(tmp_path / "u.raw"), "probabilities": str(tmp_path / "p.raw")}
-    result = SegmentResult.from_dict(serve_segment({**request, **files}, models, **HOOKS))
+    result = SegmentResult.from_dict(serve_segment({**request, **files}, models, task=UNWATCHED))
     volume = Volume(array, np.array(AFFINE))
     expected = models.get(request["model"], "cpu").segment(volume, with_probabilities=True).probabilities
     np.testing.assert_array_equal(result.probabilities.open(), expected)
     uncertainty = result.uncertainty.open()
     np.testing.assert_allclose(uncertainty, uncertainty_of(expected, output="labels"))
     assert result.most_uncertain[0] == int(uncertainty.sum(axis=(1, 2)).argmax())
-    only = SegmentResult.from_dict(serve_segment({**request, "uncertainty": files["uncertainty"]}, models, **HOOKS))
+    only = SegmentResult.from_dict(
+        serve_segment({**request, "uncertainty": files["uncertainty"]}, models, task=UNWATCHED)
+    )
     assert only.uncertainty is not None
     assert only.probabilities is None
-    plain = SegmentResult.from_dict(serve_segment(request, models, **HOOKS))
+    plain = SegmentResult.from_dict(serve_segment(request, models, task=UNWATCHED))
     assert (plain.uncertainty, plain.probabilities, plain.most_uncertain) == (None, None, None)
 
 
@@ -220,7 +224,7 @@ def test_outside_a_region_all_is_background_for_certain(tmp_path, tiny_model):
     region[:3, 3] = (np.array(AFFINE) @ (9.0, 11.0, 8.0, 1.0))[:3]
     files = {"uncertainty": str(tmp_path / "u.raw"), "probabilities": str(tmp_path / "p.raw")}
     request = {**request, **files, "region_to_ras": region.tolist()}
-    result = SegmentResult.from_dict(serve_segment(request, WarmModels(), **HOOKS))
+    result = SegmentResult.from_dict(serve_segment(request, WarmModels(), task=UNWATCHED))
     _part, where = crop_to_region(Volume(array, np.array(AFFINE)), region)
     outside = np.ones(array.shape[1:], bool)
     outside[where] = False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
+from ..core.task import Task
 from .contract import COMMANDS, DONE, Command, add_device_argument
 from .parts.terminal import ProgressBar, warn, write_json, write_table
 
@@ -77,7 +78,7 @@ def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> 
             volume,
             names=arguments.names,
             channel=arguments.channel,
-            on_progress=lambda fraction: bar(fraction, "Reading features"),
+            task=Task(bar.show_progress).part(0, 1, stage="Reading features"),
         )
     finally:
         bar.clear()

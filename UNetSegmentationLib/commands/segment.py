@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
+from ..core.task import Task
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
 from .parts.loading import without_collection
 from .parts.terminal import Failures, ProgressBar, warn, write_json
@@ -140,17 +141,18 @@ def _outcomes(
     from .parts.cohort import segment_all, segment_with_dask
 
     with ProgressBar(is_quiet=arguments.quiet) as bar:
+        task = Task(bar.show_progress)
         if arguments.dask:
             yield from segment_with_dask(
                 cases, settings, model=model, device=arguments.device, scheduler=arguments.dask, record=record,
-                on_progress=bar,
+                task=task,
             )  # fmt: skip
             return
         with without_collection():
             from ..inference.predictor import Predictor
 
         predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
-        for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
+        for outcome in segment_all(predictor, cases, settings, model=model, record=record, task=task):
             bar.clear()
             yield outcome
 

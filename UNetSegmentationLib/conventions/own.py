@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.errors import CancelledError, InputError
+from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array, AxisOrder, Volume, order_for, reorder, resampled_shape
 from ..planning.monai_recipe import MonaiRecipe
 from ..planning.plan import Normalization, Plan
@@ -104,7 +105,7 @@ def prepare(
     plan: Plan,
     *,
     found_first: Array | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> PreparedVolume:
     """Turn the axes, normalise and resample as the plan says.
 
@@ -112,11 +113,11 @@ def prepare(
         volume: One channel for each normalization of the plan.
         plan: How.
         found_first: Labelmap (D, H, W) of the first stage of a cascade: nnU-Net counts what is labelled as content.
-        is_cancelled: Asked often.
+        task: Asked often whether to go on.
 
     Raises:
         InputError: Another number of channels than the plan's, or a spacing that is out of all proportion.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     if volume.channels != len(plan.normalization):
         raise InputError(
@@ -126,16 +127,16 @@ def prepare(
     turned, order = turn(volume, plan)
     if plan.conventions == "nnunet":
         labelled = None if found_first is None else order.apply(found_first) != 0
-        return _prepare_for_nnunet(turned, plan, order, labelled=labelled, is_cancelled=is_cancelled)
+        return _prepare_for_nnunet(turned, plan, order, labelled=labelled, task=task)
     if plan.recipe is not None:
-        return _prepare_for_monai(turned, plan, plan.recipe, order, is_cancelled=is_cancelled)
+        return _prepare_for_monai(turned, plan, plan.recipe, order, task=task)
     shape = network_shape(turned, plan)
 
     def channels() -> Iterator[Tensor]:
         for channel, scheme in zip(turned.array, plan.normalization, strict=True):
-            _stop_if(is_cancelled)
+            task.check()
             # Not all at once: blurring takes several times what it blurs.
-            yield resample_image(normalize(channel, scheme)[None], shape, is_cancelled=is_cancelled)[0]
+            yield resample_image(normalize(channel, scheme)[None], shape, task=task)[0]
 
     depth, height, width = (
         step * before / after for step, before, after in zip(turned.spacing_mm, turned.shape, shape, strict=True)
@@ -157,7 +158,7 @@ def _prepare_for_nnunet(
     order: AxisOrder,
     *,
     labelled: Array | None,
-    is_cancelled: Callable[[], bool] | None,
+    task: Task,
 ) -> PreparedVolume:
     """Crop, normalise and resample as nnU-Net does, in this order."""
     mask, box = content_mask(turned.array)
@@ -170,7 +171,7 @@ def _prepare_for_nnunet(
 
     def channels() -> Iterator[Tensor]:
         for channel, scheme in zip(turned.array, plan.normalization, strict=True):
-            _stop_if(is_cancelled)
+            task.check()
             normal = normalize(channel[box], scheme, mask=mask, smallest_deviation=SMALLEST_DEVIATION["nnunet"])
             yield torch.from_numpy(resample_spline(normal.numpy(), shape, across=across))
 
@@ -193,7 +194,7 @@ def rule_spacing_mm(turned: Volume, plan: Plan) -> tuple[float, float, float]:
 
 
 def _prepare_for_monai(
-    turned: Volume, plan: Plan, recipe: MonaiRecipe, order: AxisOrder, *, is_cancelled: Callable[[], bool] | None
+    turned: Volume, plan: Plan, recipe: MonaiRecipe, order: AxisOrder, *, task: Task
 ) -> PreparedVolume:
     """Follow the recipe of a plan."""
     spacing_mm = spacing_for(turned.spacing_mm, plan.spacing_mm)
@@ -203,7 +204,7 @@ def _prepare_for_monai(
         torch.from_numpy(np.array(turned.array, dtype=np.float32, order="C")),
         grid_of=lambda shape: grid_for(shape, axes_mm, spacing_mm),
         check_size=lambda shape: _check_size(shape, turned),
-        stop_if_cancelled=lambda: _stop_if(is_cancelled),
+        stop_if_cancelled=task.check,
     )
     return PreparedVolume(
         image=image,
@@ -330,21 +331,19 @@ def _stack(channels: Iterable[Tensor], count: int) -> Tensor:
     return image
 
 
-def resample_image(
-    image: Tensor, shape: tuple[int, int, int], *, is_cancelled: Callable[[], bool] | None = None
-) -> Tensor:
+def resample_image(image: Tensor, shape: tuple[int, int, int], *, task: Task = UNWATCHED) -> Tensor:
     """Resample (C, D, H, W) to sizes `shape` over the same extent, linearly, blurred first where it gets coarser.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     if tuple(image.shape[1:]) == shape:
         return image
     for axis, size in enumerate(shape):
         ratio = size / image.shape[1 + axis]
         if ratio < ANTIALIAS_RATIO:
-            image = _blur(image, 1 + axis, sigma=(1 / ratio - 1) / 2, is_cancelled=is_cancelled)
-    _stop_if(is_cancelled)
+            image = _blur(image, 1 + axis, sigma=(1 / ratio - 1) / 2, task=task)
+    task.check()
     return F.interpolate(image[None], size=shape, mode="trilinear", align_corners=False)[0]
 
 
@@ -355,7 +354,7 @@ def resample_labels(labels: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return F.interpolate(labels[None, None].double(), size=shape, mode="nearest-exact")[0, 0].to(labels.dtype)
 
 
-def _blur(image: Tensor, axis: int, *, sigma: float, is_cancelled: Callable[[], bool] | None = None) -> Tensor:
+def _blur(image: Tensor, axis: int, *, sigma: float, task: Task = UNWATCHED) -> Tensor:
     """Convolve one axis of (C, D, H, W) with a Gaussian cut at three sigma; edges are repeated."""
     size = image.shape[axis]
     radius = min(max(1, round(3 * sigma)), size)
@@ -366,15 +365,10 @@ def _blur(image: Tensor, axis: int, *, sigma: float, is_cancelled: Callable[[], 
     result = image * kernel[radius]
     first, last = image.narrow(axis, 0, 1), image.narrow(axis, size - 1, 1)
     for offset in range(1, radius + 1):
-        _stop_if(is_cancelled)
+        task.check()
         weight, inner = float(kernel[radius + offset]), size - offset
         result.narrow(axis, 0, inner).add_(image.narrow(axis, offset, inner), alpha=weight)
         result.narrow(axis, inner, offset).add_(last, alpha=weight)
         result.narrow(axis, offset, inner).add_(image.narrow(axis, 0, inner), alpha=weight)
         result.narrow(axis, 0, offset).add_(first, alpha=weight)
     return result
-
-
-def _stop_if(is_cancelled: Callable[[], bool] | None) -> None:
-    if is_cancelled and is_cancelled():
-        raise CancelledError("cancelled")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array
 from ..planning.plan import Plan
 from .image_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
@@ -20,7 +21,7 @@ def classes_on_image(
     plan: Plan,
     *,
     output: str,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> Array:
     """Return the class of every voxel (*prepared.shape) of an image whose axes are turned.
 
@@ -29,10 +30,10 @@ def classes_on_image(
         prepared: Where that lies in the image.
         plan: By which it was prepared.
         output: One of model_folder.OUTPUTS.
-        is_cancelled: Asked often.
+        task: Asked often whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     grid = prepared.grid
     if grid is None or plan.recipe is None:
@@ -42,19 +43,19 @@ def classes_on_image(
             prepared.shape,
             output=output,
             across=prepared.across,
-            is_cancelled=is_cancelled,
+            task=task,
         )
     (logits,) = slabs
     if plan.recipe.restored == "classes":
         depth, height, width = logits.shape[1:]
-        classes = labelmap_on_grid(logits, (depth, height, width), output=output, is_cancelled=is_cancelled)
+        classes = labelmap_on_grid(logits, (depth, height, width), output=output, task=task)
         whole = grid.whole(torch.from_numpy(classes)[None])[0]
         found: Array = nearest_at(whole, grid.back_positions).numpy()
         return found
     scores = _scores(logits, grid, output=output, is_activated=plan.recipe.restored == "probabilities")
     if output == "regions" and plan.recipe.restored == "probabilities":
         scores = scores - 0.5
-    return labelmap_on_grid(scores, grid.shape, output=output, positions=grid.back_positions, is_cancelled=is_cancelled)
+    return labelmap_on_grid(scores, grid.shape, output=output, positions=grid.back_positions, task=task)
 
 
 def probabilities_on_image(logits: Tensor, prepared: PreparedVolume, *, output: str) -> Array:

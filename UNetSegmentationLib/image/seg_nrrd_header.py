@@ -52,6 +52,5 @@ def label_boxes(labelmap: Array, values: Sequence[int]) -> dict[int, Box | None]
 
 
 def _box_of(mask: Array) -> Box | None:
-    planes = mask.any(axis=2)
-    found = [np.flatnonzero(line) for line in (planes.any(axis=1), planes.any(axis=0), mask.any(axis=(0, 1)))]
+    found = [np.flatnonzero(np.any(mask, axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in found) if len(found[0]) else None

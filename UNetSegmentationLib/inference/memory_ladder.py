@@ -149,5 +149,4 @@ def _apply(
     if workload.is_whole:
         return predict_logits(applied, image, **options), None
     slabs = logit_slabs(applied, image, **options)
-    is_cancelled = options["is_cancelled"]
-    return None, classes_on_image(slabs, prepared, plan, output=description.output, is_cancelled=is_cancelled)
+    return None, classes_on_image(slabs, prepared, plan, output=description.output, task=options["task"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise, product, repeat
 from math import ceil
 from typing import Any, Self
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..conventions import monai_math
-from ..core.errors import CancelledError, InputError
+from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 from ..planning.monai_recipe import Tiling
 from ..planning.plan import Plan
 
@@ -99,8 +100,7 @@ def logit_slabs(  # noqa: PLR0913
     tiling: Tiling | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
-    on_progress: Callable[[float], None] | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> Iterator[Tensor]:
     """Map a prepared image (C, D, H, W) to slabs of logits (K, rows, H, W) that together make all D slices, in order.
 
@@ -118,11 +118,10 @@ def logit_slabs(  # noqa: PLR0913
         tiling: How the image is divided by MONAI's conventions.
         dtype: Of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
         device: Where the network is; that of the image by default.
-        on_progress: Called with the finished share, 0 to 1, after each tile.
-        is_cancelled: Asked before each tile and each layer.
+        task: Told the finished share after each tile, and asked before each tile and each layer whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
         InputError: The image holds no voxels.
     """
     patch_size = patch_size if tiling is None else tiling.patch_for(_sizes(image), patch_size)
@@ -134,14 +133,13 @@ def logit_slabs(  # noqa: PLR0913
     if not rows or not columns:
         raise InputError("the image holds no voxels: give another")
     blending = _Blending(_weights(patch_size, conventions=conventions, tiling=tiling).to(image.device), size, dtype)
-    with _Tiles(network, dimensions, mirror_axes, is_cancelled) as tiles:
+    with _Tiles(network, dimensions, mirror_axes, task) as tiles:
         for row, (first, following) in enumerate(pairwise([*rows, size[0]])):
             for column, corner in enumerate(columns):
                 place = (slice(corner[0], corner[0] + patch_size[1]), slice(corner[1], corner[1] + patch_size[2]))
                 tile = padded[:, first : first + patch_size[0], place[0], place[1]]
                 blending.add(tiles.logits(tile.to(device or image.device)).to(image.device), place)
-                if on_progress:
-                    on_progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
+                task.progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
             shown = slice(max(0, inner[0].start - first), min(following, inner[0].stop) - first)
             if shown.start < shown.stop:
                 yield blending.mean(following - first)[(slice(None), shown, *inner[1:])]
@@ -224,7 +222,7 @@ class _Tiles:
         network: In evaluation mode.
         dimensions: 2 or 3.
         mirror_axes: Average over mirrored copies along these.
-        is_cancelled: Asked before each layer, while entered.
+        task: Asked before each layer, while entered.
     """
 
     def __init__(
@@ -232,13 +230,13 @@ class _Tiles:
         network: nn.Module,
         dimensions: int,
         mirror_axes: tuple[int, ...],
-        is_cancelled: Callable[[], bool] | None,
+        task: Task,
     ) -> None:
         self._network = network
         self._dimensions = dimensions
         self._mirror_axes = mirror_axes
-        self._hooks = _cancellable(network, is_cancelled)
-        self._is_cancelled = is_cancelled
+        self._hooks = _cancellable(network, task)
+        self._task = task
         self._of_constant: tuple[Tensor, Tensor] | None = None
 
     def __enter__(self) -> Self:
@@ -253,8 +251,7 @@ class _Tiles:
 
         Air that was clipped, and padding, are the same everywhere: so are their logits, which are kept.
         """
-        if self._is_cancelled is not None and self._is_cancelled():
-            raise CancelledError("cancelled")
+        self._task.check()
         corner = tile[:, :1, :1, :1]
         is_constant = bool(((tile == corner) | (tile.isnan() & corner.isnan())).all())
         if is_constant and self._of_constant is not None:
@@ -331,21 +328,20 @@ def _forward(network: nn.Module, tile: Tensor, dimensions: int) -> Tensor:
 class _cancellable:
     """While entered, every layer of the network first asks whether the job was cancelled."""
 
-    def __init__(self, network: nn.Module, is_cancelled: Callable[[], bool] | None) -> None:
+    def __init__(self, network: nn.Module, task: Task) -> None:
         self._network = network
-        self._is_cancelled = is_cancelled
+        self._task = task
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> None:
-        if self._is_cancelled is None:
+        if not self._task.can_be_cancelled:
             return
         leaves = [module for module in self._network.modules() if not list(module.children())]
-        self._handles = [module.register_forward_pre_hook(self._stop_if_cancelled) for module in leaves]
+        self._handles = [module.register_forward_pre_hook(self._check) for module in leaves]
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _stop_if_cancelled(self, *_: object) -> None:
-        if self._is_cancelled is not None and self._is_cancelled():
-            raise CancelledError("cancelled")
+    def _check(self, *_: object) -> None:
+        self._task.check()

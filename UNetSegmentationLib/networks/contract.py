@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..core.json_dataclass import Configuration
 from ..core.registry import Registry
+from ..core.task import UNWATCHED, Task
 
 NORMS = ("instance", "batch", "group", "none")
 ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")
@@ -131,18 +132,16 @@ class SegmentationNetwork(nn.Module, ABC):
         """Channels that must come as they are stored, such as HU; the plan normalises the others."""
         return ()
 
-    def learn_from_labels(
-        self, labels: Sequence[Tensor], *, seed: int, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> None:
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
         """Learn what the network needs to know of the references before it is trained; by default nothing.
 
         Args:
             labels: Class numbers (D, H, W), or (H, W), of whole training images.
             seed: Of whatever is drawn.
-            is_cancelled: Asked often.
+            task: Asked often whether to go on.
 
         Raises:
-            CancelledError: `is_cancelled` said so.
+            CancelledError: The task was cancelled.
         """
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002

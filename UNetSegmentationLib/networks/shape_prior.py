@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
 from .parts.shape_autoencoder import AutoencoderConfig, MaskAutoencoder, fit_autoencoder, to_probabilities
 
@@ -133,15 +134,13 @@ class ShapePriorNetwork(SegmentationNetwork):
         weighed = log_probabilities + self.config.gate_strength * plausible.clamp(min=self.config.gate_floor).log()
         return weighed.to(logits.dtype)
 
-    def learn_from_labels(
-        self, labels: Sequence[Tensor], *, seed: int, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> None:
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
         """Learn the shapes of whole masks (D, H, W) or (H, W)."""
         self.fit_prior(
             [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels],
             steps=self.config.prior_steps,
             seed=seed,
-            is_cancelled=is_cancelled,
+            task=task,
         )
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ class ShapePriorNetwork(SegmentationNetwork):
         *,
         steps: int = 1500,
         seed: int = 0,
-        is_cancelled: Callable[[], bool] = lambda: False,
+        task: Task = UNWATCHED,
     ) -> float:
         """Learn the shapes of whole masks and freeze them.
 
@@ -162,16 +161,16 @@ class ShapePriorNetwork(SegmentationNetwork):
             labels: Class numbers (H, W) or (D, H, W) of whole training images.
             steps: Optimiser steps.
             seed: Of the training.
-            is_cancelled: Asked at every step.
+            task: Asked at every step whether to go on.
 
         Returns:
             The prior's last loss.
 
         Raises:
             InputError: Fewer than two masks.
-            CancelledError: `is_cancelled` said so.
+            CancelledError: The task was cancelled.
         """
-        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed, is_cancelled=is_cancelled)
+        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed, task=task)
 
     def prior_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Return the weighted distance between the shapes of a prediction and of the truth.

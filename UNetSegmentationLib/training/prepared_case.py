@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cases.dataset import Case, read_case
 from ..conventions.own import prepare
-from ..core.errors import CancelledError
+from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
 from ..planning.plan import Plan
 
@@ -41,7 +41,7 @@ def prepare_case(
     labels: Sequence[Label],
     *,
     ignored: int | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> PreparedCase:
     """Read a case and bring image and labels to the network's grid.
 
@@ -50,16 +50,15 @@ def prepare_case(
         plan: The network's grid.
         labels: Of the model; class 1 is the first.
         ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
-        is_cancelled: Asked often.
+        task: Asked often whether to go on.
 
     Raises:
         InputError: The case cannot be read or does not fit the plan.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
-    if is_cancelled is not None and is_cancelled():
-        raise CancelledError("cancelled")
+    task.check()
     volume, reference = read_case(case)
-    prepared = prepare(volume, plan, is_cancelled=is_cancelled)
+    prepared = prepare(volume, plan, task=task)
     turned = prepared.order.apply(reference.array[0])[prepared.box]
     classes = np.zeros(turned.shape, dtype=np.int16)
     for index, label in enumerate(labels):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.registry import Registry
 
-# operation(request as it came, warm models, *, on_progress, is_cancelled) -> fields of the result. The process lists
+# operation(request as it came, warm models, *, task) -> fields of the result. The process lists
 # the names before torch is there and imports an operation when it is asked for.
 Operation = Callable[..., dict[str, Any]]
 

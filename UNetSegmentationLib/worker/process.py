@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..core.errors import CancelledError, InputError
 from ..core.process_environment import settle_environment
+from ..core.task import Event, Task
 from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 from .contract import OPERATIONS
 
@@ -38,13 +39,14 @@ class Job:
         self.id = number
         self.values = values
         self.cancelled = threading.Event()
+        self.task = Task(self._note, self.cancelled.is_set)
         self._latest = (0.0, "Waiting")
         self._told = (-1.0, "")
         self._told_at = 0.0
 
-    def report(self, fraction: float, stage: str) -> None:
-        """Take note of the progress; the heartbeat tells it."""
-        self._latest = (fraction, stage)
+    def _note(self, event: Event) -> None:
+        if event["event"] == "progress":  # the heartbeat tells it
+            self._latest = (event["fraction"], event["stage"])
 
     def due_progress(self) -> dict[str, Any] | None:
         """Return the progress message where it has changed or its last repetition is long ago."""
@@ -163,8 +165,7 @@ def _answer(job: Job, models: WarmModels) -> bytes:
     try:
         if job.cancelled.is_set():
             raise CancelledError("cancelled before it began")
-        hooks = {"on_progress": job.report, "is_cancelled": job.cancelled.is_set}
-        fields = OPERATIONS[job.values["op"]](job.values, models, **hooks)
+        fields = OPERATIONS[job.values["op"]](job.values, models, task=job.task)
         return encode({**fields, "id": job.id, "event": "result"})
     except CancelledError:
         return encode({"id": job.id, "event": "cancelled"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from ..core.errors import InputError
 from ..core.files import atomic_path
+from ..core.task import Task
 from ..image.geometry import Array, Volume, clear_outside, crop_to_region, same_grid
 from ..image.labels import Label
 from ..image.volume_io import stack_channels
-from ..inference.predictor import Progress
 from ..inference.uncertainty import most_uncertain, uncertainty_of
 from ..models.description import ModelDescription
 from ..protocol.arrays import ArrayFile
@@ -24,24 +24,21 @@ from .warm_models import WarmModels
 
 
 @OPERATIONS.register("segment", title="Segment a volume")
-def segment(
-    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
-) -> dict[str, Any]:
+def segment(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[str, Any]:
     """Serve a "segment" request and return the fields of its result.
 
     Args:
         values: The request as it came.
         models: Where the model comes from.
-        on_progress: Called with the finished share, 0 to 1, and the stage in words.
-        is_cancelled: Asked often.
+        task: Told the finished share and the stage, and asked often whether to go on.
 
     Raises:
         InputError: The request, its files or its model cannot be used, or the output cannot be written.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     began = perf_counter()
     request, volume, channels = _read_request(values)
-    on_progress(0.0, "Loading the model")
+    task.progress(0.0, "Loading the model")
     predictor = models.get(request.model, request.device)
     loading_s = perf_counter() - began
     volume, warnings = _with_channels(volume, channels, predictor.description)
@@ -52,8 +49,7 @@ def segment(
         tta=request.tta,
         postprocess=request.postprocess,
         with_probabilities=bool(request.uncertainty or request.probabilities),
-        on_progress=on_progress,
-        is_cancelled=is_cancelled,
+        task=task,
     )
     labelmap, probabilities = found.labelmap, found.probabilities
     if region is not None:

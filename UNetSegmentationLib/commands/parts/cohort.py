@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.errors import InputError
+from ...core.errors import CancelledError, InputError
+from ...core.task import UNWATCHED, Task
 from ...image.geometry import Volume, crop_to_box
 from ...image.volume_io import write_labelmap, write_volume
 from ...models.description import WEIGHTS_FILE
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 RECORD_FILE = "segmented.jsonl"
 CONNECTION_S = 10
 _ONE_AT_A_TIME = Lock()
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def segment_all(
     *,
     model: InstalledModel,
     record: Record | None = None,
-    on_progress: Progress = lambda _share, _stage: None,
+    task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
     """Segment cases in their order; while one is computed, the next is read and the last one is written.
 
@@ -167,7 +167,10 @@ def segment_all(
         settings: How.
         model: The model's description and folder.
         record: Gets every case once its result is written.
-        on_progress: Called with the finished share of all, and which case is at what stage.
+        task: Told the finished share of all, and which case is at what stage; asked often whether to go on.
+
+    Raises:
+        CancelledError: The task was cancelled; what is written is finished.
     """
     reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
     read = [reader.submit(_read_with_key, case, settings, model, record) for case in cases[:1]]
@@ -179,7 +182,9 @@ def segment_all(
             ]
             try:
                 volume, doubt, key = read.pop(0).result()
-                found = _predict(predictor, volume, settings, _within(on_progress, index, len(cases)))
+                found = _predict(predictor, volume, settings, _part_of(task, index, len(cases)))
+            except CancelledError:
+                raise
             except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
                 # What the failed computation holds would be missing to the next.
                 traceback.clear_frames(error.__traceback__)
@@ -198,11 +203,9 @@ def segment_all(
         writer.shutdown()
 
 
-def _within(on_progress: Progress, index: int, count: int) -> Progress:
-    """Return what a case reports to, where it is one of several."""
-    if count == 1:
-        return on_progress
-    return lambda share, stage: on_progress((index + share) / count, f"{index + 1} of {count}: {stage}")
+def _part_of(task: Task, index: int, count: int) -> Task:
+    """Return the task of one case of several; that of the only one is the whole."""
+    return task if count == 1 else task.part(index / count, (index + 1) / count, stage=f"{index + 1} of {count}")
 
 
 def segment_with_dask(
@@ -213,7 +216,7 @@ def segment_with_dask(
     device: str,
     scheduler: str,
     record: Record | None = None,
-    on_progress: Progress = lambda _share, _stage: None,
+    task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
     """Segment cases on the workers of a Dask scheduler, in the order in which they are done.
 
@@ -226,9 +229,10 @@ def segment_with_dask(
         device: Of each worker.
         scheduler: Its address, such as "tcp://host:8786".
         record: Gets every case once its result is written.
-        on_progress: Called with the share of the cases that are done.
+        task: Told the share of the cases that are done, and asked after each whether to go on.
 
     Raises:
+        CancelledError: The task was cancelled.
         InputError: Dask's `distributed` is not installed, or nothing answers at the address.
     """
     try:
@@ -247,27 +251,28 @@ def segment_with_dask(
     if settings.probabilities is not None:
         settings = replace(settings, probabilities=str(Path(settings.probabilities).absolute()))
     with client:
-        tasks = {
+        futures = {
             client.submit(segment_case, _absolute(case), settings, model, device, pure=False): (case, key)
             for case, key in zip(cases, keys, strict=True)
         }
         try:
-            for done, task in enumerate(as_completed(tasks, loop=client.loop), start=1):
-                on_progress(done / len(cases), f"{done} of {len(cases)} images")
-                yield _outcome_of(task, *tasks[task], record)
+            for done, future in enumerate(as_completed(futures, loop=client.loop), start=1):
+                task.progress(done / len(cases), f"{done} of {len(cases)} images")
+                yield _outcome_of(future, *futures[future], record)
+                task.check()
         finally:
-            client.cancel(list(tasks), reason="the caller stopped")
+            client.cancel(list(futures), reason="the caller stopped")
 
 
-def _outcome_of(task: Any, case: Case, key: str, record: Record | None) -> Outcome:
-    error = task.exception()
+def _outcome_of(future: Any, case: Case, key: str, record: Record | None) -> Outcome:
+    error = future.exception()
     if error is None:
         try:
             if record is not None:
                 record.add(case, key)
         except InputError as failure:
             error = failure
-    return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=task.result())
+    return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=future.result())
 
 
 def segment_case(case: Case, settings: Settings, model: InstalledModel, device: str) -> dict[str, Any]:
@@ -280,7 +285,7 @@ def segment_case(case: Case, settings: Settings, model: InstalledModel, device: 
     with _ONE_AT_A_TIME:
         predictor = _warm_models().get(str(model.folder), device)
         volume, doubt = _read(case.image, settings, model)
-        found = _predict(predictor, volume, settings, lambda _share, _stage: None)
+        found = _predict(predictor, volume, settings, UNWATCHED)
         return _write(case, settings, volume, found, doubt)
 
 
@@ -311,7 +316,7 @@ def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple
     return volume, check_modality(image, volume, model, is_chosen=settings.is_model_chosen)
 
 
-def _predict(predictor: Predictor, volume: Volume, settings: Settings, on_progress: Progress) -> Segmentation:
+def _predict(predictor: Predictor, volume: Volume, settings: Settings, task: Task) -> Segmentation:
     """Return the segmentation on the volume's grid; outside the region it is background."""
     whole = (slice(None),) * 3
     part, where = crop_to_box(volume, settings.roi[:3], settings.roi[3:]) if settings.roi else (volume, whole)
@@ -321,7 +326,7 @@ def _predict(predictor: Predictor, volume: Volume, settings: Settings, on_progre
         overlap=settings.overlap,
         postprocess=settings.postprocess,
         with_probabilities=settings.probabilities is not None,
-        on_progress=on_progress,
+        task=task,
     )
     labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
     labelmap[where] = found.labelmap

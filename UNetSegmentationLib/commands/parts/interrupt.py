@@ -21,9 +21,11 @@ class Interrupt:
         self._is_asked = False
 
     def is_asked(self) -> bool:
+        """Return whether the user wants the work to end."""
         return self._is_asked
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Take note of a Ctrl-C."""
         if not self.is_gentle or (self._is_asked and not self._is_patient):
             raise KeyboardInterrupt
         self._is_asked = True

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...evaluation.postprocess_choice import LEAST_GAIN, in_halves
+from ...planning.configurations import CONFIGURATION_LINES
 from ...planning.fingerprint import Fingerprint
 from ...planning.plan import Plan
 from ...planning.planner import FEWEST_SLICES, SMALLEST_SHARE, SMALLEST_SLICE, coarse_axis, size_at, target_spacing_mm
