@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -30,11 +31,13 @@ from UNetSegmentationLib.protocol.arrays import ArrayFile
 from UNetSegmentationLib.protocol.foresee import ForeseeRequest
 from UNetSegmentationLib.protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 from UNetSegmentationLib.protocol.segment import SegmentRequest, SegmentResult
+from UNetSegmentationLib.worker.contract import OPERATIONS
 from UNetSegmentationLib.worker.segment import segment as serve_segment
 from UNetSegmentationLib.worker.segment import segments_of
 from UNetSegmentationLib.worker.warm_models import WarmModels
 
 ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "UNetSegmentationLib"
 FINAL = ("result", "cancelled", "error")
 AFFINE = ((-1.2, 0.0, 0.0, 30.0), (0.0, 0.0, 1.1, -20.0), (0.0, 0.9, 0.0, 5.0), (0.0, 0.0, 0.0, 1.0))
 PATIENCE_S = 60.0
@@ -461,3 +464,10 @@ def test_a_full_disk_is_told_in_a_sentence(start, tmp_path, tiny_model):
 )
 def test_memory_that_ran_out_is_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_a_file_here_and_one_of_the_protocol(name):
+    operation = OPERATIONS[name]
+    assert (LIBRARY / f"protocol/{Path(inspect.getfile(operation)).name}").is_file()
+    assert f'"{name}"' not in (LIBRARY / "worker/process.py").read_text(encoding="utf-8")

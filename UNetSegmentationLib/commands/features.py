@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..core.errors import InputError
 from ..core.task import Task
 from .contract import COMMANDS, DONE, Command, add_device_argument
+from .parts.loading import without_collection
 from .parts.terminal import ProgressBar, warn, write_json, write_table
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         raise InputError(f"{arguments.output} is a file: give a folder")
     check_writable(arguments.output)
 
-    from ..inference.predictor import Predictor
-
+    with without_collection():
+        from ..inference.predictor import Predictor
     predictor = Predictor(model.folder, device=arguments.device)
     entries = _read_out(predictor, image, arguments)
     if arguments.json:

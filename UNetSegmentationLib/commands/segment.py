@@ -15,10 +15,11 @@ from .parts.loading import without_collection
 from .parts.terminal import Failures, ProgressBar, warn, write_json
 
 if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
     from ..models.description import ModelDescription
     from ..models.installed import InstalledModel
     from .parts.cohort import Case, Outcome, Record, Settings
-    from .parts.image_arguments import ImageFiles
+    from .parts.image_arguments import ImageFiles, Read
 
 MODES = ("full", "fast", "fine")
 FAST_OVERLAP = 0.25
@@ -94,7 +95,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     from .parts.cohort import Case, Record, Settings
     from .parts.image_arguments import choose_model, choose_outputs
 
-    model = choose_model(arguments.model, arguments.images)
+    read: Read = {}
+    model = choose_model(arguments.model, arguments.images, read=read)
     failures = Failures(is_debug=arguments.debug)
     images = _find_images(arguments, failures, model.description)
     targets = choose_outputs(images, arguments.output)
@@ -114,7 +116,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     if done and not arguments.json:
         out.write(f"{len(done)} of {len(cases)} images were done before\n")
     reports = []
-    for outcome in _outcomes(left, settings, arguments, model=model, record=record):
+    for outcome in _outcomes(left, settings, arguments, model=model, record=record, read=read):
         if outcome.report is None:
             assert outcome.error is not None
             if len(arguments.images) == 1 and not arguments.json:
@@ -133,7 +135,13 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _outcomes(
-    cases: list[Case], settings: Settings, arguments: Namespace, *, model: InstalledModel, record: Record | None
+    cases: list[Case],
+    settings: Settings,
+    arguments: Namespace,
+    *,
+    model: InstalledModel,
+    record: Record | None,
+    read: Read,
 ) -> Iterator[Outcome]:
     """Segment the cases here or on Dask's workers."""
     if not cases:
@@ -148,11 +156,13 @@ def _outcomes(
                 task=task,
             )  # fmt: skip
             return
-        with without_collection():
-            from ..inference.predictor import Predictor
 
-        predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
-        for outcome in segment_all(predictor, cases, settings, model=model, record=record, task=task):
+        def load() -> Predictor:
+            with without_collection():
+                from ..inference.predictor import Predictor
+            return Predictor(model.folder, device=arguments.device, backend=arguments.backend)
+
+        for outcome in segment_all(load, cases, settings, model=model, record=record, read_before=read, task=task):
             bar.clear()
             yield outcome
 

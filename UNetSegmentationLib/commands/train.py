@@ -30,6 +30,7 @@ from .contract import (
     add_tables,
 )
 from .parts.interrupt import Interrupt, gentle_interrupt
+from .parts.loading import without_collection
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ STEPS_PER_EPOCH = 250  # as nnU-Net counts
 CURVE_FILE = "training.png"
 AUTO = "auto"
 ALL_FOLDS = -1
-# Far more than any time budget takes.
-UNLIMITED_STEPS = 1_000_000
 # Read without importing them: they would load torch.
 NETWORK_LINES = Registry("network", "UNetSegmentationLib.networks").summaries
 LOSS_LINES = Registry("loss", "UNetSegmentationLib.losses").summaries
@@ -177,7 +176,8 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..training.processes.processes import OtherProcessError, join_processes
+    with without_collection():
+        from ..training.processes.processes import OtherProcessError, join_processes
 
     if _is_study(arguments) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
@@ -304,7 +304,7 @@ def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
     from ..training.job import TrainingJob, unfinished_job
-    from ..training.options import TrainingOptions
+    from ..training.options import UNLIMITED_STEPS, TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.network_options is not None:
