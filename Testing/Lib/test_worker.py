@@ -414,13 +414,13 @@ def test_a_fault_comes_with_its_traceback_and_nothing_of_a_library_gets_between(
     """The faults and the noise are brought in by a module that Python loads first."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, torch\n"
-        "import UNetSegmentationLib.worker.segment as jobs\n"
+        "from UNetSegmentationLib.worker.contract import OPERATIONS\n"
+        "@OPERATIONS.register('segment', title='Fail')\n"
         "def segment(values, models, **hooks):\n"
         "    print('hello', flush=True)\n"
         "    os.write(1, b'from C\\n')\n"
         "    if values['model'] == 'greedy': torch.empty(2**62, dtype=torch.uint8)\n"
         "    return {'figure': 1 / 0 if values['model'] == 'broken' else float('nan')}\n"
-        "jobs.segment = segment\n"
     )
     process = start(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     process.until("ready")
