@@ -14,7 +14,7 @@ import pytest
 import SimpleITK
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.commands.parts import cohort
+from UNetSegmentationLib.commands.parts import cohort, image_arguments
 from UNetSegmentationLib.commands.parts.image_arguments import find_image
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.task import Task
@@ -274,3 +274,22 @@ def test_a_failed_write_is_an_error_of_its_case(tmp_path, tiny_model, images, mo
     assert run(*images, "-o", tmp_path / "out") == 2
     assert "No space left" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nrrd")) == ["a.seg.nrrd", "c.seg.nrrd"]
+
+
+def test_an_image_that_was_read_to_choose_the_model_is_not_read_again(images, tmp_path, tiny_model, monkeypatch):
+    for name in ("one", "two"):
+        tiny_model(name)
+    reads = []
+    read = image_arguments.read_channels
+    monkeypatch.setattr(image_arguments, "read_channels", lambda paths: reads.append(paths) or read(paths))
+    assert run(images[0], "-o", tmp_path / "chosen.nii.gz") == 0
+    assert len(reads) == 1
+    assert run(images[0], "-o", tmp_path / "named.nii.gz", "--model", "one") == 0
+    chosen, named = (read_labelmap(tmp_path / f"{name}.nii.gz").array for name in ("chosen", "named"))
+    assert np.array_equal(chosen, named)
+
+
+def test_the_help_names_the_record_of_what_is_done(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert cohort.RECORD_FILE in capsys.readouterr().out

@@ -10,9 +10,11 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image import seg_nrrd_header
 from UNetSegmentationLib.image.geometry import Volume, same_grid
 from UNetSegmentationLib.image.labels import Code, Label
 from UNetSegmentationLib.image.volume_io import (
@@ -485,3 +487,15 @@ def test_channels_that_cannot_be_stacked_are_refused_by_name():
         stack_channels(grid, [Volume(np.zeros((2, 4, 4, 4)), np.eye(4)), grid], names=("a", "b"))
     with pytest.raises(InputError, match="no channel of the image is there: give at least one"):
         stack_channels(grid, [None, None], names=("a", "b"))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_boxes_of_labels_are_those_that_scipy_finds(kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    for shape in ((1, 9, 7), (5, 1, 6), (8, 9, 10)):
+        labelmap = (rng.integers(1, 6, shape) * (rng.random(shape) < 0.03)).astype(kind)
+        expected = dict(enumerate(ndimage.find_objects(labelmap, 6), start=1))
+        assert seg_nrrd_header.label_boxes(labelmap, range(1, 7)) == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(seg_nrrd_header, "_QUICKLY_SEARCHED", 0)
+            assert seg_nrrd_header.label_boxes(labelmap, range(1, 7)) == expected

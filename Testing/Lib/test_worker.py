@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -30,11 +31,13 @@ from UNetSegmentationLib.protocol.arrays import ArrayFile
 from UNetSegmentationLib.protocol.foresee import ForeseeRequest
 from UNetSegmentationLib.protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 from UNetSegmentationLib.protocol.segment import SegmentRequest, SegmentResult
+from UNetSegmentationLib.worker.contract import OPERATIONS
 from UNetSegmentationLib.worker.segment import segment as serve_segment
 from UNetSegmentationLib.worker.segment import segments_of
 from UNetSegmentationLib.worker.warm_models import WarmModels
 
 ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "UNetSegmentationLib"
 FINAL = ("result", "cancelled", "error")
 AFFINE = ((-1.2, 0.0, 0.0, 30.0), (0.0, 0.0, 1.1, -20.0), (0.0, 0.9, 0.0, 5.0), (0.0, 0.0, 0.0, 1.0))
 PATIENCE_S = 60.0
@@ -350,7 +353,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         (b"[1, 2]\n", 0, "is not a JSON object"),
         (b'{"op": "segment"}\n', 0, "the request's id is None"),
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
-        ({"id": 1}, 1, "unknown op None: choose one of segment, foresee, import, cancel, shutdown"),
+        ({"id": 1}, 1, "unknown op None: choose one of foresee, import, segment, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
         ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
@@ -411,13 +414,13 @@ def test_a_fault_comes_with_its_traceback_and_nothing_of_a_library_gets_between(
     """The faults and the noise are brought in by a module that Python loads first."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, torch\n"
-        "import UNetSegmentationLib.worker.segment as jobs\n"
+        "from UNetSegmentationLib.worker.contract import OPERATIONS\n"
+        "@OPERATIONS.register('segment', title='Fail')\n"
         "def segment(values, models, **hooks):\n"
         "    print('hello', flush=True)\n"
         "    os.write(1, b'from C\\n')\n"
         "    if values['model'] == 'greedy': torch.empty(2**62, dtype=torch.uint8)\n"
         "    return {'figure': 1 / 0 if values['model'] == 'broken' else float('nan')}\n"
-        "jobs.segment = segment\n"
     )
     process = start(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     process.until("ready")
@@ -461,3 +464,10 @@ def test_a_full_disk_is_told_in_a_sentence(start, tmp_path, tiny_model):
 )
 def test_memory_that_ran_out_is_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_a_file_here_and_one_of_the_protocol(name):
+    operation = OPERATIONS[name]
+    assert (LIBRARY / f"protocol/{Path(inspect.getfile(operation)).name}").is_file()
+    assert f'"{name}"' not in (LIBRARY / "worker/process.py").read_text(encoding="utf-8")

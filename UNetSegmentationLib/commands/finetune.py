@@ -11,8 +11,9 @@ from ..core.errors import InputError
 from ..core.task import Event, Task
 from ..models.description import ModelDescription
 from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
+from .parts.interrupt import gentle_interrupt
+from .parts.loading import without_collection
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
-from .train import gentle_interrupt
 
 if TYPE_CHECKING:
     from ..finetuning.run import FinetuningJob
@@ -38,7 +39,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..finetuning.run import run_finetuning
+    with without_collection():
+        from ..finetuning.run import run_finetuning
     from ..training.processes.processes import refuse_several_processes
 
     refuse_several_processes("unetseg finetune")

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
 from ..core.task import Event, Task
 from ..models.description import ModelDescription
+from ..planning.configurations import CONFIGURATION_LINES
 from ..presets import PRESETS
-from ..training.search.configurations import CONFIGURATION_LINES
 from .contract import (
     COMMANDS,
     DONE,
@@ -32,6 +29,8 @@ from .contract import (
     add_quiet_argument,
     add_tables,
 )
+from .parts.interrupt import Interrupt, gentle_interrupt
+from .parts.loading import without_collection
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ STEPS_PER_EPOCH = 250  # as nnU-Net counts
 CURVE_FILE = "training.png"
 AUTO = "auto"
 ALL_FOLDS = -1
-# Far more than any time budget takes.
-UNLIMITED_STEPS = 1_000_000
 # Read without importing them: they would load torch.
 NETWORK_LINES = Registry("network", "UNetSegmentationLib.networks").summaries
 LOSS_LINES = Registry("loss", "UNetSegmentationLib.losses").summaries
@@ -179,7 +176,8 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..training.processes.processes import OtherProcessError, join_processes
+    with without_collection():
+        from ..training.processes.processes import OtherProcessError, join_processes
 
     if _is_study(arguments) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
@@ -211,7 +209,7 @@ class _Display:
     """
 
     def __init__(
-        self, job: TrainingJob, out: TextIO, bar: ProgressBar, interrupt: _Interrupt, *, draws_curve: bool
+        self, job: TrainingJob, out: TextIO, bar: ProgressBar, interrupt: Interrupt, *, draws_curve: bool
     ) -> None:
         self._job = job
         self._out = out
@@ -306,7 +304,7 @@ def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
     from ..training.job import TrainingJob, unfinished_job
-    from ..training.options import TrainingOptions
+    from ..training.options import UNLIMITED_STEPS, TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.network_options is not None:
@@ -350,38 +348,6 @@ FIELDS = (
     "init",
 )
 OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
-
-
-class _Interrupt:
-    """Ctrl-C: while it works on cases or learns, a command is asked to end; otherwise, or twice, it ends at once.
-
-    Args:
-        is_patient: Twice is like once: torchrun passes on the Ctrl-C that its processes have heard themselves.
-    """
-
-    def __init__(self, *, is_patient: bool = False) -> None:
-        self.is_gentle = False
-        self._is_patient = is_patient
-        self._is_asked = False
-
-    def is_asked(self) -> bool:
-        return self._is_asked
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.is_gentle or (self._is_asked and not self._is_patient):
-            raise KeyboardInterrupt
-        self._is_asked = True
-
-
-@contextmanager
-def gentle_interrupt(*, is_patient: bool = False) -> Iterator[_Interrupt]:
-    """Take Ctrl-C as the wish to stop at the next case or step while a training says that it can."""
-    interrupt = _Interrupt(is_patient=is_patient)
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:

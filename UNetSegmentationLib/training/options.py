@@ -8,6 +8,7 @@ from typing import Any
 from ..core.errors import InputError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+UNLIMITED_STEPS = 1_000_000  # far more than any time budget takes
 
 
 @dataclass(frozen=True, kw_only=True)

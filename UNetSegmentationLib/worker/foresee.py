@@ -10,9 +10,11 @@ from ..core.errors import InputError
 from ..core.task import Task
 from ..image.geometry import Volume, crop_to_region
 from ..protocol.foresee import ForeseeRequest, ForeseeResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
+@OPERATIONS.register("foresee", title="Tell whether a volume fits into memory")
 def foresee(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[str, Any]:
     """Serve a "foresee" request and return the fields of its result; the model is in memory from then on.
 

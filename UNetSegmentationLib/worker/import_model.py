@@ -8,9 +8,11 @@ from typing import Any
 from ..core.task import Task
 from ..importers.parts.add_model import add_model
 from ..protocol.import_model import ImportRequest, ImportResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
+@OPERATIONS.register("import", title="Import a model")
 def import_model(values: dict[str, Any], _models: WarmModels, *, task: Task) -> dict[str, Any]:
     """Serve an "import" request and return the fields of its result.
 

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
@@ -22,6 +21,7 @@ from ..core.errors import CancelledError, InputError
 from ..core.process_environment import settle_environment
 from ..core.task import Event, Task
 from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
+from .contract import OPERATIONS
 
 if TYPE_CHECKING:
     from .warm_models import WarmModels
@@ -30,32 +30,6 @@ TICK_S = 0.1
 HEARTBEAT_S = 0.3
 LAST_GRACE_S = 2.0
 IDLE_S = 1.0  # without a request: whoever looks at a result has the machine for himself first
-
-
-def _segment(values: dict[str, Any], models: WarmModels, task: Task) -> dict[str, Any]:
-    from .segment import segment
-
-    return segment(values, models, task=task)
-
-
-def _foresee(values: dict[str, Any], models: WarmModels, task: Task) -> dict[str, Any]:
-    from .foresee import foresee
-
-    return foresee(values, models, task=task)
-
-
-def _import_model(values: dict[str, Any], models: WarmModels, task: Task) -> dict[str, Any]:
-    from .import_model import import_model
-
-    return import_model(values, models, task=task)
-
-
-# Functions that import what they need, so that the listener knows the names before torch is there.
-OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    "segment": _segment,
-    "foresee": _foresee,
-    "import": _import_model,
-}
 
 
 class Job:
@@ -161,8 +135,8 @@ class Worker:
             job = self._open.get(message["target"]) if type(message.get("target")) is int else None
             if job is not None:
                 job.cancelled.set()
-        elif not isinstance(op, str) or op not in OPERATIONS:
-            self._refuse(number, f"unknown op {op!r}: choose one of {', '.join(OPERATIONS)}, cancel, shutdown")
+        elif not isinstance(op, str) or op not in OPERATIONS.declared:
+            self._refuse(number, f"unknown op {op!r}: choose one of {', '.join(OPERATIONS.declared)}, cancel, shutdown")
         elif number in self._open:
             self._refuse(0, f"request {number} is still at work: give every request an id of its own")
         else:
@@ -191,7 +165,7 @@ def _answer(job: Job, models: WarmModels) -> bytes:
     try:
         if job.cancelled.is_set():
             raise CancelledError("cancelled before it began")
-        fields = OPERATIONS[job.values["op"]](job.values, models, job.task)
+        fields = OPERATIONS[job.values["op"]](job.values, models, task=job.task)
         return encode({**fields, "id": job.id, "event": "result"})
     except CancelledError:
         return encode({"id": job.id, "event": "cancelled"})

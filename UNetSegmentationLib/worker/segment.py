@@ -20,9 +20,11 @@ from ..inference.uncertainty import most_uncertain, uncertainty_of
 from ..models.description import ModelDescription
 from ..protocol.arrays import ArrayFile
 from ..protocol.segment import SegmentFound, SegmentRequest, SegmentResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
+@OPERATIONS.register("segment", title="Segment a volume")
 def segment(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[str, Any]:
     """Serve a "segment" request and return the fields of its result.
 

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -23,7 +23,7 @@ from ...image.volume_io import write_labelmap, write_volume
 from ...models.description import WEIGHTS_FILE
 from ...models.fit import check_image_fits
 from ...models.installed import InstalledModel
-from .image_arguments import ImageFiles, check_modality, read_image
+from .image_arguments import ImageFiles, Read, check_modality, read_image
 from .terminal import rounded
 
 if TYPE_CHECKING:
@@ -149,12 +149,13 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def segment_all(
-    predictor: Predictor,
+    load: Callable[[], Predictor],
     cases: Sequence[Case],
     settings: Settings,
     *,
     model: InstalledModel,
     record: Record | None = None,
+    read_before: Read | None = None,
     task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
     """Segment cases in their order; while one is computed, the next is read and the last one is written.
@@ -162,20 +163,23 @@ def segment_all(
     A case that fails does not stop the others. Where the caller stops, what is being written is finished.
 
     Args:
-        predictor: The model in memory.
+        load: Returns the model in memory; meanwhile the first case is read.
         cases: What to segment.
         settings: How.
         model: The model's description and folder.
         record: Gets every case once its result is written.
+        read_before: The volume of the first case, where it has been read; with a record it is read again, since the
+            file may have changed.
         task: Told the finished share of all, and which case is at what stage; asked often whether to go on.
 
     Raises:
         CancelledError: The task was cancelled; what is written is finished.
     """
     reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
-    read = [reader.submit(_read_with_key, case, settings, model, record) for case in cases[:1]]
+    read = [reader.submit(_read_with_key, case, settings, model, record, read_before) for case in cases[:1]]
     writing: Future[Outcome] | None = None
     try:
+        predictor = load()
         for index, case in enumerate(cases):
             read += [
                 reader.submit(_read_with_key, later, settings, model, record) for later in cases[index + 1 : index + 2]
@@ -302,16 +306,20 @@ def _absolute(case: Case) -> Case:
 
 
 def _read_with_key(
-    case: Case, settings: Settings, model: InstalledModel, record: Record | None
+    case: Case, settings: Settings, model: InstalledModel, record: Record | None, read_before: Read | None = None
 ) -> tuple[Volume, str, str]:
     """Return an image, what makes its modality doubtful, and the key that it had when it was read."""
-    key = record.key_of(case) if record is not None else ""
+    if record is None:
+        return *_read(case.image, settings, model, read_before), ""
+    key = record.key_of(case)
     return *_read(case.image, settings, model), key
 
 
-def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple[Volume, str]:
+def _read(
+    image: ImageFiles, settings: Settings, model: InstalledModel, read_before: Read | None = None
+) -> tuple[Volume, str]:
     """Return an image and what makes its modality doubtful."""
-    volume = read_image(image, model.description)
+    volume = read_image(image, model.description, read=read_before)
     check_image_fits(model.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
     return volume, check_modality(image, volume, model, is_chosen=settings.is_model_chosen)
 

@@ -20,6 +20,8 @@ from ...models.installed import InstalledModel, find_model, list_models
 from ...presets import PRESETS
 
 MISSING = "-"
+# Volumes that have been read, by their files.
+Read = dict[tuple[Path | None, ...], Volume]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,20 @@ def find_image(argument: str, description: ModelDescription) -> ImageFiles:
     return image
 
 
-def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
+def read_image(image: ImageFiles, description: ModelDescription, *, read: Read | None = None) -> Volume:
     """Read an image; a channel that is missing becomes NaN.
+
+    Args:
+        image: Its files.
+        description: The model that is to take it.
+        read: What `choose_model` has read; it is emptied, so that nothing stays in memory.
 
     Raises:
         InputError: A file cannot be read.
     """
-    volume, paths = read_channels(image.files), image.paths
+    volume, paths = (read or {}).get(image.files) or read_channels(image.files), image.paths
+    if read:
+        read.clear()
     if len(paths) == volume.channels == 1:
         paths = _placed_by_number(image.files[0], description.channels)
     if None not in paths:
@@ -80,11 +89,16 @@ def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
     return Volume(array, volume.affine_ras)
 
 
-def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
+def choose_model(name: str | None, images: Sequence[str], *, read: Read | None = None) -> InstalledModel:
     """Return the model of a name; without one, the installed model that suits the first readable image.
 
     Where several find the same labels, it is the one with the highest Dice on unseen cases. Demonstrations are taken by
     name only.
+
+    Args:
+        name: Id or folder of a model.
+        images: As given on the command line.
+        read: Gets the volume that had to be read for the choice.
 
     Raises:
         InputError: There is none, or several that find different things, or no image can be read.
@@ -100,7 +114,7 @@ def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
         )
     if len(models) == 1:
         return models[0]
-    image, fitting = _first_fit(models, images)
+    image, fitting = _first_fit(models, images, {} if read is None else read)
     suited = [model for model, reason in fitting if not reason] or [model for model, _ in fitting][:1]
     if len({_found_by(model) for model in suited}) == 1:
         # One that is for another modality is refused image by image, see check_modality.
@@ -212,11 +226,13 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")
 
 
-def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple[str, list[tuple[InstalledModel, str]]]:
+def _first_fit(
+    models: Sequence[InstalledModel], images: Sequence[str], volumes: Read
+) -> tuple[str, list[tuple[InstalledModel, str]]]:
     """Return the first image that can be read and the models that take it, each with why it does not suit it."""
     reason = InputError("no image is given")
     for image in images:
-        volumes: dict[tuple[Path | None, ...], Volume] = {}
+        volumes.clear()
         try:
             fitting = [model for model in models if _takes(model, image, volumes)]
             files = [_find(image, len(model.description.channels)) for model in fitting]
@@ -229,7 +245,7 @@ def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple
     raise reason
 
 
-def _takes(model: InstalledModel, argument: str, volumes: dict[tuple[Path | None, ...], Volume]) -> bool:
+def _takes(model: InstalledModel, argument: str, volumes: Read) -> bool:
     """Tell whether a model takes an image; what is read is kept in `volumes`."""
     image = _find(argument, len(model.description.channels))
     if image.files not in volumes:

@@ -20,6 +20,7 @@ from ...inference.predictor import Predictor
 from ...models.description import DESCRIPTION_FILE, ModelDescription, id_from
 from ...networks.parts.cost import training_cost
 from ...networks.parts.planned_config import planned_config
+from ...planning.configurations import CONFIGURATIONS
 from ...planning.fingerprint import Fingerprint
 from ...planning.plan import Plan, read_plan
 from ...planning.planner import target_spacing_mm
@@ -28,7 +29,7 @@ from ..job import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
 from ..prepared_cases import remove_prepared_cases
 from ..run import run_training
 from ..setup import fingerprint_for, plan_job
-from .configurations import CONFIGURATIONS, sensible_configurations
+from .configurations import sensible_configurations
 from .winner import Training, make_model
 
 TRAININGS_FOLDER = "trainings"
@@ -42,7 +43,7 @@ class Study:
 
     Attributes:
         job: What the trainings have in common; its folder gets the model.
-        configurations: Names in configuration_choice.CONFIGURATIONS; none: those that make sense for the data.
+        configurations: Names in planning.configurations.CONFIGURATIONS; none: those that make sense for the data.
         has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of what was trained; otherwise
             the job's fold alone.
         shares_budget: The steps and minutes of the job are for all trainings together, an equal share for each;

@@ -40,7 +40,7 @@ class Training:
 
     Attributes:
         name: Of its folder.
-        configuration: Name in configuration_choice.CONFIGURATIONS.
+        configuration: Name in planning.configurations.CONFIGURATIONS.
         job: What is trained, and where.
     """
 
