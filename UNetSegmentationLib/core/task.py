@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import CancelledError
+from .messages import sentence
 
 Event = dict[str, Any]
 
@@ -64,7 +65,7 @@ class Task:
         def pass_on(event: Event) -> None:
             if event["event"] == "progress":
                 inner = event["stage"]
-                name = f"{stage}: {inner}" if stage and inner else stage or inner
+                name = sentence(f"{stage}: {inner}") if stage and inner else stage or inner
                 self.progress(start + (end - start) * event["fraction"], name)
             else:
                 self.report(event)

@@ -16,6 +16,7 @@ from ..backends.parts.timing import default_backend
 from ..conventions.parts.image_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
 from ..core.errors import InputError
 from ..core.host_memory import host_memory
+from ..core.messages import sentence
 from ..models.description import ModelDescription
 from ..networks.parts.cost import NetworkSummary, summarise_network
 
@@ -49,12 +50,15 @@ class Way:
         """Return in words what is other than in the first way."""
         size = " x ".join(map(str, self.tile[::-1]))
         words = [
-            f"in tiles of {size} voxels" if self.tile != first.tile else "",
-            "with sums in half precision" if self.is_half and not first.is_half else "",
-            "with sums in the computer's memory" if self.is_on_host and not first.is_on_host else "",
-            f"on the {self.device.upper()}" if self.device != first.device else "",
+            sentence(f"in tiles of {size} voxels") if self.tile != first.tile else "",
+            sentence("with sums in half precision") if self.is_half and not first.is_half else "",
+            sentence("with sums in the computer's memory") if self.is_on_host and not first.is_on_host else "",
+            sentence(f"on the {self.device.upper()}") if self.device != first.device else "",
         ]
-        return " and ".join(word for word in words if word)
+        said = ""
+        for word in filter(None, words):
+            said = sentence(f"{said} and {word}") if said else word
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)

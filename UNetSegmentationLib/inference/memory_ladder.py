@@ -15,6 +15,7 @@ from ..backends.parts.engine import Engine
 from ..backends.parts.timing import default_backend
 from ..conventions import PreparedVolume, Tiling, conventions_of
 from ..core.errors import InputError
+from ..core.messages import sentence
 from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array
 from ..models.description import ModelDescription
@@ -64,7 +65,11 @@ def apply_network(
                 raise
         else:
             changes = way.changes(first)
-            said = f"memory is short: computed {changes}, which may change the result a little" if changes else ""
+            said = (
+                sentence(f"memory is short: computed {changes}, which may change the result a little")
+                if changes
+                else ""
+            )
             return logits, classes, said
         # Not before the error is gone, whose traceback holds what the failed attempt made.
         gc.collect()

@@ -19,6 +19,7 @@ from ..backends.parts.engine import Engine
 from ..backends.parts.store import identity_of
 from ..conventions import OVERLAP, PreparedVolume, conventions_of
 from ..core.errors import InputError
+from ..core.messages import sentence
 from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array, Volume
 from ..image.labels import Label
@@ -35,7 +36,7 @@ from .memory_ladder import Foresight, apply_network, foresee
 _PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
 # The first stage of a cascade sees coarser voxels, so that it takes less of the time.
 _FIRST_STAGE_SHARE = 0.3
-_FIRST_STAGE = "First stage"
+_FIRST_STAGE = sentence("First stage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +151,8 @@ class Predictor:
                 probabilities = self._probabilities(logits, prepared)
         clock.finish()
         if not labelmap.any():
-            warnings.append(
-                f"nothing was found: the model looks for {', '.join(label.name for label in self.description.labels)}"
-            )
+            looked_for = ", ".join(label.name for label in self.description.labels)
+            warnings.append(f"nothing was found: the model looks for {looked_for}")
         return Segmentation(
             labelmap=labelmap,
             labels=self.description.labels,
@@ -339,7 +339,8 @@ def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool
         if count == channel.size:
             if not may_be_missing:
                 raise InputError(f"channel {name} holds no finite value (all NaN or infinite): export it again")
-            warnings.append(f"{name} is missing: the result is less certain than with all of {', '.join(channels)}")
+            every = ", ".join(channels)
+            warnings.append(f"{name} is missing: the result is less certain than with all of {every}")
         elif channel.min() == channel.max():
             raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; give another image")
         elif count:

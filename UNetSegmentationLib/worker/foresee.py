@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.messages import sentence
 from ..core.task import Task
 from ..image.geometry import Volume, crop_to_region
 from ..protocol.foresee import ForeseeRequest, ForeseeResult
@@ -34,7 +35,9 @@ def foresee(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[s
         volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
     predictor = models.get(request.model, request.device)
     found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
-    doubt = f"memory is short: it will be computed {found.shortage}" if found.shortage else found.refusal
+    doubt = found.refusal
+    if found.shortage:
+        doubt = sentence(f"memory is short: it will be computed {found.shortage}")
     return ForeseeResult(doubt=doubt).to_dict()
 
 

@@ -20,7 +20,7 @@ from .. import __version__
 from ..core.errors import CancelledError, InputError
 from ..core.process_environment import settle_environment
 from ..core.task import Event, Task
-from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
+from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode, with_templates
 from .contract import OPERATIONS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Job:
             return None
         self._told, self._told_at = self._latest, now
         fraction, stage = self._told
-        return {"id": self.id, "event": "progress", "fraction": round(fraction, 4), "stage": stage}
+        return with_templates({"id": self.id, "event": "progress", "fraction": round(fraction, 4), "stage": stage})
 
 
 class Worker:
@@ -166,7 +166,7 @@ def _answer(job: Job, models: WarmModels) -> bytes:
         if job.cancelled.is_set():
             raise CancelledError("cancelled before it began")
         fields = OPERATIONS[job.values["op"]](job.values, models, task=job.task)
-        return encode({**fields, "id": job.id, "event": "result"})
+        return encode(with_templates({**fields, "id": job.id, "event": "result"}))
     except CancelledError:
         return encode({"id": job.id, "event": "cancelled"})
     except InputError as error:
@@ -189,7 +189,8 @@ def _free_memory(models: WarmModels) -> None:
 
 
 def _error(number: int, kind: str, message: str, details: str = "") -> dict[str, Any]:
-    return {"id": number, "event": "error", "kind": kind, "message": " ".join(message.split()), "details": details}
+    message = " ".join(message.split())
+    return with_templates({"id": number, "event": "error", "kind": kind, "message": message, "details": details})
 
 
 def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from ..core.errors import InputError
 from ..core.files import atomic_path
+from ..core.messages import sentence
 from ..core.task import Task
 from ..image.geometry import Array, Volume, same_grid
 from ..image.labels import Label
@@ -88,7 +89,9 @@ def _with_channels(
         raise InputError(f"there are {len(channels)} channels, the model takes {', '.join(names)}: give one for each")
     given = zip(names, channels, strict=True)
     moved = [name for name, channel in given if channel is not None and not same_grid(channel, volume)]
-    warnings = [f"{', '.join(moved)}: on another grid than the volume, and resampled onto it"] if moved else []
+    warnings = (
+        [sentence(f"{', '.join(moved)}: on another grid than the volume, and resampled onto it")] if moved else []
+    )
     return stack_channels(volume, channels, names=names), warnings
 
 

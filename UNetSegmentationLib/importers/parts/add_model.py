@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ...core.errors import InputError
 from ...core.files import write_text
+from ...core.messages import sentence
 from ...core.task import UNWATCHED, Task
 from ...inference.predictor import Predictor
 from ...models.card import card_of
@@ -168,6 +169,6 @@ def _remarks(model: InstalledModel, original_id: str, installed: list[InstalledM
     description = model.description
     same = [other for other in installed if other.description.weights_sha256 == description.weights_sha256]
     if same and description.weights_sha256:
-        yield f"the same weights are installed already, as '{same[0].description.title}'"
+        yield sentence(f"the same weights are installed already, as '{same[0].description.title}'")
     if description.id != original_id:
-        yield f"there is another model '{original_id}': this one is '{description.id}'"
+        yield sentence(f"there is another model '{original_id}': this one is '{description.id}'")
