@@ -1,6 +1,286 @@
 """Networks of the U-Net family for volumetric segmentation: library, worker process and command line.
 
-Importing this package costs nothing: torch is loaded by the modules of layer 1 and above only.
+What a script needs is here: read a volume, segment it, write the result; list models, train, fine-tune and evaluate
+them.
+
+>>> import UNetSegmentationLib as unetseg
+>>> volume = unetseg.read_volume("Resources/Samples/mri_hippocampus.nii.gz")
+>>> result = unetseg.segment(volume, "mri-hippocampus-unet")
+>>> result.labelmap.shape == volume.shape
+True
+>>> [label.name for label in result.labels]
+['Anterior hippocampus', 'Posterior hippocampus']
+
+Importing this package costs nothing: what a name needs, torch above all, is loaded when the name is used.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .core.errors import CancelledError, InputError
+    from .core.task import Task
+    from .evaluation.cases import CaseFigures
+    from .image.geometry import Volume
+    from .image.labels import Label
+    from .image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
+    from .inference.predictor import Predictor, Segmentation
+    from .models.description import ModelDescription
+    from .models.installed import InstalledModel, find_model, list_models
+
 __version__ = "0.1.0"
+__all__ = [
+    "CancelledError",
+    "CaseFigures",
+    "InputError",
+    "InstalledModel",
+    "Label",
+    "ModelDescription",
+    "Predictor",
+    "Segmentation",
+    "Task",
+    "Volume",
+    "evaluate",
+    "find_model",
+    "finetune",
+    "list_models",
+    "load_model",
+    "read_labelmap",
+    "read_volume",
+    "segment",
+    "train",
+    "write_labelmap",
+    "write_segmentation",
+    "write_volume",
+]
+
+_MODULES = {
+    "core.errors": ("CancelledError", "InputError"),
+    "core.task": ("Task",),
+    "evaluation.cases": ("CaseFigures",),
+    "image.geometry": ("Volume",),
+    "image.labels": ("Label",),
+    "image.volume_io": ("read_labelmap", "read_volume", "write_labelmap", "write_volume"),
+    "inference.predictor": ("Predictor", "Segmentation"),
+    "models.description": ("ModelDescription",),
+    "models.installed": ("InstalledModel", "find_model", "list_models"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `__all__` at its first use."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_model(model: Path | str, *, device: str = "auto", backend: str | None = None) -> Predictor:
+    """Return a model in memory, ready for one volume after another with `segment`.
+
+    Args:
+        model: Id of an installed model, or a model folder.
+        device: "auto" (the fastest), "cpu", "cuda", "cuda:1" or "mps".
+        backend: How the network is computed; by default the fastest that was validated on this machine.
+
+    Raises:
+        InputError: There is no such model, device or backend, or the model is damaged.
+
+    >>> load_model("mri-hippocampus-unet", device="cpu").description.title
+    'Hippocampus in T1 MRI, U-Net'
+    """
+    from .inference.predictor import Predictor
+    from .models.installed import find_model
+
+    return Predictor(find_model(str(model)).folder, device=device, backend=backend)
+
+
+def segment(
+    volume: Volume | Path | str,
+    model: Predictor | Path | str,
+    *,
+    device: str = "auto",
+    tta: bool = False,
+    overlap: float | None = None,
+    postprocess: tuple[str, ...] | None = None,
+    with_probabilities: bool = False,
+    task: Task | None = None,
+) -> Segmentation:
+    """Segment a volume; the result lies on its grid.
+
+    Args:
+        volume: A volume (C, D, H, W) with one channel for each of the model's, or the file or DICOM folder of one.
+        model: What `load_model` returned, which is faster for several volumes, or the model's id or folder.
+        device: As of `load_model`, where the model is not loaded yet.
+        tta: Average over mirrored copies along the axes that the model was trained to mirror.
+        overlap: Share of a tile that neighbours have in common, 0 to below 1; None: the model's own.
+        postprocess: Steps as `name` or `name:option=value,...`; None: the model's own.
+        with_probabilities: Also return probabilities (K, D, H, W).
+        task: Told the progress, and asked often whether to go on.
+
+    Raises:
+        InputError: The volume cannot be read or does not fit the model, or there is no such model.
+        CancelledError: The task was cancelled.
+
+    >>> model = load_model("mri-hippocampus-unet")
+    >>> result = segment("Resources/Samples/mri_hippocampus.nii.gz", model, with_probabilities=True)
+    >>> result.probabilities.shape == (3, *result.labelmap.shape)
+    True
+    """
+    from .core.task import UNWATCHED
+    from .image.geometry import Volume
+    from .image.volume_io import read_volume
+    from .inference.predictor import Predictor
+
+    predictor = model if isinstance(model, Predictor) else load_model(model, device=device)
+    return predictor.segment(
+        volume if isinstance(volume, Volume) else read_volume(volume),
+        tta=tta,
+        overlap=overlap,
+        postprocess=postprocess,
+        with_probabilities=with_probabilities,
+        task=task or UNWATCHED,
+    )
+
+
+def write_segmentation(path: Path | str, result: Segmentation, volume: Volume) -> None:
+    """Write a result; a name ending in .seg.nrrd opens in Slicer as named, coloured segments.
+
+    Args:
+        path: Where to; the format follows from the name.
+        result: What `segment` returned.
+        volume: What was segmented, whose geometry the file gets.
+
+    Raises:
+        InputError: The format is unknown, or the file cannot be written.
+    """
+    from .image.volume_io import write_labelmap
+
+    write_labelmap(path, result.labelmap, affine_ras=volume.affine_ras, labels=result.labels)
+
+
+def evaluate(model: Predictor | Path | str, dataset: Path | str, *, device: str = "auto") -> list[CaseFigures]:
+    """Segment the cases of a data set and compare them with their references.
+
+    Args:
+        model: What `load_model` returned, or the model's id or folder.
+        dataset: nnU-Net raw folder, or one with images/ and labels/ with equal stems.
+        device: As of `load_model`, where the model is not loaded yet.
+
+    Returns:
+        Of each case the figures of each label value: "dice", "iou", "hd95_mm", ...
+
+    Raises:
+        InputError: The data set or a case cannot be read or does not fit the model, or there is no such model.
+    """
+    from .cases.dataset import find_cases
+    from .evaluation import cases
+    from .inference.predictor import Predictor
+
+    predictor = model if isinstance(model, Predictor) else load_model(model, device=device)
+    return list(cases.evaluate(predictor, find_cases(dataset)))
+
+
+def train(
+    dataset: Path | str,
+    folder: Path | str,
+    *,
+    network: str = "unet",
+    preset: str = "mri",
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
+    is_resumed: bool = False,
+    task: Task | None = None,
+) -> ModelDescription:
+    """Train a network and keep it as a model folder; `training.job` and `training.run` take all other options.
+
+    Args:
+        dataset: nnU-Net raw folder, or one with images/ and labels/ with equal stems.
+        folder: Model folder to make.
+        network: Registered name.
+        preset: Registered name of the modality.
+        steps: Optimiser steps; None: 1250, or as many as fit into `minutes`.
+        minutes: Time budget of the loop.
+        device: As of `load_model`.
+        is_resumed: Go on from the folder's checkpoint.
+        task: Told every event of the training, and asked often whether to go on.
+
+    Returns:
+        What the model is, with its figures on the subjects that were held back.
+
+    Raises:
+        InputError: The data set or an option cannot be used, or the folder holds a model.
+        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
+    """
+    from pathlib import Path
+
+    from .core.task import UNWATCHED
+    from .training.job import TrainingJob
+    from .training.options import UNLIMITED_STEPS, TrainingOptions
+    from .training.run import run_training
+
+    if steps is None:
+        steps = TrainingOptions().steps if minutes is None else UNLIMITED_STEPS
+    job = TrainingJob(
+        dataset=Path(dataset),
+        folder=Path(folder),
+        network=network,
+        preset=preset,
+        options=TrainingOptions(steps=steps, minutes=minutes),
+        device=device,
+    )
+    return run_training(job, is_resumed=is_resumed, task=task or UNWATCHED)
+
+
+def finetune(
+    model: Path | str,
+    dataset: Path | str,
+    folder: Path | str,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
+    is_resumed: bool = False,
+    task: Task | None = None,
+) -> ModelDescription:
+    """Continue a model on a few local cases; it stays as it is, and a new model folder is made.
+
+    `finetuning.run` takes all other options.
+
+    Args:
+        model: Id or folder of the model to continue.
+        dataset: Local cases with the model's label values; 255 is unlabelled.
+        folder: Model folder to make.
+        steps: Optimiser steps; None: 120 and 40 a case, or as many as fit into `minutes`.
+        minutes: Time budget of the loop.
+        device: As of `load_model`.
+        is_resumed: Go on from the folder's checkpoint.
+        task: Told every event, and asked often whether to go on.
+
+    Returns:
+        What the new model is, with the comparison of the two under `figures["gate"]`.
+
+    Raises:
+        InputError: The model, the cases or an option cannot be used, or the folder holds a model.
+        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
+    """
+    from pathlib import Path
+
+    from .core.task import UNWATCHED
+    from .finetuning.run import FinetuningJob, run_finetuning
+
+    job = FinetuningJob(
+        model=str(model), dataset=Path(dataset), folder=Path(folder), steps=steps, minutes=minutes, device=device
+    )
+    return run_finetuning(job, is_resumed=is_resumed, task=task or UNWATCHED)

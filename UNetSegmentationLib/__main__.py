@@ -1,8 +1,6 @@
 """`python -m UNetSegmentationLib`: the command line."""
 
-import sys
-
-from .cli import main
+from .cli import enter
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

@@ -5,14 +5,16 @@ Exit codes: 0 done, 1 a fault of ours, 2 the user's input is wrong, 130 interrup
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
+import threading
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from typing import NoReturn, TextIO
+from contextlib import redirect_stdout, suppress
+from typing import Any, NoReturn, TextIO
 
 from . import __version__
 from .commands import COMMANDS
@@ -28,6 +30,51 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+class _CommandParser(_Parser):
+    """The parser of a command, whose module is imported when the command is asked for, and not for the list of all.
+
+    Args:
+        command: Name of the command.
+        options: As of ArgumentParser.
+    """
+
+    def __init__(self, *, command: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._command = command
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Import the command and parse what follows its name."""
+        if not self.description:
+            command = COMMANDS[self._command]
+            self.description = command.description
+            self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+            command.add_arguments(self)
+        return super().parse_known_args(args, namespace)
+
+
+def enter() -> NoReturn:
+    """Run the command line of this process, then end the process: what `unetseg` starts."""
+    status = main()
+    if not _may_leave_at_once():
+        sys.exit(status)
+    # Not by the interpreter's long farewell: freeing what torch has loaded, piece by piece, takes a third of a second.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _may_leave_at_once() -> bool:
+    """Tell whether nobody waits for the interpreter's end: a profiler, a debugger, or a thread with work to finish."""
+    monitoring = getattr(sys, "monitoring", None)
+    is_watched = bool(sys.gettrace() or sys.getprofile() or sys.flags.inspect) or (
+        monitoring is not None and any(monitoring.get_tool(number) for number in range(6))
+    )
+    others = (thread for thread in threading.enumerate() if thread is not threading.current_thread())
+    return not is_watched and all(thread.daemon for thread in others)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,12 +128,9 @@ def _parser() -> ArgumentParser:
         epilog="Exit codes: 0 done, 1 a fault of unetseg, 2 wrong input (one line on standard error says what).",
     )
     parser.add_argument("--version", action="version", version=f"unetseg {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        command = COMMANDS[name]
-        sub_parser = commands.add_parser(name, help=COMMANDS.title(name), description=command.description)
-        sub_parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.add_arguments(sub_parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
+    for name, title in sorted(COMMANDS.declared.items()):
+        commands.add_parser(name, help=title, command=name)
     return parser
 
 
@@ -102,4 +146,4 @@ def _with_values_joined(words: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter()

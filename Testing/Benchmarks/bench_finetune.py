@@ -38,14 +38,13 @@ from UNetSegmentationLib.finetuning.run import FIRST_STEPS, STEPS_PER_CASE, Fine
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
-from UNetSegmentationLib.inference.sliding_window import predict_logits
 from UNetSegmentationLib.models.installed import find_model
 from UNetSegmentationLib.networks import SegmentationNetwork
 from UNetSegmentationLib.networks.parts.weights import load_network
 from UNetSegmentationLib.planning.plan import Plan
 from UNetSegmentationLib.training.loop import train
 from UNetSegmentationLib.training.options import TrainingOptions
-from UNetSegmentationLib.training.prepared_case import PreparedCase, prepare_case
+from UNetSegmentationLib.training.prepared_case import PreparedCase, predict_case, prepare_case
 from UNetSegmentationLib.training.setup import augmentation_for
 
 Image = NDArray[np.float32]
@@ -86,13 +85,7 @@ def judge(network: SegmentationNetwork, cases: Sequence[PreparedCase], plan: Pla
     """Return the mean Dice of the merged labels, its smallest, and the mean over labels."""
     merged, single = [], []
     for case in cases:
-        logits = predict_logits(
-            network.eval(),
-            case.image,
-            patch_size=plan.patch_size,
-            dimensions=plan.dimensions,
-            padding=case.padding,
-        )
+        logits = predict_case(network.eval(), case, plan)
         found, truth = logits.argmax(dim=0).numpy(), case.labels.numpy()
         merged.append(dice(found > 0, truth > 0))
         single.append(np.mean([dice(found == value, truth == value) for value in range(1, len(logits))]))
@@ -105,7 +98,7 @@ def train_plainly(
     """Return the network after as many steps on the local case alone."""
     network = deepcopy(network)
     with tempfile.TemporaryDirectory() as folder:
-        for _ in train(
+        train(
             network,
             local,
             [],
@@ -114,15 +107,13 @@ def train_plainly(
             augmentation=augmentation_for(plan, labels),
             folder=Path(folder),
             device=torch.device("cpu"),
-        ):
-            pass
+        )
     return network
 
 
 def finetune(job: FinetuningJob) -> SegmentationNetwork:
     """Return the network that fine-tuning makes."""
-    for _ in run_finetuning(job):
-        pass
+    run_finetuning(job)
     return load_network(job.folder)[0]
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from UNetSegmentationLib.cases.dataset import Case, find_cases, read_case, split_by_subject
-from UNetSegmentationLib.conventions.own import normalize
+from UNetSegmentationLib.conventions.parts.intensity import normalize
 from UNetSegmentationLib.losses import build_loss
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.shape_prior import ShapePriorNetwork

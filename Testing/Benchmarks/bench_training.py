@@ -114,6 +114,7 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     import torch
 
     from UNetSegmentationLib.cases.dataset import find_cases
+    from UNetSegmentationLib.core.task import Event, Task
     from UNetSegmentationLib.image.labels import Label
     from UNetSegmentationLib.importers.nnunet.plans import configuration_of, network_of, plan_of
     from UNetSegmentationLib.networks import build_network
@@ -140,21 +141,23 @@ def train_ours(data: Path, plans_file: Path, *, batch: int, steps: int, precisio
     weights = sum(parameter.numel() for parameter in network.parameters())
     with tempfile.TemporaryDirectory() as folder:
         prepared = PreparedFolder(Path(folder), plan, labels)
-        for _ in prepared.fill(of_training):
-            pass
+        prepared.fill(of_training)
         cases = [prepared.open(case) for case in of_training]
-        events = train(
-            network, cases, [], plan, options=options, augmentation=augmentation_for(plan, labels),
-            folder=Path(folder), device=torch.device("cpu"),
-        )  # fmt: skip
         before = perf_counter()
-        for event in events:
+
+        def time_event(event: Event) -> None:
+            nonlocal before
             now = perf_counter()
             if event["event"] == "start":
                 send(event="start", weights=weights, threads=torch.get_num_threads(), precision=event["precision"])
             elif event["event"] == "step":
                 send(event="step", seconds=now - before)
             before = perf_counter()
+
+        train(
+            network, cases, [], plan, options=options, augmentation=augmentation_for(plan, labels),
+            folder=Path(folder), device=torch.device("cpu"), task=Task(time_event),
+        )  # fmt: skip
 
 
 def compare(arguments: argparse.Namespace, work: Path, batch: int) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_a_new_script_is_found_without_an_entry(tmp_path: Path) -> None:
 def test_installed_library_finds_its_models(extension: Configured) -> None:
     """Run from the installed tree alone: the shipped models are listed, and every one lies in that tree."""
     program = (
-        "from UNetSegmentationLib.models.description import list_models\n"
+        "from UNetSegmentationLib.models.installed import list_models\n"
         "print(*(model.folder for model in list_models()), sep='\\n')"
     )
     environment = {key: value for key, value in os.environ.items() if key not in ("UNETSEG_MODELS", "XDG_DATA_HOME")}

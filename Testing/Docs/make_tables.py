@@ -1,4 +1,4 @@
-"""Write the documents that are made of tables: docs/NETWORKS.md and docs/MODELS.md.
+"""Write the documents that are made of tables: docs/EXTENDING.md, docs/MODELS.md and docs/NETWORKS.md.
 
 python Testing/Docs/make_tables.py [--check]
 """
@@ -11,11 +11,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import extending_document
 import models_document
 import networks_document
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-DOCUMENTS = {"NETWORKS.md": networks_document.document, "MODELS.md": models_document.document}
+DOCUMENTS = {
+    "EXTENDING.md": extending_document.document,
+    "MODELS.md": models_document.document,
+    "NETWORKS.md": networks_document.document,
+}
 
 
 def main() -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from markdown_table import table
+from paper_configurations import PAPER_CONFIGURATIONS
 
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.losses import LOSSES
 from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.networks.parts.cost import NetworkSummary, summarise_network
-from UNetSegmentationLib.networks.parts.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.postprocess import STEPS
 from UNetSegmentationLib.postprocess.probabilities import PROBABILITY_STEPS
 
@@ -36,7 +36,7 @@ convolutions)."""
 PAPERS = """\
 ## Configurations of papers
 
-Named in `UNetSegmentationLib/networks/paper_configurations.py`, with the number of weights that was published or that
+Named in `Testing/Docs/paper_configurations.py`, with the number of weights that was published or that
 the widely used version has."""
 
 LOSS_TEXT = """\

@@ -12,6 +12,7 @@ import torch
 from UNetSegmentationLib.backends.parts.engine import BACKEND_VARIABLE
 from UNetSegmentationLib.backends.parts.store import FOLDER_VARIABLE
 from UNetSegmentationLib.core.files import sha256_of
+from UNetSegmentationLib.core.task import Event, Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
@@ -69,6 +70,15 @@ def make_tiny_model(
     )
     write_description(folder, description)
     return folder
+
+
+def events_of(
+    work: Callable[..., object], *arguments: object, is_cancelled: Callable[[], bool] | None = None, **options: object
+) -> list[Event]:
+    """Do some work to its end and return the events that it told its task."""
+    events: list[Event] = []
+    work(*arguments, task=Task(events.append, is_cancelled), **options)
+    return events
 
 
 @pytest.fixture(autouse=True)

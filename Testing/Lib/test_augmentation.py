@@ -68,19 +68,17 @@ def test_a_seed_decides_the_result(size: tuple[int, int, int]) -> None:
     assert not torch.equal(first[0], other[0])
 
 
-def test_parameters_survive_json_and_replay() -> None:
+def test_what_was_drawn_can_be_applied_again() -> None:
     config = AugmentationConfig(**SPATIAL_ONLY, raw_channels=(1,), **{f"{name}_probability": 1.0 for name in STEPS})
     image, labels = torch.randn(2, 10, 12, 10, generator=seeded()), blobs((10, 12, 10))
     spatial = draw_spatial(config, seeded(1), output_size=(8, 8, 8))
     intensity = draw_intensity(config, seeded(2), channels=2)
-    stored_spatial = SpatialParams.from_dict(json.loads(json.dumps(spatial.to_dict())))
-    stored_intensity = IntensityParams.from_dict(json.loads(json.dumps(intensity.to_dict())))
-    assert stored_spatial == spatial
-    assert stored_intensity == intensity
+    assert draw_spatial(config, seeded(1), output_size=(8, 8, 8)) == spatial
+    assert draw_intensity(config, seeded(2), channels=2) == intensity
     moved, moved_labels = apply_spatial(image, labels, spatial)
-    replayed, replayed_labels = apply_spatial(image, labels, stored_spatial)
-    assert torch.equal(moved_labels, replayed_labels)
-    assert torch.equal(apply_intensity(moved, intensity), apply_intensity(replayed, stored_intensity))
+    again, labels_again = apply_spatial(image, labels, spatial)
+    assert torch.equal(moved_labels, labels_again)
+    assert torch.equal(apply_intensity(moved, intensity), apply_intensity(again, intensity))
 
 
 def test_configuration_survives_json() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from UNetSegmentationLib.backends.contract import Backend, Task
+from UNetSegmentationLib.backends.contract import Backend, Computation
 from UNetSegmentationLib.backends.parts import engine as engine_module
 from UNetSegmentationLib.backends.parts import timing
 from UNetSegmentationLib.backends.parts.engine import BACKEND_VARIABLE, Engine
@@ -38,11 +38,11 @@ def make_backend(change=lambda logits: logits, *, seconds=1.0, missing="", preci
         def obstacle(self, device):  # noqa: ARG002
             return missing
 
-        def build(self, task):
+        def build(self, computation):
             def forward(batch):
                 if in_tile is not None:
                     raise in_tile
-                return change(task.network(batch))
+                return change(computation.network(batch))
 
             forward.seconds = seconds
             if isinstance(change, Exception):
@@ -77,12 +77,12 @@ def network():
         return nn.Conv3d(1, 2, 3, padding=1).eval()
 
 
-def task_of(store, **options):
-    return Task(network=network(), shape=SHAPE, device=CPU, store=store, identity="abc", **options)
+def computation_of(store, **options):
+    return Computation(network=network(), shape=SHAPE, device=CPU, store=store, identity="abc", **options)
 
 
 def results_of(store):
-    *_, last = measure(Subject(task=task_of(store)))
+    *_, last = measure(Subject(computation=computation_of(store)))
     return last
 
 
@@ -141,10 +141,10 @@ def test_a_backend_that_ran_out_of_memory_is_tried_again_next_time(backends, tmp
 
 def test_measuring_goes_on_where_it_was_interrupted(backends, tmp_path):
     backends["other"] = make_backend(seconds=2.0)
-    for known in measure(Subject(task=task_of(Store(tmp_path)))):
+    for known in measure(Subject(computation=computation_of(Store(tmp_path)))):
         if "fused" in known:
             break
-    assert set(known_results(task_of(Store(tmp_path)))) == {"fused"}
+    assert set(known_results(computation_of(Store(tmp_path)))) == {"fused"}
     backends["fused"] = make_backend(AssertionError("measured twice"))
     assert set(results_of(Store(tmp_path))) == {"fused", "other"}
 
@@ -153,14 +153,14 @@ def test_measuring_goes_on_where_it_was_interrupted(backends, tmp_path):
 def test_another_shape_or_network_is_measured_anew(backends, tmp_path, change):  # noqa: ARG001
     store = Store(tmp_path)
     results_of(store)
-    assert known_results(task_of(store))
-    assert known_results(Task(**{**vars(task_of(store)), **change})) == {}
+    assert known_results(computation_of(store))
+    assert known_results(Computation(**{**vars(computation_of(store)), **change})) == {}
 
 
 def test_another_machine_is_measured_anew(backends, tmp_path, monkeypatch):  # noqa: ARG001
     results_of(Store(tmp_path))
     monkeypatch.setattr(timing, "_cpu_model", lambda: "another")
-    assert known_results(task_of(Store(tmp_path))) == {}
+    assert known_results(computation_of(Store(tmp_path))) == {}
 
 
 def test_the_store_keeps_what_was_put(tmp_path):
@@ -188,8 +188,8 @@ def test_a_damaged_entry_is_none(tmp_path, damage):
 @pytest.mark.parametrize("content", [b"[]", b"not json", b'{"fused": {"unknown": 1}}'])
 def test_an_entry_of_another_version_is_measured_anew(backends, tmp_path, content):  # noqa: ARG001
     store = Store(tmp_path)
-    store.put("timing", timing._key(task_of(store)), content)
-    assert known_results(task_of(store)) == {}
+    store.put("timing", timing._key(computation_of(store)), content)
+    assert known_results(computation_of(store)) == {}
     assert set(results_of(store)) == {"fused"}
 
 
@@ -322,11 +322,11 @@ def test_a_long_run_is_measured_in_its_middle_and_can_be_cancelled_there(backend
     engine.begin_run()
     with torch.inference_mode():
         engine(torch.randn(SHAPE))
-        note = engine.begin_run()
+        task = engine.begin_run()
         engine._run.began = time.perf_counter() - 10
-        note(0.5)
+        task.progress(0.5)
         engine(torch.randn(SHAPE))  # ten more seconds are not worth it
-        note(0.01)
+        task.progress(0.01)
         handle = engine.pulse.register_forward_pre_hook(stop)
         with pytest.raises(CancelledError):
             engine(torch.randn(SHAPE))
@@ -442,6 +442,6 @@ def test_a_worker_without_work_measures_in_a_process_of_its_own(tiny_model, own_
     assert [route.attempts for route in predictor.engine._routes.values()] == [0]
     for _ in models.improvements():
         pass
-    known = known_results(predictor.engine._task((1, 1, 16, 16, 16)))
+    known = known_results(predictor.engine._computation((1, 1, 16, 16, 16)))
     assert {"fused", "channels_last"} <= set(known)
     assert known["fused"] == Result(forward_s=known["fused"].forward_s, build_s=known["fused"].build_s)

@@ -9,13 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from UNetSegmentationLib.backends import BACKENDS, Backend
-from UNetSegmentationLib.backends.contract import Task
+from UNetSegmentationLib.backends.contract import Computation
 from UNetSegmentationLib.backends.parts.ends import end_layers
 from UNetSegmentationLib.backends.parts.fused_layers import BLOCK_BYTES, FusedTransposed, fused_twin, normalise_
 from UNetSegmentationLib.backends.parts.parity import disagreement, make_tile
 from UNetSegmentationLib.backends.parts.timing import obstacle
 from UNetSegmentationLib.backends.parts.twins import channels_last_twin
+from UNetSegmentationLib.conventions import Tiling
 from UNetSegmentationLib.core.errors import CancelledError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.inference.sliding_window import predict_logits
 from UNetSegmentationLib.networks import NETWORKS, NetworkConfig, SegmentationNetwork, build_network
 from UNetSegmentationLib.networks.parts.ensemble import Ensemble
@@ -35,9 +37,9 @@ SIZE = (9, 11, 13)
 ON_CPU = [name for name in BACKENDS if not name.startswith(("cuda", "mps", "compiled"))]
 
 
-def task_of(network, size=SIZE, batch=1, **options):
+def computation_of(network, size=SIZE, batch=1, **options):
     shape = (batch, network.config.in_channels, *size[: network.config.dimensions])
-    return Task(network=network, shape=shape, device=CPU, **options)
+    return Computation(network=network, shape=shape, device=CPU, **options)
 
 
 def network_of(name="unet", dimensions=3, **options):
@@ -60,11 +62,11 @@ def test_a_backend_gives_the_logits_of_eager_float32(backend, network_name, dime
     network = network_of(network_name, dimensions)
     if reason := obstacle(backend, network, CPU):
         pytest.skip(reason)
-    task = task_of(network, batch=2)
-    tile = make_tile(task.shape, raw_channels=network.raw_channels)
+    computation = computation_of(network, batch=2)
+    tile = make_tile(computation.shape, raw_channels=network.raw_channels)
     with torch.inference_mode():
         expected = network(tile)
-        found = BACKENDS[backend]().build(task)(tile)
+        found = BACKENDS[backend]().build(computation)(tile)
     if BACKENDS[backend].precision == "float32":
         assert disagreement(found, expected, "float32") == ""
     else:
@@ -77,7 +79,7 @@ def test_a_backend_gives_the_logits_of_eager_float32(backend, network_name, dime
 def test_the_ends_of_a_network_are_its_first_and_last_layers(dimensions):
     network = network_of("unet", dimensions)
     names = {module: name for name, module in network.named_modules()}
-    assert {names[layer] for layer in end_layers(network, task_of(network).shape)} == {
+    assert {names[layer] for layer in end_layers(network, computation_of(network).shape)} == {
         "encoder.stages.0.blocks.0.conv",
         "encoder.stages.0.blocks.0.norm",
         "decoder.stages.0.blocks.1.norm",
@@ -88,7 +90,7 @@ def test_the_ends_of_a_network_are_its_first_and_last_layers(dimensions):
 @pytest.mark.parametrize("network_name", NETWORKS)
 def test_every_network_has_ends_to_keep_in_float32(network_name):
     network = network_of(network_name)
-    ends = end_layers(network, task_of(network).shape)
+    ends = end_layers(network, computation_of(network).shape)
     assert 2 <= len(ends) < len([module for module in network.modules() if not list(module.children())])
 
 
@@ -96,7 +98,7 @@ def test_every_network_has_ends_to_keep_in_float32(network_name):
 def test_every_network_inside_has_ends_of_its_own(network_name):
     """The layer of the logits is one, whatever comes after it."""
     members = [network_of(network_name) for _ in range(3)]
-    found = end_layers(Ensemble(members).eval(), task_of(members[0]).shape)
+    found = end_layers(Ensemble(members).eval(), computation_of(members[0]).shape)
     inside = [getattr(member, "network", member) for member in members]
     assert {part.decoder.heads[0] for part in inside} <= found
     assert {part.encoder.stages[0].blocks[0].conv for part in inside} <= found
@@ -123,13 +125,15 @@ def test_bfloat16_is_more_exact_with_both_ends_in_float32(backend, monkeypatch):
     network = network_of(features_per_stage=[8, 16, 16])
     if reason := obstacle(backend, network, CPU):
         pytest.skip(reason)
-    task = task_of(network, (32, 32, 32))
-    tile = make_tile(task.shape)
+    computation = computation_of(network, (32, 32, 32))
+    tile = make_tile(computation.shape)
 
     def error():
         with torch.inference_mode():
             expected = network(tile)
-            return float((BACKENDS[backend]().build(task)(tile) - expected).square().mean().sqrt() / expected.std())
+            return float(
+                (BACKENDS[backend]().build(computation)(tile) - expected).square().mean().sqrt() / expected.std()
+            )
 
     with_ends = error()
     monkeypatch.setattr("UNetSegmentationLib.backends.bfloat16.end_layers", lambda *_: set())
@@ -147,9 +151,9 @@ def test_a_backend_keeps_a_tile_that_is_cut_out_of_a_volume_until_it_is_computed
     volume = make_tile((1, 2, 40, 40, 40))
     tile = volume[..., 4:36, 4:36, 4:36]
     kept = []
-    task = task_of(network, tile.shape[2:], pulse=lambda: kept.append(torch.full(tile.shape, torch.nan)))
+    computation = computation_of(network, tile.shape[2:], pulse=lambda: kept.append(torch.full(tile.shape, torch.nan)))
     with torch.inference_mode():
-        found = BACKENDS[backend]().build(task)(tile)
+        found = BACKENDS[backend]().build(computation)(tile)
         assert (found - network(tile)).square().mean().sqrt() < 0.1 * found.std()
 
 
@@ -238,7 +242,7 @@ def test_every_backend_of_the_cpu_can_be_cancelled_within_a_tile(backend):
             super().__init__()
             self.network, self.pulse = network, nn.Identity()
             self.forward = BACKENDS[backend]().build(
-                task_of(network, (96, 96, 96), pulse=lambda: self.pulse(torch.empty(0)))
+                computation_of(network, (96, 96, 96), pulse=lambda: self.pulse(torch.empty(0)))
             )
 
     def is_cancelled():
@@ -247,7 +251,10 @@ def test_every_backend_of_the_cpu_can_be_cancelled_within_a_tile(backend):
 
     with pytest.raises(CancelledError):
         predict_logits(
-            Engine().eval(), torch.zeros(2, 96, 96, 96), patch_size=(96,) * 3, dimensions=3, is_cancelled=is_cancelled
+            Engine().eval(),
+            torch.zeros(2, 96, 96, 96),
+            Tiling(patch_size=(96, 96, 96)),
+            task=Task(is_cancelled=is_cancelled),
         )
 
 

@@ -16,7 +16,8 @@ from UNetSegmentationLib.benchmark.convolution_peak import convolution_peak
 from UNetSegmentationLib.benchmark.engines.serving import TileCounter
 from UNetSegmentationLib.benchmark.inference import LEAST_VOXELS, compare
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_volume
 from UNetSegmentationLib.inference.predictor import Predictor
@@ -110,6 +111,15 @@ def test_a_peer_is_measured_without_its_first_run(tiny_model, tmp_path, monkeypa
     assert other.dice == {1: pytest.approx(2 / 3)}
     assert other.peak_share == pytest.approx(own.peak_share * 3 / 8 / 2)
     assert found.missing == {}
+
+
+@pytest.mark.usefixtures("fake_own")
+def test_progress_names_each_run_and_a_cancelled_comparison_ends_before_the_next(tiny_model):
+    seen = []
+    stages = ["loading", "unetseg, warming up", "unetseg, run 1 of 3", "unetseg, run 2 of 3"]
+    with pytest.raises(CancelledError):
+        compare(str(tiny_model()), volume_of(), runs=3, task=Task(seen.append, lambda: len(seen) == len(stages)))
+    assert [(event["fraction"], event["stage"]) for event in seen] == list(zip((0, 0, 0.25, 0.5), stages, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.conventions.found_labels import add_found_labels
-from UNetSegmentationLib.conventions.nnunet_math import resample_labels_by_share
-from UNetSegmentationLib.conventions.own import prepare
+from UNetSegmentationLib.conventions import prepare
+from UNetSegmentationLib.conventions.parts.nnunet_math import resample_labels_by_share
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.finetuning.run import FinetuningJob, run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
@@ -103,7 +103,9 @@ def test_the_second_stage_uses_what_the_first_finds(model: Path) -> None:
 
 def test_progress_rises_through_both_stages_to_one(imported: Path) -> None:
     seen: list[tuple[float, str]] = []
-    Predictor(imported, device="cpu").segment(volume_of()[0], on_progress=lambda *now: seen.append(now))
+    Predictor(imported, device="cpu").segment(
+        volume_of()[0], task=Task(lambda now: seen.append((now["fraction"], now["stage"])))
+    )
     shares = [share for share, _ in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -116,7 +118,7 @@ def test_either_stage_can_be_cancelled(imported: Path, stage: str) -> None:
     seen: list[str] = []
     with pytest.raises(CancelledError):
         Predictor(imported, device="cpu").segment(
-            volume_of()[0], on_progress=lambda _, name: seen.append(name), is_cancelled=lambda: stage in seen
+            volume_of()[0], task=Task(lambda now: seen.append(now["stage"]), lambda: stage in seen)
         )
     assert seen[-1] == stage
 
@@ -217,7 +219,7 @@ def test_a_cascade_is_not_fine_tuned(imported: Path, tmp_path: Path) -> None:
         write_volume(cases / "images" / f"{name}.nii.gz", volume)
         write_labelmap(cases / "labels" / f"{name}.nii.gz", arrays["labels"], affine_ras=volume.affine_ras)
     with pytest.raises(InputError, match="second stage of a cascade"):
-        list(run_finetuning(FinetuningJob(model=str(imported), dataset=cases, folder=tmp_path / "tuned")))
+        run_finetuning(FinetuningJob(model=str(imported), dataset=cases, folder=tmp_path / "tuned"))
 
 
 def test_features_of_the_second_stage_can_be_seen(imported: Path) -> None:
@@ -264,7 +266,7 @@ def test_found_labels_are_turned_cropped_and_resampled_with_the_image(convention
     from_left = np.diag([-2.0, -2.0, 2.0, 1.0])
     plan = plan_of(conventions=conventions, transpose=(1, 2, 0))
     prepared = prepare(Volume((slabs * grey)[None], from_left), plan)
-    taken = add_found_labels(prepared, Volume((slabs * labels)[None], from_left), plan, label_values=(4, 1))
+    taken = prepared.with_found_labels(slabs * labels, label_values=(4, 1))
     # nnU-Net crops the slab that is empty; right comes before left, and the axis is the second of the network's.
     expected = np.repeat(labels[first:][::-1], 2)
     assert taken.image.shape == (3, 8, len(expected), 6)

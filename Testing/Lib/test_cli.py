@@ -255,7 +255,7 @@ def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tin
     assert "there is no model 'third'" in one_line(capsys.readouterr().err)
 
 
-def test_modes_are_less_overlap_and_mirrored_copies(tmp_path, tiny_model, capsys):
+def test_tta_and_overlap_are_what_was_given(tmp_path, tiny_model, capsys):
     tiny_model()
     image = write_image(tmp_path / "a.nrrd", shape=(1, 30, 30, 30))
 
@@ -264,10 +264,10 @@ def test_modes_are_less_overlap_and_mirrored_copies(tmp_path, tiny_model, capsys
         used = json.loads(capsys.readouterr().out)["results"][0]["provenance"]["settings"]
         return used["tta"], used["overlap"]
 
-    assert settings() == settings("--mode", "full") == (False, 0.5)
-    assert settings("--mode", "fast") == (False, 0.25)
-    assert settings("--mode", "fast", "--overlap", "0.1") == (False, 0.1)
-    assert settings("--mode", "fine") == settings("--tta") == (True, 0.5)
+    assert settings() == (False, 0.5)
+    assert settings("--overlap", "0.1") == (False, 0.1)
+    assert settings("--tta") == (True, 0.5)
+    assert settings("--tta", "--overlap", "0.25") == (True, 0.25)
 
 
 def test_a_demonstration_is_taken_only_by_its_name(tmp_path, tiny_model, capsys):

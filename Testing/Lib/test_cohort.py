@@ -14,12 +14,15 @@ import pytest
 import SimpleITK
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.commands.parts import cohort
-from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.commands.parts import cohort, image_arguments
+from UNetSegmentationLib.commands.parts.image_arguments import find_image
+from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import read_labelmap, write_volume
 from UNetSegmentationLib.inference.predictor import Predictor
 from UNetSegmentationLib.models.description import read_description, write_description
+from UNetSegmentationLib.models.installed import InstalledModel
 
 pytestmark = pytest.mark.usefixtures("only_our_models")
 
@@ -164,6 +167,24 @@ def test_an_interrupted_command_keeps_what_it_computed(tmp_path, tiny_model, ima
     assert len(segmented) == 3
 
 
+def test_cancelled_work_ends_with_the_results_that_it_has(tmp_path, tiny_model, images):
+    folder = tiny_model()
+    model = InstalledModel(folder=folder, description=read_description(folder))
+    cases = [
+        cohort.Case(image=find_image(str(path), model.description), target=tmp_path / f"{path.name[0]}.seg.nrrd")
+        for path in images
+    ]
+    seen = []
+    task = Task(seen.append, lambda: bool(seen) and seen[-1]["stage"].startswith("3 of 3"))
+    predictor = Predictor(folder, device="cpu")
+    with pytest.raises(CancelledError):
+        list(cohort.segment_all(predictor, cases, cohort.Settings(), model=model, task=task))
+    assert sorted(path.name for path in tmp_path.glob("*.nrrd")) == ["a.seg.nrrd", "b.seg.nrrd"]
+    shares = [event["fraction"] for event in seen]
+    assert shares == sorted(shares)
+    assert {event["stage"][:6] for event in seen} == {"1 of 3", "2 of 3", "3 of 3"}
+
+
 def test_the_next_image_is_read_and_the_last_result_written_while_one_is_computed(
     tmp_path, tiny_model, images, monkeypatch
 ):
@@ -253,3 +274,22 @@ def test_a_failed_write_is_an_error_of_its_case(tmp_path, tiny_model, images, mo
     assert run(*images, "-o", tmp_path / "out") == 2
     assert "No space left" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nrrd")) == ["a.seg.nrrd", "c.seg.nrrd"]
+
+
+def test_an_image_that_was_read_to_choose_the_model_is_not_read_again(images, tmp_path, tiny_model, monkeypatch):
+    for name in ("one", "two"):
+        tiny_model(name)
+    reads = []
+    read = image_arguments.read_channels
+    monkeypatch.setattr(image_arguments, "read_channels", lambda paths: reads.append(paths) or read(paths))
+    assert run(images[0], "-o", tmp_path / "chosen.nii.gz") == 0
+    assert len(reads) == 1
+    assert run(images[0], "-o", tmp_path / "named.nii.gz", "--model", "one") == 0
+    chosen, named = (read_labelmap(tmp_path / f"{name}.nii.gz").array for name in ("chosen", "named"))
+    assert np.array_equal(chosen, named)
+
+
+def test_the_help_names_the_record_of_what_is_done(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert cohort.RECORD_FILE in capsys.readouterr().out

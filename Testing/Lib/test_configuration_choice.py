@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from UNetSegmentationLib.planning.configurations import CONFIGURATION_LINES, CONFIGURATIONS
 from UNetSegmentationLib.planning.fingerprint import Fingerprint
 from UNetSegmentationLib.planning.planner import make_plan
 from UNetSegmentationLib.training.search.configurations import (
-    CONFIGURATION_LINES,
-    CONFIGURATIONS,
     choose_configuration,
     sensible_configurations,
 )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.cases.dataset import (
     find_cases,
     read_case,
@@ -16,7 +17,7 @@ from UNetSegmentationLib.cases.dataset import (
     split_by_subject,
 )
 from UNetSegmentationLib.core.errors import CancelledError, InputError
-from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 from UNetSegmentationLib.planning.planner import make_plan
@@ -42,7 +43,7 @@ def test_both_layouts_are_read(tmp_path, images, labels):
     cases = find_cases(tmp_path)
     assert [case.id for case in cases] == ["a", "b"]
     assert [path.name for path in cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
-    assert result_of(read_label_values(cases)) == [1, 2]
+    assert read_label_values(cases) == [1, 2]
 
 
 def test_a_name_that_ends_in_four_digits_is_no_channel(tmp_path):
@@ -139,7 +140,7 @@ def test_gaps_in_an_image_do_not_spread(tmp_path):
     holes[0, 0, 0, :2] = (np.nan, np.inf)
     write_volume(path, Volume(holes, image.affine_ras))
     cases = find_cases(tmp_path)
-    fingerprint = result_of(read_fingerprint(cases))
+    fingerprint = read_fingerprint(cases)
     assert all(np.isfinite(list(entry.values())).all() for entry in fingerprint.foreground)
     prepared = prepare_case(cases[0], make_plan(fingerprint, "mri"), read_labels_of(tmp_path, [1, 2]))
     assert prepared.image.isfinite().all()
@@ -156,9 +157,7 @@ def test_labels_stay_on_their_image_where_a_plan_crops_it(tmp_path):
     write_volume(tmp_path / "images" / "a.nii.gz", Volume(image, np.eye(4)))
     write_labelmap(tmp_path / "labels" / "a.nii.gz", labelmap, affine_ras=np.eye(4))
     cases = find_cases(tmp_path)
-    plan = replace(
-        make_plan(result_of(read_fingerprint(cases)), "mri"), conventions="nnunet", spacing_mm=(1.0, 1.0, 1.0)
-    )
+    plan = replace(make_plan(read_fingerprint(cases), "mri"), conventions="nnunet", spacing_mm=(1.0, 1.0, 1.0))
     prepared = prepare_case(cases[0], plan, read_labels_of(tmp_path, [1]))
     assert prepared.image.shape[1:] == (8, 9, 9)
     assert torch.equal(prepared.labels > 0, prepared.image[0] > prepared.image.mean() + 1)
@@ -169,12 +168,11 @@ def test_reading_tells_each_case_and_ends_when_it_is_cancelled(tmp_path, read):
     for name in ("a", "b", "c"):
         write_case(tmp_path, name)
     cases = find_cases(tmp_path)
-    seen = []
-    result_of(read(cases), seen.append)
+    seen = events_of(read, cases)
     assert seen == [{"event": "read", "case": name, "number": index + 1, "of": 3} for index, name in enumerate("abc")]
     told = []
     with pytest.raises(CancelledError, match="while the data set was read"):
-        result_of(read(cases, is_cancelled=lambda: len(told) == 1), told.append)
+        read(cases, task=Task(told.append, lambda: len(told) == 1))
     assert told == seen[:1]
 
 
@@ -185,7 +183,7 @@ def test_a_case_that_cannot_be_read_ends_the_reading(tmp_path, read):
     (tmp_path / "labels" / "b.nii.gz").write_bytes(b"no image")
     seen = []
     with pytest.raises(InputError, match=r"b\.nii\.gz"):
-        result_of(read(find_cases(tmp_path)), seen.append)
+        read(find_cases(tmp_path), task=Task(seen.append))
     assert [event["case"] for event in seen] == ["a"]
 
 
@@ -207,7 +205,7 @@ def test_folders_without_cases_are_refused(tmp_path, made):
 def test_preparing_a_case_numbers_its_classes(tmp_path):
     write_case(tmp_path, "a")
     cases = find_cases(tmp_path)
-    fingerprint = result_of(read_fingerprint(cases))
+    fingerprint = read_fingerprint(cases)
     plan = make_plan(fingerprint, "mri")
     labels = read_labels_of(tmp_path, [1, 2])[::-1]
     prepared = prepare_case(cases[0], plan, labels)

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -23,10 +22,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.augmentation import AugmentationConfig
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
-from UNetSegmentationLib.core.events import Course, result_of
+from UNetSegmentationLib.core.task import Event, Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.networks import build_network
@@ -103,8 +103,12 @@ def run(folder: Path, scenario: dict, *, plan: Plan = PLAN, processes: Processes
     def is_cancelled() -> bool:
         return stop is not None and stop(len(losses))
 
+    def note(event: Event) -> None:
+        if event["event"] == "step":
+            losses.append(event["loss"])
+
     try:
-        for event in train(
+        train(
             network,
             cases(network.config.in_channels),
             [],
@@ -114,10 +118,8 @@ def run(folder: Path, scenario: dict, *, plan: Plan = PLAN, processes: Processes
             folder=folder,
             device=torch.device("cpu"),
             processes=processes,
-            is_cancelled=is_cancelled,
-        ):
-            if event["event"] == "step":
-                losses.append(event["loss"])
+            task=Task(note, is_cancelled),
+        )
     except CancelledError:
         return losses, None
     return losses, network.state_dict()
@@ -189,7 +191,7 @@ def play_together(folder: Path, said: dict[str, object], processes: Processes) -
     save_file(weights, own / "resumed.safetensors")
     values = processes.share(lambda: job_of(folder / "job", name="two", batch_size=2).to_dict())
     job = TrainingJob.from_dict(values, folder=folder / "job" / "two")
-    events = list(run_training(job, processes=processes))
+    events = events_of(run_training, job, processes=processes)
     said["events"] = [event["event"] for event in events]
     said["job losses"] = [event["loss"] for event in events if "loss" in event]
     for name, error in (("input", InputError("no")), ("other", KeyError("gone"))):
@@ -200,30 +202,37 @@ def play_together(folder: Path, said: dict[str, object], processes: Processes) -
     said["counted"] = count_together(processes)
     said["counted in vain"] = count_together(processes, fails_at=3)
     said["counted until asked"] = count_together(processes, asked_at=2)
+    said["counted until refused"] = count_together(processes, refused_at=2)
     try:
         processes.check_same("data set", [str(processes.rank)])
     except InputError as caught:
         said["other data"] = str(caught)
 
 
-def count(is_asked: Callable[[], bool], *, fails_at: int) -> Course[int]:
+def count(task: Task, *, fails_at: int) -> int:
     for number in range(1, 5):
-        if is_asked():
-            raise CancelledError(f"stopped before {number}")
+        task.check(f"stopped before {number}")
         if number == fails_at:
             raise InputError(f"no {number}")
-        yield {"event": "counted", "number": number}
+        task.report({"event": "counted", "number": number})
     return number
 
 
-def count_together(processes: Processes, *, fails_at: int = 0, asked_at: int = 5) -> list[object]:
-    """Return how many events came and what came of them; the second process alone hears the wish to stop."""
-    seen: list[dict[str, object]] = []
-    counted = processes.share_events(
-        partial(count, fails_at=fails_at), lambda: not processes.is_first and len(seen) >= asked_at
-    )
+def count_together(processes: Processes, *, fails_at: int = 0, asked_at: int = 5, refused_at: int = 5) -> list[object]:
+    """Return how many events came and what came of them.
+
+    The second process alone hears the wish to stop; the first alone refuses an event.
+    """
+    seen: list[Event] = []
+
+    def note(event: Event) -> None:
+        seen.append(event)
+        if processes.is_first and len(seen) == refused_at:
+            raise InputError(f"{refused_at} is enough")
+
+    task = Task(note, lambda: not processes.is_first and len(seen) >= asked_at)
     try:
-        result: object = result_of(counted, seen.append)
+        result: object = processes.share_work(partial(count, fails_at=fails_at), task)
     except (InputError, CancelledError) as error:
         result = f"{type(error).__name__}: {error}"
     return [len(seen), result]
@@ -276,7 +285,7 @@ def folder(tmp_path_factory) -> Path:
     """What two processes wrote."""
     folder = tmp_path_factory.mktemp("two")
     write_data_set(folder / "job" / "data")
-    list(run_training(job_of(folder / "job", name="parent", batch_size=1, begins_with="")))
+    run_training(job_of(folder / "job", name="parent", batch_size=1, begins_with=""))
     play_in_two(folder)
     return folder
 
@@ -385,7 +394,7 @@ def test_the_first_process_alone_writes_the_model_and_both_see_the_same(folder, 
     assert [entry["event"] for entry in record][:4] == ["initialised", "start", "validation", "validation"]
     assert json.loads((model / "model.json").read_text())["training"]["processes"] == 2
     job = job_of(folder / "job", name="one", batch_size=4)
-    losses = [event["loss"] for event in run_training(job) if "loss" in event]
+    losses = [event["loss"] for event in events_of(run_training, job) if "loss" in event]
     # In float32 with its 7 digits.
     assert said[1]["job losses"] == pytest.approx(losses, rel=1e-4)
     one, two = (load_file(folder / "job" / name / "weights.safetensors") for name in ("one", "two"))
@@ -405,6 +414,7 @@ def test_work_of_the_first_process_is_followed_by_the_others_which_may_stop_it(s
         assert process["counted"] == [4, 4]
         assert process["counted in vain"] == [2, "InputError: no 3"]
         assert process["counted until asked"] == [2, "CancelledError: stopped before 3"]
+        assert process["counted until refused"] == [2, "InputError: 2 is enough"]
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "InputError"])
@@ -496,20 +506,19 @@ def test_what_several_processes_cannot_train_is_refused(tmp_path, monkeypatch, c
     norm = {"network": {"in_channels": 2, "norm": "batch"}, "name": "sequence_fusion"}
     with pytest.raises(InputError, match="norm=instance, or in one process"):
         two.join(network_of(norm))
-    steps = train(
-        network_of({}),
-        cases(),
-        [],
-        PLAN,
-        options=TrainingOptions(),
-        augmentation=AugmentationConfig(),
-        folder=tmp_path,
-        device=torch.device("cpu"),
-        extra_loss=lambda *_: torch.zeros(()),
-        processes=two,
-    )
     with pytest.raises(InputError, match="for one process"):
-        next(steps)
+        train(
+            network_of({}),
+            cases(),
+            [],
+            PLAN,
+            options=TrainingOptions(),
+            augmentation=AugmentationConfig(),
+            folder=tmp_path,
+            device=torch.device("cpu"),
+            extra_loss=lambda *_: torch.zeros(()),
+            processes=two,
+        )
     for name, value in environment(0, 1).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="this works in one process"):

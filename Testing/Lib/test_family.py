@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 from UNetSegmentationLib.inference.predictor import Predictor
@@ -90,7 +92,7 @@ def test_every_network_is_trained_saved_and_segments_images_of_another_size(tmp_
     channels = CHANNELS.get(name, 1)
     labels = 3 if name == "brain_tumour" else 2
     dataset = write_data_set(tmp_path / "data", dimensions=dimensions, channels=channels, labels=labels)
-    events = list(run_training(job_of(dataset, tmp_path / "m", name)))
+    events = events_of(run_training, job_of(dataset, tmp_path / "m", name))
     losses = [event["loss"] for event in events if event["event"] == "step"]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
@@ -115,17 +117,16 @@ def test_every_network_is_trained_saved_and_segments_images_of_another_size(tmp_
 @pytest.mark.parametrize("name", ["shape_prior", "sequence_fusion"])
 def test_networks_with_a_state_or_dropout_of_their_own_resume_as_if_uninterrupted(tmp_path, name, dimensions):
     dataset = write_data_set(tmp_path / "data", dimensions=dimensions, channels=CHANNELS.get(name, 1))
-    list(run_training(job_of(dataset, tmp_path / "whole", name, steps=4)))
+    run_training(job_of(dataset, tmp_path / "whole", name, steps=4))
     broken = job_of(dataset, tmp_path / "broken", name, steps=4)
     steps = []
 
-    def is_cancelled() -> bool:
-        return len(steps) == 2
+    def look(event):
+        steps.extend([event["step"]] if event["event"] == "step" else [])
 
     with pytest.raises(CancelledError):
-        for event in run_training(broken, is_cancelled=is_cancelled):
-            steps += [event["step"]] if event["event"] == "step" else []
-    rest = list(run_training(broken, is_resumed=True))
+        run_training(broken, task=Task(look, lambda: len(steps) == 2))
+    rest = events_of(run_training, broken, is_resumed=True)
     assert [event["step"] for event in rest if event["event"] == "step"] == [3, 4]
     whole, resumed = (load_file(tmp_path / folder / "weights.safetensors") for folder in ("whole", "broken"))
     assert whole.keys() == resumed.keys()
@@ -139,8 +140,13 @@ def test_the_prior_can_be_cancelled_while_it_learns_and_says_what_it_does(tmp_pa
     job = replace(job, network_options={**job.network_options, "prior_steps": 1_000_000})
     asked, stages, lesson = iter(range(100)), [], "Learning the shapes of the labels"
     with pytest.raises(CancelledError, match="shape prior"):
-        for event in run_training(job, is_cancelled=lambda: stages[-1] == lesson and next(asked) == 2):
-            stages.append(event.get("message"))
+        run_training(
+            job,
+            task=Task(
+                lambda event: stages.append(event.get("message")),
+                lambda: stages[-1] == lesson and next(asked) == 2,
+            ),
+        )
     assert stages[-1] == lesson
 
 
@@ -153,7 +159,7 @@ def data_sets(tmp_path_factory) -> dict[int, Path]:
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains(tmp_path, data_sets, name, dimensions):
-    events = list(run_training(job_of(data_sets[dimensions], tmp_path / "m", "nnunet_plain", loss=name)))
+    events = events_of(run_training, job_of(data_sets[dimensions], tmp_path / "m", "nnunet_plain", loss=name))
     losses = [event["loss"] for event in events if event["event"] == "step"]
     assert np.isfinite(losses).all()
     weights = load_file(tmp_path / "m" / "weights.safetensors")
@@ -166,7 +172,7 @@ def test_a_loss_has_its_options_and_another_loss_trains_another_network(tmp_path
     folders = {}
     for name, options in (("plain", {}), ("summed", {"terms": terms}), ("again", {"terms": terms})):
         folders[name] = tmp_path / name
-        list(run_training(job_of(data_sets[3], folders[name], "unet", loss="weighted_sum", loss_options=options)))
+        run_training(job_of(data_sets[3], folders[name], "unet", loss="weighted_sum", loss_options=options))
     plain, summed, again = (load_file(folders[name] / "weights.safetensors") for name in folders)
     assert not all(np.array_equal(plain[entry], summed[entry]) for entry in plain)
     assert all(np.array_equal(again[entry], summed[entry]) for entry in summed)
@@ -247,7 +253,7 @@ def test_the_transformers_tokens_stay_small_under_a_deep_plan(tmp_path):
     for name, stages in (("unet", 6), ("primus_unet", 4)):
         job = job_of(dataset, tmp_path / name, name, steps=1)
         network = {**OPTIONS.get(name, {}), "convs_per_stage": 1}
-        list(run_training(replace(job, plan=tmp_path / "plan.json", network_options=network)))
+        run_training(replace(job, plan=tmp_path / "plan.json", network_options=network))
         assert len(read_description(tmp_path / name).network_config["features_per_stage"]) == stages
 
 
@@ -277,7 +283,7 @@ def test_the_curve_grows_while_the_network_learns(tmp_path, data_sets, monkeypat
 
 
 def test_what_is_segmented_on_the_command_line_is_what_was_trained(tmp_path, data_sets):
-    list(run_training(job_of(data_sets[2], tmp_path / "m", "vnet")))
+    run_training(job_of(data_sets[2], tmp_path / "m", "vnet"))
     image = data_sets[2] / "imagesTr" / "c1_0000.nii.gz"
     assert run("segment", image, "-o", tmp_path / "o.seg.nrrd", "--model", tmp_path / "m", "--device", "cpu") == 0
     expected = Predictor(tmp_path / "m", device="cpu").segment(read_volume(image)).labelmap

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from Testing.Lib.conftest import events_of
+from Testing.StarterModels.shared_replay import share_replay
 from UNetSegmentationLib.cases.dataset import Case, find_cases
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
-from UNetSegmentationLib.core.events import result_of
 from UNetSegmentationLib.core.files import hold_alone, sha256_of
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.finetuning.forgetting import distillation_loss, squared_distance
 from UNetSegmentationLib.finetuning.gate import GateRow, compare_models, hold_back, judge
 from UNetSegmentationLib.finetuning.run import LEARNING_RATE_WITHOUT_REPLAY, FinetuningJob, run_finetuning
@@ -29,7 +31,7 @@ from UNetSegmentationLib.training.job import RECORD_FILE, TrainingJob
 from UNetSegmentationLib.training.options import TrainingOptions
 from UNetSegmentationLib.training.prepared_case import PreparedCase, prepare_case
 from UNetSegmentationLib.training.replay import REPLAY_FILE, find_replay, read_replay
-from UNetSegmentationLib.training.replay_packing import pack_replay, share_replay
+from UNetSegmentationLib.training.replay_packing import pack_replay
 from UNetSegmentationLib.training.run import run_training
 
 SHAPE = (12, 12, 12)
@@ -68,7 +70,7 @@ def parent(tmp_path_factory) -> Path:
         data_licence="CC0",
         has_replay=True,
     )
-    list(run_training(job))
+    run_training(job)
     return job.folder
 
 
@@ -95,7 +97,7 @@ def test_the_other_scanner_is_learnt_and_the_first_is_not_forgotten(parent, tmp_
     before = {path.name: path.read_bytes() for path in parent.iterdir()}
     data = write_cubes(tmp_path / "local", cases=4, is_chequered=True, first=20)
     job = job_of(parent, tmp_path, dataset=data, steps=60, learning_rate=1e-2)
-    events = list(run_finetuning(job))
+    events = events_of(run_finetuning, job)
     gate = next(event for event in events if event["event"] == "gate")
     assert gate["local"]["cases"] == 1
     assert gate["local"]["new"] > gate["local"]["old"] + 0.1
@@ -119,14 +121,14 @@ def test_resumed_equals_uninterrupted(parent, tmp_path, uses_replay):
     whole, parts = (
         job_of(parent, tmp_path, dataset=data, folder=tmp_path / name, uses_replay=uses_replay) for name in "ab"
     )
-    list(run_finetuning(whole))
-    stop = {"now": False}
+    run_finetuning(whole)
+    told = []
     with pytest.raises(CancelledError):
-        for event in run_finetuning(parts, is_cancelled=lambda: stop["now"]):
-            stop["now"] = event["event"] == "step" and event["step"] == 2
+        run_finetuning(parts, task=Task(told.append, lambda: told[-1].get("step") == 2))
     with pytest.raises(InputError, match="seed changed since the fine-tuning began"):
-        list(run_finetuning(replace(parts, seed=9), is_resumed=True))
-    steps = [event["step"] for event in run_finetuning(parts, is_resumed=True) if event["event"] == "step"]
+        run_finetuning(replace(parts, seed=9), is_resumed=True)
+    resumed = events_of(run_finetuning, parts, is_resumed=True)
+    steps = [event["step"] for event in resumed if event["event"] == "step"]
     assert steps == [3, 4]
     assert all(torch.equal(a, b) for a, b in zip(*(weights_of(j.folder).values() for j in (whole, parts)), strict=True))
     parent_weights = weights_of(parent)
@@ -135,7 +137,7 @@ def test_resumed_equals_uninterrupted(parent, tmp_path, uses_replay):
 
 def test_without_crops_the_rate_is_small_and_nothing_is_validated(parent, tmp_path):
     data = write_cubes(tmp_path / "local", cases=1, is_chequered=True)
-    events = list(run_finetuning(job_of(parent, tmp_path, dataset=data, uses_replay=False)))
+    events = events_of(run_finetuning, job_of(parent, tmp_path, dataset=data, uses_replay=False))
     first = next(event for event in events if event["event"] == "step")
     assert first["learning_rate"] == LEARNING_RATE_WITHOUT_REPLAY
     gate = events[-1]["description"]["figures"]["gate"]
@@ -152,7 +154,7 @@ def test_a_strong_pull_holds_the_weights(parent, tmp_path):
     distances = []
     for pull in (0.0, 1.0, 100.0):
         job = job_of(parent, tmp_path, dataset=data, folder=tmp_path / f"p{pull:.0f}", pull=pull, steps=12)
-        list(run_finetuning(job))
+        run_finetuning(job)
         distances.append(squared_distance(load_network(job.folder)[0], reference).item())
     assert distances[0] > distances[1] > distances[2]
 
@@ -165,7 +167,7 @@ def test_voxels_that_nobody_labelled_teach_nothing(parent, tmp_path):
     assert (prepared.labels[:, :, 9:] == -1).all()
     assert (prepared.labels[:, :, :9] >= 0).all()
     assert (prepared.labels[tuple(prepared.foreground.long().T)] == 1).all()
-    list(run_finetuning(job_of(parent, tmp_path, dataset=data, steps=2)))
+    run_finetuning(job_of(parent, tmp_path, dataset=data, steps=2))
 
 
 def test_distillation_counts_where_the_labels_do_not_contradict():
@@ -197,7 +199,7 @@ def test_batch_norm_keeps_its_statistics(tmp_path, tiny_model):
     write_description(
         folder, replace(description, network_config=config, weights_sha256=sha256_of(folder / WEIGHTS_FILE))
     )
-    list(run_finetuning(job_of(folder, tmp_path, dataset=write_cubes(tmp_path / "d", cases=1))))
+    run_finetuning(job_of(folder, tmp_path, dataset=write_cubes(tmp_path / "d", cases=1)))
     old, new = weights_of(folder), weights_of(tmp_path / "new")
     statistics = [name for name in old if "running" in name or "tracked" in name]
     assert statistics
@@ -278,9 +280,7 @@ def test_the_gate_does_not_count_unlabelled_voxels(parent):
         PreparedCase(id=name, image=image, padding=torch.zeros(1), labels=labels, foreground=truth.nonzero().short())
         for name, labels in (("whole", truth), ("partial", partial))
     ]
-    whole, half = result_of(
-        compare_models(network, network, {"local": cases}, description.plan, device=torch.device("cpu"))
-    )
+    whole, half = compare_models(network, network, {"local": cases}, description.plan, device=torch.device("cpu"))
     assert whole.change == half.change == 0
     # The cube's cut half is judged alone: as good as the whole, not half as good.
     assert half.old_mean > whole.old_mean - 0.1
@@ -310,7 +310,7 @@ def test_a_model_without_room_for_crops_is_continued_with_those_of_its_neighbour
     assert "of `other`, a folder beside this one, holds 30 small crops" in (folder / "CARD.md").read_text()
     data = write_cubes(tmp_path / "local", cases=1, is_chequered=True)
     child = job_of(folder, tmp_path, dataset=data)
-    list(run_finetuning(child))
+    run_finetuning(child)
     assert (child.folder / REPLAY_FILE).read_bytes() == (other / REPLAY_FILE).read_bytes()
     assert "shared" not in read_description(child.folder).training["replay"]
     # Alone, or beside other crops or a path out of the folder, it has none.
@@ -360,45 +360,44 @@ def test_a_finetuning_does_not_go_on_with_other_crops(parent, tmp_path):
     folder = tmp_path / "small"
     shutil.copytree(parent, folder)
     job = job_of(folder, tmp_path, dataset=data)
-    stop = {"now": False}
+    told = []
     with pytest.raises(CancelledError):
-        for event in run_finetuning(job, is_cancelled=lambda: stop["now"]):
-            stop["now"] = event["event"] == "step"
+        run_finetuning(job, task=Task(told.append, lambda: told[-1]["event"] == "step"))
     (folder / REPLAY_FILE).unlink()
     with pytest.raises(InputError, match="crops_sha256 changed since the fine-tuning began"):
-        list(run_finetuning(job, is_resumed=True))
+        run_finetuning(job, is_resumed=True)
 
 
 def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
     data = write_cubes(tmp_path / "d", cases=1)
     with pytest.raises(InputError, match="no checkpoint to go on from"):
-        list(run_finetuning(job_of(parent, tmp_path, dataset=data), is_resumed=True))
+        run_finetuning(job_of(parent, tmp_path, dataset=data), is_resumed=True)
     with pytest.raises(InputError, match="holds a model: give another folder"):
-        list(run_finetuning(job_of(parent, tmp_path, dataset=data, folder=parent)))
+        run_finetuning(job_of(parent, tmp_path, dataset=data, folder=parent))
     taken = job_of(parent, tmp_path, dataset=data)
     with (
         hold_alone(taken.folder / RECORD_FILE, task="training"),
         pytest.raises(InputError, match="another training is at work in"),
     ):
-        list(run_finetuning(taken))
+        run_finetuning(taken)
     labels = np.full(SHAPE, 7, np.uint8)
     write_labelmap(data / "labels" / "c0.nii.gz", labels, affine_ras=np.eye(4))
     with pytest.raises(InputError, match=r"values \[7\], the model knows \[1\] and 255"):
-        list(run_finetuning(job_of(parent, tmp_path, dataset=data)))
+        run_finetuning(job_of(parent, tmp_path, dataset=data))
     with pytest.raises(InputError, match="model id 'V1' is not allowed"):
-        list(run_finetuning(job_of(parent, tmp_path, dataset=data, id="V1")))
+        run_finetuning(job_of(parent, tmp_path, dataset=data, id="V1"))
     regions = tiny_model("regions", labels=1)
     write_description(regions, replace(read_description(regions), output="regions"))
     with pytest.raises(InputError, match="regions that may overlap"):
-        list(run_finetuning(job_of(regions, tmp_path, dataset=data)))
+        run_finetuning(job_of(regions, tmp_path, dataset=data))
 
 
 def test_a_case_without_the_organ_teaches_too(parent, tmp_path):
     data = write_cubes(tmp_path / "local", cases=1)
     write_labelmap(data / "labels" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), affine_ras=np.eye(4))
-    list(run_finetuning(job_of(parent, tmp_path, dataset=data, steps=1)))
+    run_finetuning(job_of(parent, tmp_path, dataset=data, steps=1))
     with pytest.raises(InputError, match="no training case holds a labelled voxel"):
-        list(run_finetuning(job_of(parent, tmp_path, dataset=data, folder=tmp_path / "b", uses_replay=False)))
+        run_finetuning(job_of(parent, tmp_path, dataset=data, folder=tmp_path / "b", uses_replay=False))
 
 
 def test_of_several_members_one_is_continued_and_all_are_the_measure(tmp_path, tiny_model):
@@ -408,7 +407,7 @@ def test_of_several_members_one_is_continued_and_all_are_the_measure(tmp_path, t
     save_weights(folder / WEIGHTS_FILE, Ensemble(members))
     write_description(folder, replace(description, members=2, weights_sha256=sha256_of(folder / WEIGHTS_FILE)))
     job = job_of(folder, tmp_path, dataset=write_cubes(tmp_path / "d", cases=1), learning_rate=1e-9, pull=0.0)
-    list(run_finetuning(job))
+    run_finetuning(job)
     network, continued = load_network(job.folder)
     assert (continued.members, continued.parent) == (1, "folds")
     for value, start in zip(network.state_dict().values(), members[0].state_dict().values(), strict=True):

@@ -12,9 +12,8 @@ from UNetSegmentationLib.image.geometry import (
     Volume,
     canonical_order,
     clear_outside,
-    crop_to_box,
     crop_to_region,
-    index_of_point,
+    region_of_box,
     resampled_shape,
     same_grid,
     to_canonical,
@@ -103,12 +102,6 @@ def test_spacing_is_read_off_any_rotation(spacing, angles, flips):
     assert volume.spacing_mm == pytest.approx(spacing[::-1])
 
 
-@given(volumes, st.tuples(*[st.floats(-9, 9)] * 3))
-def test_a_point_is_found_where_the_affine_puts_it(volume, index_xyz):
-    point = volume.affine_ras @ (*index_xyz, 1.0)
-    assert index_of_point(volume.affine_ras, tuple(point[:3])) == pytest.approx(index_xyz, abs=1e-4)
-
-
 @given(SIZES, SPACINGS, SPACINGS)
 def test_resampled_sizes_keep_the_extent_to_half_a_voxel(shape, spacing, target):
     for size, old, new, result in zip(shape, spacing, target, resampled_shape(shape, spacing, target), strict=True):
@@ -148,7 +141,7 @@ def test_impossible_volumes_are_refused(array, affine, words):
 def test_a_crop_moves_no_voxel_and_holds_every_voxel_of_the_box(volume, radii, data):
     before = positions(volume)
     centre = before[data.draw(st.sampled_from(sorted(before)))]
-    crop, where = crop_to_box(volume, tuple(centre), radii)
+    crop, where = crop_to_region(volume, region_of_box(tuple(centre), radii))
     after = positions(crop)
     for value, point in after.items():
         assert point == pytest.approx(before[value], abs=1e-4)
@@ -159,7 +152,7 @@ def test_a_crop_moves_no_voxel_and_holds_every_voxel_of_the_box(volume, radii, d
 
 def test_a_crop_along_the_axes_is_the_box_and_no_more():
     volume = Volume(numbered((10, 10, 10)), affine_of((2.0, 1.0, 1.0)))
-    crop, where = crop_to_box(volume, (8.0, 5.0, 5.0), (2.0, 1.4, 0.5))
+    crop, where = crop_to_region(volume, region_of_box((8.0, 5.0, 5.0), (2.0, 1.4, 0.5)))
     assert where == (slice(5, 6), slice(4, 7), slice(3, 6))
     assert crop.shape == (1, 3, 3)
 
@@ -167,9 +160,9 @@ def test_a_crop_along_the_axes_is_the_box_and_no_more():
 def test_a_crop_outside_the_volume_says_how_far_it_reaches():
     volume = Volume(numbered((4, 4, 4)), affine_of((1.0, 1.0, 1.0)))
     with pytest.raises(InputError, match=r"outside the image, which reaches from R -0"):
-        crop_to_box(volume, (50.0, 0.0, 0.0), (5.0, 5.0, 5.0))
+        crop_to_region(volume, region_of_box((50.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
     with pytest.raises(InputError, match=r"radii .* above 0"):
-        crop_to_box(volume, (0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
+        region_of_box((0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
 
 
 @given(volumes, ANGLES, st.tuples(*[st.floats(0.01, 20.0)] * 3), st.data())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.conventions.own import normalize
+from UNetSegmentationLib.conventions.parts.intensity import normalize
 from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.planning.plan import Normalization
 from UNetSegmentationLib.presets import PRESETS

@@ -7,8 +7,8 @@ import pytest
 import torch
 from monai.networks import nets
 
-from UNetSegmentationLib.conventions.monai_math import nearest_at
-from UNetSegmentationLib.conventions.own import prepare
+from UNetSegmentationLib.conventions import prepare
+from UNetSegmentationLib.conventions.parts.monai_math import nearest_at
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.importers import import_model
 from UNetSegmentationLib.importers.monai.networks import network_of

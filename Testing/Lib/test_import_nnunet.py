@@ -17,7 +17,7 @@ import torch
 from scipy import ndimage
 
 from UNetSegmentationLib.cli import main
-from UNetSegmentationLib.conventions.nnunet_math import content_mask, nearest_planes, plane_axis, resample_spline
+from UNetSegmentationLib.conventions.parts.nnunet_math import content_mask, nearest_planes, plane_axis, resample_spline
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.importers import IMPORTERS, ImportOptions, import_model

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.event_log import TrainingRecord
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.models.description import read_description, write_description
@@ -104,18 +106,17 @@ def test_heads_are_what_depends_on_the_number_of_classes():
 def run_until(job: TrainingJob, *, kind: str, number: int) -> None:
     seen: list[str] = []
     with pytest.raises(CancelledError):
-        for event in run_training(job, is_cancelled=lambda: seen.count(kind) == number):
-            seen.append(event["event"])
+        run_training(job, task=Task(lambda event: seen.append(event["event"]), lambda: seen.count(kind) == number))
 
 
 def test_resumed_equals_uninterrupted(dataset, tmp_path):
     first = job_of(dataset, tmp_path / "first")
-    list(run_training(first))
+    run_training(first)
     begins = {"init": str(first.folder)}
-    list(run_training(job_of(dataset, tmp_path / "whole", **begins)))
+    run_training(job_of(dataset, tmp_path / "whole", **begins))
     job = job_of(dataset, tmp_path / "broken", **begins)
     run_until(job, kind="step", number=1)
-    kinds = [event["event"] for event in run_training(job, is_resumed=True)]
+    kinds = [event["event"] for event in events_of(run_training, job, is_resumed=True)]
     assert "initialised" not in kinds
     record = [event["event"] for event in TrainingRecord.read(job.folder / "training.jsonl")]
     assert record.count("initialised") == 1
@@ -128,9 +129,10 @@ def test_resumed_equals_uninterrupted(dataset, tmp_path):
 
 def test_another_models_weights_begin_a_training_but_for_the_heads(dataset, tmp_path):
     first = job_of(dataset, tmp_path / "first")
-    list(run_training(first))
+    run_training(first)
     second = replace(first, folder=tmp_path / "second", init=str(first.folder))
-    events = list(run_training(replace(second, options=replace(first.options, steps=1, learning_rate=1e-12))))
+    third = replace(second, options=replace(first.options, steps=1, learning_rate=1e-12))
+    events = events_of(run_training, third)
     parent, child = (load_weights(folder / "weights.safetensors") for folder in (first.folder, second.folder))
     for name, value in parent.items():
         if value.is_floating_point() and "running" not in name:
@@ -159,4 +161,4 @@ def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tin
     with pytest.raises(InputError, match="'tiny' has 2 members: begin with a model of one"):
         begin_with_model(network_of(), str(tiny))
     with pytest.raises(InputError, match="there is no model 'nothing'"):
-        list(run_training(job_of(dataset, tmp_path / "m", init="nothing")))
+        run_training(job_of(dataset, tmp_path / "m", init="nothing"))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from UNetSegmentationLib.backends.contract import BACKENDS, Task
+from UNetSegmentationLib.backends.contract import BACKENDS, Computation
 from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.core.host_memory import HostMemory
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.inference import memory, memory_ladder
 from UNetSegmentationLib.inference.memory import Way, Workload, free_bytes, need_of, ways
@@ -70,7 +71,9 @@ def test_backends_hold_the_weights_as_often_as_they_say(name):
     own = [parameter.untyped_storage() for parameter in network.parameters()]
     with _PeakMemory() as made:
         made._seen.update(own)
-        forward = BACKENDS[name]().build(Task(network=network, shape=(1, 1, 8, 8, 8), device=torch.device("cpu")))
+        forward = BACKENDS[name]().build(
+            Computation(network=network, shape=(1, 1, 8, 8, 8), device=torch.device("cpu"))
+        )
     weights = memory.weight_bytes("unet", json.dumps(config), (8, 8, 8))
     assert made.live_bytes == pytest.approx(BACKENDS[name].weight_copies * weights, rel=0.1), forward
 
@@ -230,17 +233,10 @@ def test_imported_models_keep_their_tiles():
     assert [entry.tile for entry in ways(way, may_shrink=False, alignment=(8, 8, 8))] == [(64, 64, 64)] * 2
 
 
-def test_free_memory_is_no_more_than_a_container_leaves(tmp_path, monkeypatch):
+def test_free_memory_is_what_the_host_leaves(monkeypatch):
     assert 0 < free_bytes("cpu") < 2**50
-    (tmp_path / "memory.max").write_text("3000\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 200\n")
-    assert memory._left_of_group(tmp_path) == 2200
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory._left_of_group(tmp_path) is None
-    assert memory._left_of_group(tmp_path / "none") is None
-    monkeypatch.setattr(memory, "_left_of_group", lambda: 5)
-    assert free_bytes("cpu") == 5
+    monkeypatch.setattr(memory, "host_memory", lambda: HostMemory(total=9, available=5))
+    assert free_bytes("cpu") == free_bytes("mps") == 5
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,6 +1,7 @@
 """A model folder says what it is, or why it cannot be used."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from UNetSegmentationLib.models.description import (
     read_description,
     write_description,
 )
-from UNetSegmentationLib.models.installed import find_model, list_models
+from UNetSegmentationLib.models.installed import find_model, list_models, user_models_folder
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 PLAN = Plan(
@@ -51,6 +52,28 @@ def test_a_description_comes_back_as_it_was(tmp_path):
 )
 def test_any_name_makes_an_id_that_is_allowed(name, model_id):
     assert id_from(name) == model_id == replace(DESCRIPTION, id=model_id).id
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_DATA_HOME": "/x"}, "/x/UNetSegmentation/models"),
+        ("linux", {"XDG_DATA_HOME": ""}, "/h/.local/share/UNetSegmentation/models"),
+        ("linux", {}, "/h/.local/share/UNetSegmentation/models"),
+        # Not that of XDG: models installed so far lie here.
+        ("darwin", {"XDG_DATA_HOME": "/x"}, "/h/Library/Application Support/UNetSegmentation/models"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/UNetSegmentation/models"),
+        ("win32", {}, "/h/AppData/Local/UNetSegmentation/models"),
+    ],
+)
+def test_the_users_models_lie_where_they_always_did(monkeypatch, platform, variables, expected):
+    for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.setattr(sys, "platform", platform)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert user_models_folder().as_posix() == expected
 
 
 def test_models_are_found_by_id_by_folder_and_in_the_order_of_folders(tmp_path):

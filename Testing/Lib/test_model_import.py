@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.importers.parts.add_model import add_model
 from UNetSegmentationLib.models.description import read_description, write_description
 from UNetSegmentationLib.models.installed import InstalledModel, list_models
@@ -46,14 +47,10 @@ def foreign(tmp_path, tiny_model):
     return Path(shutil.move(tiny_model("own"), tmp_path / "elsewhere" / "own"))
 
 
-def add(source, users, *, is_cancelled=lambda: False, stages=None):
-    return add_model(
-        source,
-        models_folder=users,
-        incoming=new_incoming_folder(users),
-        on_stage=(stages if stages is not None else []).append,
-        is_cancelled=is_cancelled,
-    )
+def add(source, users, *, is_cancelled=None, stages=None):
+    stages = [] if stages is None else stages
+    task = Task(lambda event: stages.append(event["stage"]), is_cancelled)
+    return add_model(source, models_folder=users, incoming=new_incoming_folder(users), task=task)
 
 
 def zipped(folder: Path, archive: Path, *, prefix: str = "", names: tuple[str, ...] | None = None) -> Path:

@@ -14,8 +14,9 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.transforms import CropForeground as MonaiCropForeground
 from monai.transforms import Orientation, Spacing
 
-from UNetSegmentationLib.conventions import monai_math
-from UNetSegmentationLib.conventions.monai_math import (
+from UNetSegmentationLib.conventions import prepare
+from UNetSegmentationLib.conventions.parts import monai_math
+from UNetSegmentationLib.conventions.parts.monai_math import (
     SteppedGrid,
     foreground_box,
     grid_for,
@@ -24,7 +25,6 @@ from UNetSegmentationLib.conventions.monai_math import (
     scale,
     spacing_for,
 )
-from UNetSegmentationLib.conventions.own import prepare
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.image.geometry import Volume, order_for, reorder
 from UNetSegmentationLib.importers import import_model

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from Testing.Docs.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.importers.nnunet.weights import convert_weights
 from UNetSegmentationLib.networks import NETWORKS, build_network
 from UNetSegmentationLib.networks.parts.cost import format_summaries, summarise_network
-from UNetSegmentationLib.networks.parts.paper_configurations import PAPER_CONFIGURATIONS
 from UNetSegmentationLib.planning.encoder_stages import plan_stages
 
 TINY = {"in_channels": 1, "num_classes": 2, "dimensions": 3, "features_per_stage": [4, 8]}

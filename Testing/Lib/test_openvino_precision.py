@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from UNetSegmentationLib.backends.contract import Task
+from UNetSegmentationLib.backends.contract import Computation
 from UNetSegmentationLib.backends.openvino_cpu import _converted, load_openvino
 from UNetSegmentationLib.backends.parts.devices import computes_in_bfloat16
 from UNetSegmentationLib.backends.parts.openvino_precision import keep_in_float32
@@ -82,9 +82,9 @@ def precisions_at_work(options, size=16):
     if not computes_in_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU does not compute in bfloat16")
     network = build_network("unet", {"in_channels": 1, "num_classes": 2, "dimensions": 3, **options})
-    task = Task(network=network.eval(), shape=(1, 1, size, size, size), device=torch.device("cpu"))
+    computation = Computation(network=network.eval(), shape=(1, 1, size, size, size), device=torch.device("cpu"))
     core = openvino.Core()
-    model = _converted(task, openvino, core, precision="bfloat16")
+    model = _converted(computation, openvino, core, precision="bfloat16")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     notes = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ordered_ops()]
     kinds = [(note["layerType"].astype(str), note["outputPrecisions"].astype(str)) for note in notes]

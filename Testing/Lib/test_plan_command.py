@@ -11,10 +11,11 @@ import pytest
 from UNetSegmentationLib.cases.dataset import find_cases, read_channel_names, read_fingerprint
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import InputError
-from UNetSegmentationLib.core.events import result_of
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.planning.plan import read_plan
+from UNetSegmentationLib.presets import PRESETS
+from UNetSegmentationLib.presets.contract import NORMALIZATIONS, Preset
 
 
 def write_data(folder: Path, *, cases: int = 3, channels: int = 1) -> Path:
@@ -41,7 +42,7 @@ def run(*words: object) -> int:
 
 def test_a_fingerprint_is_what_was_written(tmp_path):
     cases = find_cases(write_data(tmp_path / "d", channels=2))
-    fingerprint = result_of(read_fingerprint(cases, channel_names=("CT", "PET")))
+    fingerprint = read_fingerprint(cases, channel_names=("CT", "PET"))
     assert fingerprint.shapes == ((12, 14, 16),) * 3
     assert fingerprint.cropped_shapes == ((8, 13, 9),) * 3
     assert fingerprint.spacings_mm == ((2.0, 1.0, 1.0),) * 3
@@ -69,6 +70,28 @@ def test_the_plan_is_explained_and_train_takes_it(tmp_path, capsys):
     trained = json.loads((model / "model.json").read_text())["plan"]
     assert trained["patch_size"] == [8, 16, 16]
     assert read_plan(file).to_dict()["patch_size"] == [8, 16, 16]
+
+
+@pytest.mark.parametrize("scheme", NORMALIZATIONS)
+def test_every_scaling_is_explained_in_words_of_its_own(tmp_path, capsys, monkeypatch, scheme):
+    PRESETS["ct"]
+    monkeypatch.setitem(PRESETS._entries, "own", Preset(title="Own", modalities=("OT",), normalization=scheme))
+    data, file = write_data(tmp_path / "d"), tmp_path / "plan.json"
+    # A channel called CT is scaled as CT whatever the preset.
+    assert run("plan", data, "-o", file, "--preset", "own", "--channels", "CT" if scheme == "ct" else "scan") == 0
+    document = json.loads(file.read_text())
+    assert [entry["scheme"] for entry in document["plan"]["normalization"]] == [scheme]
+    (sentence,) = [entry for entry in document["explanation"] if entry.startswith("Intensity:")]
+    assert sentence in capsys.readouterr().out
+    words = {
+        "zscore": "mean 0 and standard deviation 1",
+        "ct": "clipped to",
+        "percentile": "between its 1st and 99th percentile",
+        "rescale": "between its smallest and its largest value",
+        "rgb": "divided by 255",
+        "none": "left as it is stored",
+    }
+    assert words[scheme] in sentence
 
 
 def test_names_of_channels_are_those_of_nnunets_dataset_json(tmp_path):

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from UNetSegmentationLib.cases.dataset import find_cases
 from UNetSegmentationLib.core.event_log import TrainingRecord
-from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.evaluation.cases import evaluate, figures_of_model
 from UNetSegmentationLib.evaluation.held_back import TrainedModel, load_found, measure_trained, save_found
 from UNetSegmentationLib.evaluation.metrics import evaluate_case
@@ -56,7 +56,7 @@ def pack(found: np.ndarray, truth: np.ndarray, subject: str, case: str = "") -> 
 
 
 def chosen(cases: list[FoundCase], labels: tuple[Label, ...], **options: float) -> PostprocessChoice:
-    return result_of(choose_postprocess(cases, labels, **options))
+    return choose_postprocess(cases, labels, **options)
 
 
 def with_island(truth: np.ndarray) -> np.ndarray:
@@ -245,7 +245,7 @@ def test_model_and_card_have_the_chosen_steps_and_the_figures_that_evaluate_find
         record=record,
     )
     seen = []
-    described = result_of(measure_trained(model), seen.append)
+    described = measure_trained(model, Task(seen.append))
     kinds = [event["event"] for event in seen]
     assert list(dict.fromkeys(kinds)) == ["segmented", "read", "compared", "measured"]
     for kind in ("segmented", "read", "measured"):
@@ -266,9 +266,9 @@ def test_model_and_card_have_the_chosen_steps_and_the_figures_that_evaluate_find
     assert "## Post-processing" in card
     assert "`keep_largest_component`" in card
     assert "chosen on these 8 cases of 8 subjects" in card
-    plain = result_of(measure_trained(replace(model, chooses_postprocess=False)))
+    plain = measure_trained(replace(model, chooses_postprocess=False))
     assert plain.postprocess == ()
     assert "postprocess" not in plain.figures
     assert "## Post-processing" not in card_of(plain)
-    few = result_of(measure_trained(replace(model, held_back=cases[:3])))
+    few = measure_trained(replace(model, held_back=cases[:3]))
     assert "3 subjects were held back; fewer than 8" in card_of(few)

@@ -8,9 +8,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from UNetSegmentationLib.backends.parts import devices
-from UNetSegmentationLib.conventions import restoring
+from UNetSegmentationLib.conventions import contract
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.files import sha256_of
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import AxisOrder, Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.inference.predictor import Predictor
@@ -181,7 +182,9 @@ def test_a_2d_model_takes_a_picture_and_refuses_a_stack_for_radiographs(tmp_path
 
 def test_progress_rises_through_named_stages_to_one(model):
     seen = []
-    Predictor(model, device="cpu").segment(volume_of(), on_progress=lambda share, stage: seen.append((share, stage)))
+    Predictor(model, device="cpu").segment(
+        volume_of(), task=Task(lambda now: seen.append((now["fraction"], now["stage"])))
+    )
     shares = [share for share, _ in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -191,7 +194,7 @@ def test_progress_rises_through_named_stages_to_one(model):
 def test_a_cancelled_job_raises_and_the_predictor_goes_on(model):
     predictor = Predictor(model, device="cpu")
     with pytest.raises(CancelledError):
-        predictor.segment(volume_of(), is_cancelled=lambda: True)
+        predictor.segment(volume_of(), task=Task(is_cancelled=lambda: True))
     assert predictor.segment(volume_of()).labelmap.shape == (9, 10, 11)
 
 
@@ -251,7 +254,7 @@ def test_mirrored_copies_of_a_model_that_never_saw_any_are_left_out_and_it_is_sa
 
 
 def test_nothing_found_is_said(model, monkeypatch):
-    monkeypatch.setattr(restoring, "labelmap_of_slabs", lambda _, __, shape, **___: np.zeros(shape, np.uint8))
+    monkeypatch.setattr(contract, "labelmap_of_slabs", lambda _, __, shape, **___: np.zeros(shape, np.uint8))
     result = Predictor(model, device="cpu").segment(volume_of())
     assert any("nothing was found: the model looks for A, B" in warning for warning in result.warnings)
 
@@ -263,7 +266,7 @@ def test_steps_of_both_kinds_are_taken_and_a_misspelt_one_is_noticed_first(model
     assert not np.array_equal(plain.labelmap, refined.labelmap)
     seen = []
     with pytest.raises(InputError, match="unknown post-processing step 'smoth': choose one of dense_crf, "):
-        predictor.segment(volume_of(), postprocess=("smoth",), on_progress=lambda *_: seen.append(1))
+        predictor.segment(volume_of(), postprocess=("smoth",), task=Task(seen.append))
     assert not seen
 
 

@@ -1,8 +1,8 @@
 """Prepared cases are the same from the disk as in memory, and stay there while they are right."""
 
-import contextlib
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import fields, replace
 
 import numpy as np
@@ -11,8 +11,10 @@ import SimpleITK as sitk
 import torch
 from safetensors import safe_open
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.cases.dataset import find_cases
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
@@ -20,8 +22,11 @@ from UNetSegmentationLib.networks import build_network
 from UNetSegmentationLib.networks.parts.weights import save_weights
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 from UNetSegmentationLib.training import prepared_cases
+from UNetSegmentationLib.training.job import TrainingJob
+from UNetSegmentationLib.training.options import TrainingOptions
 from UNetSegmentationLib.training.prepared_case import prepare_case
-from UNetSegmentationLib.training.prepared_cases import PreparedFolder, remove_cases_after
+from UNetSegmentationLib.training.prepared_cases import PreparedFolder, keep_prepared_cases_until_done
+from UNetSegmentationLib.training.run import run_training
 
 LABELS = tuple(Label(value=value, name=f"label {value}", color=(230, 159, 0)) for value in (1, 2))
 PLAN = Plan(
@@ -62,7 +67,7 @@ def file_of(tmp_path, case):
 
 def filled(tmp_path, cases, plan=PLAN, **options):
     folder = PreparedFolder(tmp_path, plan, LABELS, ignored=255)
-    return folder, list(folder.fill(cases, **options))
+    return folder, events_of(folder.fill, cases, **options)
 
 
 @pytest.fixture
@@ -120,12 +125,10 @@ def test_a_host_without_the_folder_has_the_cases_in_memory(tmp_path, cases):
 
 def test_preparing_ends_when_it_is_cancelled_and_keeps_what_is_done(tmp_path, cases):
     folder = PreparedFolder(tmp_path, PLAN, LABELS, ignored=255)
-    asked = False
-    events = folder.fill(cases, is_cancelled=lambda: asked)
-    next(events)
-    asked = True
+    events = []
     with pytest.raises(CancelledError, match="those that are ready are kept"):
-        list(events)
+        folder.fill(cases, task=Task(events.append, lambda: len(events) == 1))
+    assert len(events) == 1
     assert list((tmp_path / "prepared").iterdir()) == [file_of(tmp_path, cases[0])]
 
 
@@ -184,25 +187,24 @@ def test_a_file_that_the_system_does_not_map_is_kept_in_memory(tmp_path, cases, 
         (KeyboardInterrupt(), False, True),
     ],
 )
-def test_what_cannot_go_on_leaves_no_cases_and_done_is_told_when_they_are_gone(
-    tmp_path, error, has_checkpoint, is_kept
-):
-    def events():
+def test_what_is_done_or_cannot_go_on_leaves_no_cases(tmp_path, error, has_checkpoint, is_kept):
+    is_raised = nullcontext() if error is None else pytest.raises(type(error))
+    with is_raised, keep_prepared_cases_until_done(tmp_path):
         (tmp_path / "prepared").mkdir()
         (tmp_path / "prepared" / "a").write_text("voxels")
         if has_checkpoint:
             (tmp_path / "checkpoint.safetensors").write_text("")
-        yield {"event": "start"}
         if error is not None:
             raise error
-        yield {"event": "done"}
-
-    seen = []
-    with contextlib.suppress(InputError, RuntimeError, KeyboardInterrupt):
-        for event in remove_cases_after(events(), tmp_path):
-            seen.append((event["event"], (tmp_path / "prepared").exists()))
-    assert seen == [("start", True), *([("done", False)] if error is None else [])]
     assert (tmp_path / "prepared").exists() == is_kept
+
+
+def test_done_is_told_when_the_cases_are_gone(tmp_path, write_balls):
+    options = TrainingOptions(steps=1)
+    job = TrainingJob(dataset=write_balls(tmp_path / "data"), folder=tmp_path / "m", fold=(0, 2), options=options)
+    seen = {}
+    run_training(job, task=Task(lambda event: seen.update({event["event"]: (job.folder / "prepared").exists()})))
+    assert (seen["start"], seen["done"]) == (True, False)
 
 
 def test_a_case_that_cannot_be_read_ends_the_preparing_with_its_sentence(tmp_path, cases):

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from UNetSegmentationLib.conventions.own import normalize, prepare, resample_image, resample_labels
+from UNetSegmentationLib.conventions import prepare
+from UNetSegmentationLib.conventions.parts.intensity import normalize
+from UNetSegmentationLib.conventions.parts.resampling import resample_image, resample_labels
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 
@@ -186,5 +189,5 @@ def test_preparation_stops_soon_after_it_is_cancelled(asked_before):
         prepare(
             Volume(np.ones((1, 40, 40, 40), np.float32), np.diag((0.2, 0.2, 0.2, 1.0))),
             plan_of(),
-            is_cancelled=lambda: next(answers),
+            task=Task(is_cancelled=lambda: next(answers)),
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.image.labels import Label
-from UNetSegmentationLib.protocol import segment
+from UNetSegmentationLib.protocol import lines
 from UNetSegmentationLib.protocol.arrays import ArrayFile
 from UNetSegmentationLib.protocol.lines import LineDecoder, encode
 from UNetSegmentationLib.protocol.segment import SegmentFound, SegmentRequest, SegmentResult
@@ -127,7 +127,7 @@ def test_noise_keeps_the_last_fifty_lines() -> None:
 
 def test_a_line_without_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded when a library prints without a line end."""
-    monkeypatch.setattr(segment, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1000)
     decoder = LineDecoder()
     for _ in range(50):
         assert decoder.feed(b"x" * 300) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from UNetSegmentationLib.networks import NETWORKS
 from UNetSegmentationLib.postprocess import STEPS
 from UNetSegmentationLib.presets import PRESETS
 
+ROOT = Path(__file__).parents[2]
 REGISTRIES = {"networks": NETWORKS, "losses": LOSSES, "postprocess": STEPS, "presets": PRESETS}
 
 
@@ -89,6 +92,80 @@ def test_a_name_is_given_once(package: Path) -> None:
     _add_entry(package, "two", name="toffee", title="Toffee again")
     with pytest.raises(ValueError, match="sweet 'toffee' is registered twice"):
         len(_sweets())
+
+
+def test_a_look_up_imports_the_one_module_that_declares_the_name(package: Path) -> None:
+    _add_entry(package, "sweet", name="toffee", title="Toffee")
+    _add_entry(package, "fudge", name="fudge", title="Fudge")
+    (package / "broken.py").write_text("import a_package_that_there_is_not\n", encoding="utf-8")
+    assert _sweets()["toffee"] == "taste of toffee"
+    assert _sweets().title("toffee") == "Toffee"
+    assert "sweets.sweet" in sys.modules
+    assert "sweets.fudge" not in sys.modules
+
+
+def test_a_folder_may_be_an_entry(package: Path) -> None:
+    (package / "cake").mkdir()
+    _add_entry(package / "cake", "__init__", name="cream_cake", title="Cream cake")
+    (package / "shared").mkdir()
+    (package / "shared" / "__init__.py").write_text("import a_package_that_there_is_not\n", encoding="utf-8")
+    assert _sweets()["cream_cake"] == "taste of cream_cake"
+    assert list(_sweets()) == ["cream_cake"]
+    assert _sweets().declared == {"cream_cake": "Cream cake"}
+
+
+def test_a_name_that_no_source_shows_is_found_by_importing_all(package: Path) -> None:
+    source = 'from sweets import SWEETS\nfor name in ("jelly",):\n    SWEETS.register(name, title="Jelly")("wobbles")\n'
+    (package / "many.py").write_text(source, encoding="utf-8")
+    assert _sweets()["jelly"] == "wobbles"
+
+
+def test_two_files_that_claim_one_name_are_told_at_its_look_up(package: Path) -> None:
+    _add_entry(package, "one", name="toffee", title="Toffee")
+    _add_entry(package, "two", name="toffee", title="Toffee again")
+    with pytest.raises(ValueError, match="sweet 'toffee' is registered twice"):
+        _sweets()["toffee"]
+
+
+def test_declared_imports_not_even_the_package(package: Path) -> None:
+    (package / "inner").mkdir()
+    (package / "inner" / "__init__.py").write_text("", encoding="utf-8")
+    _add_entry(package / "inner", "toffee", name="toffee", title="Toffee")
+    assert Registry("sweet", "sweets.inner").declared == {"toffee": "Toffee"}
+    assert "sweets" not in sys.modules
+
+
+ALONE = """
+import os
+from UNetSegmentationLib.{module} import {table}
+for name in {table}.declared:
+    child = os.fork()
+    if not child:
+        {table}[name]
+        os._exit(0 if not {table}._is_scanned else 3)
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that copies processes")
+@pytest.mark.parametrize(
+    ("module", "table"),
+    [
+        ("backends", "BACKENDS"),
+        ("commands", "COMMANDS"),
+        ("importers", "IMPORTERS"),
+        ("losses", "LOSSES"),
+        ("networks", "NETWORKS"),
+        ("postprocess", "STEPS"),
+        ("postprocess.probabilities", "PROBABILITY_STEPS"),
+        ("presets", "PRESETS"),
+        ("worker.contract", "OPERATIONS"),
+    ],
+)
+def test_each_entry_can_be_imported_alone(module: str, table: str) -> None:
+    program = ALONE.format(module=module, table=table)
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_register_returns_what_it_decorates() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.networks import build_network
-from UNetSegmentationLib.networks.sequence_fusion import drop_sequences, fuse
+from UNetSegmentationLib.networks.sequence_fusion import drop_sequences, find_present, fuse
 
 every_dimension = pytest.mark.parametrize("dimensions", [2, 3])
 
@@ -39,7 +39,7 @@ def test_a_channel_of_nan_is_a_missing_sequence_even_with_a_margin_of_zeros():
     expected = network(image, present)
     image[:, 1] = torch.nan
     assert torch.equal(network(image), expected)
-    assert network.missing_sequences(image) == ("sequence 2",)
+    assert find_present(image).tolist() == [[True, False, True]] * len(image)
     image[:, 1, :2] = 0.0
     assert torch.equal(network(image), expected)
 
@@ -126,7 +126,7 @@ def test_the_brain_tumour_network_names_its_four_sequences():
     network = build_network("brain_tumour", {"dimensions": 2, "features_per_stage": [4, 6]}).eval()
     image = torch.randn(1, 4, 8, 8)
     image[:, 1] = torch.nan
-    assert network.missing_sequences(image) == ("T1ce",)
+    assert network.config.sequences == ("T1", "T1ce", "T2", "FLAIR")
     assert network(image).shape == (1, 4, 8, 8)
     assert len(network.encoders) == 4
 

@@ -11,20 +11,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from UNetSegmentationLib.conventions.image_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
-from UNetSegmentationLib.conventions.nnunet_math import take_nearest_planes
+from UNetSegmentationLib.conventions import Tiling, conventions_of
+from UNetSegmentationLib.conventions.nnunet import NNUNetTiling
+from UNetSegmentationLib.conventions.parts.image_grid import labelmap_of_slabs, labelmap_on_grid, probabilities_on_grid
+from UNetSegmentationLib.conventions.parts.nnunet_math import take_nearest_planes
+from UNetSegmentationLib.conventions.parts.tiles import gaussian_weights, tile_starts
 from UNetSegmentationLib.core.errors import CancelledError, InputError
-from UNetSegmentationLib.inference.sliding_window import (
-    gaussian_weights,
-    logit_slabs,
-    predict_logits,
-    tile_size,
-    tile_starts,
-)
+from UNetSegmentationLib.core.task import Task
+from UNetSegmentationLib.inference.sliding_window import logit_slabs, predict_logits
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 
 SIZES = st.tuples(*[st.integers(1, 14)] * 3)
 PATCHES = st.tuples(*[st.integers(1, 8)] * 3)
+TILINGS = st.sampled_from([Tiling, NNUNetTiling])
 
 
 class Identity(nn.Module):
@@ -55,7 +54,7 @@ def test_tiles_cover_the_axis_and_overlap_as_asked(size, patch, overlap):
 @settings(deadline=None, max_examples=60)
 def test_an_identity_network_reproduces_any_volume(size, patch, overlap):
     image = torch.randn(2, *size, generator=torch.Generator().manual_seed(1))
-    logits = predict_logits(Identity(), image, patch_size=patch, dimensions=3, overlap=overlap)
+    logits = predict_logits(Identity(), image, Tiling(patch_size=patch, overlap=overlap))
     torch.testing.assert_close(logits, image, atol=1e-5, rtol=1e-4)
 
 
@@ -66,16 +65,16 @@ def test_logits_of_a_class_do_not_depend_on_how_many_there_are_and_how_they_lie(
             return image.contiguous(memory_format=torch.channels_last_3d)
 
     image = torch.randn(40, 9, 11, 10, generator=torch.Generator().manual_seed(1))
-    options = {"patch_size": (4, 6, 5), "dimensions": 3, "dtype": dtype}
-    many = predict_logits(ChannelsLast(), image, **options)
-    few = predict_logits(Identity(), image[:3], **options)
+    tiling = Tiling(patch_size=(4, 6, 5))
+    many = predict_logits(ChannelsLast(), image, tiling, dtype=dtype)
+    few = predict_logits(Identity(), image[:3], tiling, dtype=dtype)
     torch.testing.assert_close(many[:3], few)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
 def test_mirroring_is_undone_before_averaging(axes):
     image = torch.randn(1, 7, 9, 8, generator=torch.Generator().manual_seed(2))
-    logits = predict_logits(Identity(), image, patch_size=(4, 4, 4), dimensions=3, mirror_axes=axes)
+    logits = predict_logits(Identity(), image, Tiling(patch_size=(4, 4, 4), mirror_axes=axes))
     torch.testing.assert_close(logits, image, atol=1e-5, rtol=1e-4)
 
 
@@ -88,7 +87,7 @@ def test_a_2d_network_sees_slices():
             return super().forward(image)
 
     image = torch.randn(1, 3, 9, 8, generator=torch.Generator().manual_seed(3))
-    logits = predict_logits(Slices(), image, patch_size=(1, 4, 4), dimensions=2)
+    logits = predict_logits(Slices(), image, Tiling(patch_size=(1, 4, 4), dimensions=2))
     torch.testing.assert_close(logits, image, atol=1e-5, rtol=1e-4)
     assert set(seen) == {(1, 1, 4, 4)}
 
@@ -131,15 +130,16 @@ def test_probabilities_add_up_to_one():
 
 def test_progress_rises_to_one_and_cancelling_stops_at_the_next_layer():
     image, shares = torch.rand(1, 8, 8, 8), []
-    predict_logits(Identity(), image, patch_size=(4, 4, 4), dimensions=3, on_progress=shares.append)
+    tiling = Tiling(patch_size=(4, 4, 4))
+    predict_logits(Identity(), image, tiling, task=Task(lambda event: shares.append(event["fraction"])))
     assert shares == sorted(shares)
     assert shares[-1] == 1
     calls = iter([False, False, True])
     network = Identity()
     with pytest.raises(CancelledError):
-        predict_logits(network, image, patch_size=(4, 4, 4), dimensions=3, is_cancelled=lambda: next(calls))
+        predict_logits(network, image, tiling, task=Task(is_cancelled=lambda: next(calls)))
     # The question is asked by hooks, which are gone afterwards.
-    predict_logits(network, image, patch_size=(8, 8, 8), dimensions=3)
+    predict_logits(network, image, Tiling(patch_size=(8, 8, 8)))
 
 
 def test_overlap_out_of_range_is_refused():
@@ -159,17 +159,17 @@ class Counting(nn.Module):
         return torch.cat([image.mean() - image, image * image.std(correction=0)], dim=1)
 
 
-@given(SIZES, PATCHES, st.floats(0, 0.8), st.sampled_from(["own", "nnunet"]))
+@given(SIZES, PATCHES, st.floats(0, 0.8), TILINGS)
 @settings(deadline=None, max_examples=60)
-def test_slabs_are_the_blended_tiles_in_order(size, patch, overlap, conventions):
+def test_slabs_are_the_blended_tiles_in_order(size, patch, overlap, kind):
     image = torch.randn(1, *size, generator=torch.Generator().manual_seed(1))
-    options = {"patch_size": patch, "dimensions": 3, "overlap": overlap, "conventions": conventions}
-    slabs = [slab.clone() for slab in logit_slabs(Counting(), image, **options)]
+    tiling = kind(patch_size=patch, overlap=overlap)
+    slabs = [slab.clone() for slab in logit_slabs(Counting(), image, tiling)]
     extents = [max(extent, tile) for extent, tile in zip(size, patch, strict=True)]
     starts = [tile_starts(extent, tile, overlap) for extent, tile in zip(extents, patch, strict=True)]
     missing = [extent - inner for extent, inner in zip(extents, size, strict=True)]
     padded = F.pad(image, [side for gap in reversed(missing) for side in (gap // 2, gap - gap // 2)])
-    weights = gaussian_weights(patch, conventions=conventions)
+    weights = tiling.weights(patch)
     total, weight_sum = torch.zeros(2, *extents), torch.zeros(extents)
     for corner in product(*starts):
         place = tuple(slice(at, at + tile) for at, tile in zip(corner, patch, strict=True))
@@ -195,10 +195,9 @@ def test_labels_of_slabs_equal_those_of_all_logits(size, target, cuts, across, h
 
 def test_sums_in_half_precision_find_the_same_where_one_class_clearly_wins():
     image = torch.randn(1, 20, 17, 19, generator=torch.Generator().manual_seed(7))
-    options = {"patch_size": (8, 8, 8), "dimensions": 3}
-    for conventions in ("own", "nnunet"):
-        exact = predict_logits(Counting(), image, **options, conventions=conventions)
-        half = predict_logits(Counting(), image, **options, conventions=conventions, dtype=torch.float16)
+    for tiling in (Tiling(patch_size=(8, 8, 8)), NNUNetTiling(patch_size=(8, 8, 8))):
+        exact = predict_logits(Counting(), image, tiling)
+        half = predict_logits(Counting(), image, tiling, dtype=torch.float16)
         is_clear = (exact[0] - exact[1]).abs() > 0.2
         assert is_clear.float().mean() > 0.9
         assert torch.equal((half[0] > half[1])[is_clear], (exact[0] > exact[1])[is_clear])
@@ -214,10 +213,10 @@ def test_tiles_of_one_value_are_forwarded_once_and_give_the_same():
             return super().forward(image[:, :1])
 
     network, all_tiles = First(), First()
-    options = {"patch_size": (8, 8, 8), "dimensions": 3, "overlap": 0.0}
-    logits = predict_logits(network, image, **options)
+    tiling = Tiling(patch_size=(8, 8, 8), overlap=0.0)
+    logits = predict_logits(network, image, tiling)
     parts = [image[:, at : at + 8] for at in range(0, 32, 8)]
-    expected = torch.cat([predict_logits(all_tiles, part, **options) for part in parts], dim=1)
+    expected = torch.cat([predict_logits(all_tiles, part, tiling) for part in parts], dim=1)
     torch.testing.assert_close(logits, expected)
     assert network.calls == 1 + 8
 
@@ -241,5 +240,6 @@ def test_a_tile_is_as_deep_as_a_thin_stack_needs(patch, shape, alignment, expect
         orientation="RAS",
         normalization=(Normalization(scheme="zscore"),),
     )
-    assert tile_size(plan, shape, alignment) == expected
-    assert tile_size(replace(plan, conventions="nnunet"), shape, alignment) == patch
+    assert conventions_of(plan).tiling(shape, alignment).patch_size == expected
+    theirs = conventions_of(replace(plan, conventions="nnunet"))
+    assert theirs.tiling(shape, alignment).patch_size == patch

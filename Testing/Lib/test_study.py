@@ -16,7 +16,7 @@ from UNetSegmentationLib.cases.dataset import find_cases, split_by_subject
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.event_log import TrainingRecord
-from UNetSegmentationLib.core.events import result_of
+from UNetSegmentationLib.core.task import UNWATCHED, Task
 from UNetSegmentationLib.evaluation.cases import evaluate
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
@@ -56,7 +56,7 @@ def write_data(folder: Path, shapes: tuple[tuple[int, int, int], ...] = SHAPES) 
 
 
 def begin(study):
-    return result_of(study_module._begin(study, find_cases(study.job.dataset), lambda: False))
+    return study_module._begin(study, find_cases(study.job.dataset), UNWATCHED)
 
 
 def study_of(dataset: Path, folder: Path, *, steps: int = 5, **entries: object) -> Study:
@@ -89,20 +89,25 @@ def test_configurations_get_equal_shares_and_the_better_is_the_model(tmp_path, d
     best = max(means, key=lambda name: means[name])
     study, kept = study_of(dataset, tmp_path / "m"), {}
     share_left, steps = [1.0], []
-    for event in run_study(study):
+
+    def look(event):
         if event["event"] == "step":
             share_left.append(event["share_left"])
             steps.append(event["step"])
         elif event["event"] == "stage" and event["message"].startswith("Comparing"):
-            kept = load_file(tmp_path / "m" / "trainings" / best / "weights.safetensors")
+            kept.update(load_file(tmp_path / "m" / "trainings" / best / "weights.safetensors"))
+
+    returned = run_study(study, task=Task(look))
     assert steps == [1, 2, 1, 2]
     # One bar for all: it never goes back, and is full at the end.
     assert all(after < before for before, after in pairwise(share_left))
     assert share_left[-1] == pytest.approx(0)
 
     weights = load_file(tmp_path / "m" / "weights.safetensors")
+    assert kept
     assert all(np.array_equal(weights[name], value) for name, value in kept.items())
     description = read_description(tmp_path / "m")
+    assert description == returned
     assert (description.id, description.members) == ("same", 1)
     assert description.plan.dimensions == (2 if best == "slices" else 3)
     assert description.training["configuration"] == best
@@ -126,18 +131,21 @@ def test_configurations_get_equal_shares_and_the_better_is_the_model(tmp_path, d
     assert "These cases also chose the configuration, which flatters the figures above." in card
     assert f"| {best} | 0.9000 | 0.0000 |" in card
     with pytest.raises(InputError, match="holds a model: give another folder"):
-        list(run_study(study))
+        run_study(study)
 
 
 def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, dataset):
     study = study_of(dataset, tmp_path / "m", steps=6, configurations=("full",), has_all_folds=True)
     study = replace(study, job=replace(study.job, has_replay=True))
     found_by = {}
-    for event in run_study(study):
+
+    def look(event):
         if event["event"] == "stage" and event["message"].startswith("Comparing"):
             for fold in range(3):
                 folder = tmp_path / "m" / "trainings" / f"fold{fold}"
                 found_by[fold] = [case.case for case in winner.load_found(folder / "found.safetensors")]
+
+    run_study(study, task=Task(look))
     cases = find_cases(dataset)
     parts = split_by_subject(cases, folds=3)
     assert found_by == {fold: [case.id for case in part] for fold, part in enumerate(parts)}
@@ -170,7 +178,7 @@ def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, datas
 
 def test_configurations_of_all_folds_are_compared_on_all_subjects(tmp_path, dataset, monkeypatch):
     let_win(monkeypatch, SLICES_WIN)
-    list(run_study(study_of(dataset, tmp_path / "m", has_all_folds=True, shares_budget=False, steps=1)))
+    run_study(study_of(dataset, tmp_path / "m", has_all_folds=True, shares_budget=False, steps=1))
     description = read_description(tmp_path / "m")
     assert (description.members, description.plan.dimensions) == (3, 2)
     assert description.figures["configurations"]["subjects"] == 3
@@ -180,20 +188,21 @@ def test_configurations_of_all_folds_are_compared_on_all_subjects(tmp_path, data
 
 def test_a_study_that_is_broken_off_ends_as_one_without_a_break(tmp_path, dataset, monkeypatch, capsys):
     let_win(monkeypatch, {**SLICES_WIN})
-    list(run_study(study_of(dataset, tmp_path / "whole", steps=8)))
+    run_study(study_of(dataset, tmp_path / "whole", steps=8))
     let_win(monkeypatch, {**SLICES_WIN})
     broken = study_of(dataset, tmp_path / "broken", steps=8)
-    stop = {"now": False}
     seen = []
+
+    def look(event):
+        seen.extend([event["step"]] if event["event"] == "step" else [])
+
     with pytest.raises(CancelledError):
-        for event in run_study(broken, is_cancelled=lambda: stop["now"]):
-            seen += [event["step"]] if event["event"] == "step" else []
-            stop["now"] = len(seen) == 6
+        run_study(broken, task=Task(look, lambda: len(seen) == 6))
     assert seen == [1, 2, 3, 4, 1, 2]
     with pytest.raises(InputError, match="holds an unfinished training"):
-        list(run_study(broken))
+        run_study(broken)
     with pytest.raises(InputError, match="holds an unfinished training"):
-        list(run_training(broken.job))
+        run_training(broken.job)
     first = (tmp_path / "broken" / "trainings" / "full" / "training.jsonl").read_bytes()
 
     words = ["train", "-o", str(tmp_path / "broken"), "--resume", "--quiet"]
@@ -211,7 +220,7 @@ def test_a_study_that_is_broken_off_ends_as_one_without_a_break(tmp_path, datase
     with monkeypatch.context() as patch:
         patch.setattr(study_module, "make_model", cut)
         with pytest.raises(KeyboardInterrupt):
-            list(run_study(broken, is_resumed=True))
+            run_study(broken, is_resumed=True)
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "Training at step" not in said
@@ -228,10 +237,10 @@ def test_a_study_that_is_broken_off_ends_as_one_without_a_break(tmp_path, datase
 def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, dataset, capsys):
     study = study_of(dataset, tmp_path / "m")
     with pytest.raises(CancelledError):
-        list(run_study(study, is_cancelled=(tmp_path / "m" / STUDY_FILE).exists))
+        run_study(study, task=Task(is_cancelled=(tmp_path / "m" / STUDY_FILE).exists))
     write_data(dataset, (*SHAPES, SHAPES[0]))
     with pytest.raises(InputError, match="has changed since the trainings began"):
-        list(run_study(study, is_resumed=True))
+        run_study(study, is_resumed=True)
     values = json.loads((tmp_path / "m" / STUDY_FILE).read_text(encoding="utf-8"))
     del values["plans"]
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
@@ -242,10 +251,13 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
 def test_what_was_found_is_found_again_where_its_file_is_lost(tmp_path, dataset, monkeypatch):
     let_win(monkeypatch, FULL_WINS)
     study = study_of(dataset, tmp_path / "m")
-    for event in run_study(study):
+
+    def lose(event):
         if event["event"] == "stage" and event["message"].startswith("Comparing"):
             (tmp_path / "m" / "trainings" / "full" / "found.safetensors").write_bytes(b"\x08")
             (tmp_path / "m" / "trainings" / "slices" / "found.safetensors").unlink()
+
+    run_study(study, task=Task(lose))
     assert read_description(tmp_path / "m").figures["cases"] == 1
 
 
@@ -284,7 +296,7 @@ def test_the_time_budget_is_shared_as_the_steps_are(tmp_path, dataset):
 )
 def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, dataset, entries, words):
     with pytest.raises(InputError, match=words):
-        list(run_study(study_of(dataset, tmp_path / "m", **entries)))
+        run_study(study_of(dataset, tmp_path / "m", **entries))
     assert not (tmp_path / "m").exists()
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.core.errors import CancelledError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.training.checkpoint import CHECKPOINT_FILE
 from UNetSegmentationLib.training.job import TrainingJob
 from UNetSegmentationLib.training.options import TrainingOptions
@@ -103,13 +105,19 @@ def has_begun(folder: Path) -> bool:
 def test_a_training_that_was_cancelled_before_it_began_begins_with_the_cases_that_are_ready(write_balls, tmp_path):
     dataset = write_balls(tmp_path / "data")
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
+    seen = []
+    task = Task(seen.append, lambda: any((job.folder / "prepared").glob("*.safetensors")))
     with pytest.raises(CancelledError, match="those that are ready are kept"):
-        for event in run_training(job, is_cancelled=lambda: any((job.folder / "prepared").glob("*.safetensors"))):
-            assert event["event"] != "start"
+        run_training(job, task=task)
+    assert "start" not in [event["event"] for event in seen]
     ready = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
-    for event in run_training(job):
+    now = {}
+
+    def look(event):
         if event["event"] == "start":
-            now = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
+            now.update({path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()})
+
+    run_training(job, task=Task(look))
     assert ready.items() <= now.items()
     assert not (job.folder / "prepared").exists()
     assert (job.folder / "model.json").is_file()
@@ -122,10 +130,10 @@ def test_a_resumed_training_equals_one_without_a_break(write_balls, tmp_path, ca
         TrainingJob(dataset=dataset, folder=tmp_path / name, fold=(0, 2), options=options, id="same")
         for name in ("whole", "broken")
     ]
-    list(run_training(jobs[0]))
+    run_training(jobs[0])
     steps = iter(range(100))
     with pytest.raises(CancelledError):
-        list(run_training(jobs[1], is_cancelled=lambda: has_begun(jobs[1].folder) and next(steps) == 3))
+        run_training(jobs[1], task=Task(is_cancelled=lambda: has_begun(jobs[1].folder) and next(steps) == 3))
     assert not (jobs[1].folder / "model.json").exists()
     assert run("train", "-o", tmp_path / "broken", "--resume", "--seed", 4) == 2
     assert "seed is 4, but the training began with 3" in one_line(capsys.readouterr().err)
@@ -141,10 +149,9 @@ def test_a_training_that_was_cancelled_while_it_was_measured_goes_on_with_that(w
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
     seen = []
     with pytest.raises(CancelledError, match="while the model was measured; --resume goes on"):
-        for event in run_training(job, is_cancelled=lambda: stage in seen):
-            seen.append(event["event"])
+        run_training(job, task=Task(lambda event: seen.append(event["event"]), lambda: stage in seen))
     weights = (job.folder / "weights.safetensors").read_bytes()
-    events = [event["event"] for event in run_training(job, is_resumed=True)]
+    events = [event["event"] for event in events_of(run_training, job, is_resumed=True)]
     assert "step" not in events
     assert events.count("segmented") == events.count("measured") == 8
     assert (job.folder / "weights.safetensors").read_bytes() == weights
@@ -158,7 +165,7 @@ def test_a_training_does_not_go_on_with_other_data(write_balls, tmp_path, capsys
     dataset = write_balls(tmp_path / "data")
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=5))
     with pytest.raises(CancelledError):
-        list(run_training(job, is_cancelled=lambda: has_begun(job.folder)))
+        run_training(job, task=Task(is_cancelled=lambda: has_begun(job.folder)))
     write_balls(tmp_path / "more", count=7)
     assert run("train", tmp_path / "more", "-o", tmp_path / "m", "--resume") == 2
     assert "has changed since the training began" in one_line(capsys.readouterr().err)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from Testing.Lib.conftest import events_of
 from UNetSegmentationLib.augmentation import AugmentationConfig
 from UNetSegmentationLib.core.errors import CancelledError, InputError
+from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.networks import NETWORKS, build_network
 from UNetSegmentationLib.planning.plan import Normalization, Plan
 from UNetSegmentationLib.training import loop
@@ -53,9 +55,12 @@ def cases(number=3, shape=(10, 11, 12)):
 def run(folder, *, steps=6, net=None, stop_at=None, augmentation=None, precision="float32", **options):
     net = net or network()
     seen = []
-    stop = {"now": False}
+
+    def is_cancelled():
+        return seen[-1]["event"] == "step" and seen[-1]["step"] == stop_at
+
     try:
-        for event in train(
+        end = train(
             net,
             cases(),
             cases(1),
@@ -64,10 +69,9 @@ def run(folder, *, steps=6, net=None, stop_at=None, augmentation=None, precision
             augmentation=augmentation or AugmentationConfig(),
             folder=folder,
             device=CPU,
-            is_cancelled=lambda: stop["now"],
-        ):
-            seen.append(event)
-            stop["now"] = event["event"] == "step" and event["step"] == stop_at
+            task=Task(seen.append, is_cancelled),
+        )
+        assert end == (seen[-1]["step"], seen[-1]["elapsed_s"])
     except CancelledError:
         seen.append({"event": "cancelled"})
     return net, seen
@@ -93,6 +97,32 @@ def test_resumed_equals_uninterrupted(tmp_path, dropout):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("error", [KeyError("full"), CancelledError("enough")])
+def test_an_observer_that_raises_ends_the_training(tmp_path, monkeypatch, error):
+    closed = []
+    monkeypatch.setattr(PatchSource, "close", lambda _source: closed.append(True))
+
+    def refuse(event):
+        if event["event"] == "step" and event["step"] == 2:
+            raise error
+
+    with pytest.raises(type(error)):
+        train(
+            network(),
+            cases(),
+            [],
+            PLAN,
+            options=TrainingOptions(steps=4, precision="float32"),
+            augmentation=AugmentationConfig(),
+            folder=tmp_path,
+            device=CPU,
+            task=Task(refuse),
+        )
+    assert closed == [True]
+    # What asks for an end gets a checkpoint; what fails does not.
+    assert (tmp_path / CHECKPOINT_FILE).exists() == isinstance(error, CancelledError)
+
+
 def test_the_same_seed_trains_the_same_network_and_another_seed_another(tmp_path):
     first, second, third = (run(tmp_path / str(index), seed=seed)[0] for index, seed in enumerate((7, 7, 8)))
     weights = [net.state_dict()["decoder.heads.0.weight"] for net in (first, second, third)]
@@ -114,7 +144,9 @@ def losses_and_batches(folder, net, made, **options):
     net.register_forward_pre_hook(lambda _module, inputs: batches.append(len(inputs[0])))
     plan = replace(PLAN, batch_size=3)
     settings = TrainingOptions(steps=4, precision="float32", validate_every=0, learning_rate=1e-2, **options)
-    events = train(net, made, [], plan, options=settings, augmentation=AugmentationConfig(), folder=folder, device=CPU)
+    events = events_of(
+        train, net, made, [], plan, options=settings, augmentation=AugmentationConfig(), folder=folder, device=CPU
+    )
     return [event["loss"] for event in events if event["event"] == "step"], batches
 
 
@@ -187,17 +219,15 @@ def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
         )
     ]
     with pytest.raises(InputError, match="no training case holds a labelled voxel"):
-        next(
-            train(
-                network(),
-                empty,
-                [],
-                PLAN,
-                options=TrainingOptions(),
-                augmentation=AugmentationConfig(),
-                folder=tmp_path,
-                device=CPU,
-            )
+        train(
+            network(),
+            empty,
+            [],
+            PLAN,
+            options=TrainingOptions(),
+            augmentation=AugmentationConfig(),
+            folder=tmp_path,
+            device=CPU,
         )
 
 
@@ -219,18 +249,17 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_the_checkpoint(t
     run(tmp_path, steps=2)
     before = (tmp_path / CHECKPOINT_FILE).read_bytes()
     broken = network()
-    events = train(
-        broken,
-        [replace(case, image=case.image * float("nan")) for case in cases()],
-        [],
-        PLAN,
-        options=TrainingOptions(steps=4, precision="float32"),
-        augmentation=AugmentationConfig.none(),
-        folder=tmp_path,
-        device=CPU,
-    )
     with pytest.raises(InputError, match="the loss of step 3 is nan: check the images"):
-        list(events)
+        train(
+            broken,
+            [replace(case, image=case.image * float("nan")) for case in cases()],
+            [],
+            PLAN,
+            options=TrainingOptions(steps=4, precision="float32"),
+            augmentation=AugmentationConfig.none(),
+            folder=tmp_path,
+            device=CPU,
+        )
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
     assert all(value.isfinite().all() for value in broken.state_dict().values())
 

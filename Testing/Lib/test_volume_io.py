@@ -1,5 +1,6 @@
 """What is written can be read again, by us and by others, at the same place."""
 
+import gzip
 from contextlib import contextmanager
 
 import nibabel
@@ -9,9 +10,11 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from UNetSegmentationLib.core.errors import InputError
+from UNetSegmentationLib.image import seg_nrrd_header
 from UNetSegmentationLib.image.geometry import Volume, same_grid
 from UNetSegmentationLib.image.labels import Code, Label
 from UNetSegmentationLib.image.volume_io import (
@@ -82,6 +85,69 @@ def test_directions_that_were_rounded_stay_where_they_are(tmp_path, decimals, wi
     rounded[:3, :3] = exact[:3, :3].round(decimals)
     save_with_sform(tmp_path / "a.nii.gz", rounded, qform=exact if with_qform else None)
     assert same_grid(read_volume(tmp_path / "a.nii.gz"), Volume(image(), exact), tolerance_mm=20 * 10.0**-decimals)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("unknown", 1.0), ("meter", 1000.0), ("micron", 0.001)])
+@pytest.mark.parametrize("decimals", [2, 7])
+def test_the_unit_of_the_header_counts(tmp_path, unit, factor, decimals):
+    affine = oblique()
+    affine[:3, :3] = affine[:3, :3].round(decimals)
+    other = nibabel.Nifti1Image(image()[0].transpose(2, 1, 0), affine)
+    other.header.set_xyzt_units(unit)
+    nibabel.save(other, tmp_path / "a.nii.gz")
+    affine[:3] *= factor
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii.gz").affine_ras, affine, rtol=0, atol=0.02 * factor)
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(0.5, -7.25), (2.0, 0.0), (1.0, -1024.0), (0.0031, 0.17), (1.0, 0.0)])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "u4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("order", "<>")
+def test_stored_numbers_become_values_as_itk_makes_them(tmp_path, slope, offset, dtype, order):
+    stored = image(dtype)[0]
+    header = nibabel.Nifti1Header(endianness=order)
+    header.set_data_dtype(dtype)
+    other = nibabel.Nifti1Image(stored.transpose(2, 1, 0), np.eye(4), header)
+    other.header.set_slope_inter(slope, offset)
+    path = tmp_path / "a.nii.gz"
+    with gzip.open(path, "wb") as file:
+        content = other.header.copy()
+        content["vox_offset"], content["magic"] = 352, b"n+1"
+        content["scl_slope"], content["scl_inter"] = slope, offset
+        file.write(content.binaryblock + bytes(4) + stored.astype(stored.dtype.newbyteorder(order)).tobytes())
+    found, by_itk = read_volume(path).array[0], sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    assert found.dtype == by_itk.dtype
+    assert found.dtype.isnative
+    assert found.flags.writeable
+    np.testing.assert_array_equal(found, by_itk)
+    np.testing.assert_allclose(found, stored * np.float64(slope) + offset, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 4, 1), (5, 6, 4, 3), (5, 6, 4, 1, 3), (5, 1, 1)])
+def test_axes_of_any_number_are_those_of_itk(tmp_path, shape):
+    stored = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    path = tmp_path / "a.nii.gz"
+    other = nibabel.Nifti1Image(stored, np.diag((-2.0, -3.0, 4.0, 1.0)))
+    if len(shape) == 5:
+        other.header.set_intent("vector")
+    nibabel.save(other, path)
+    found, by_itk = read_volume(path), sitk.ReadImage(str(path))
+    array = sitk.GetArrayFromImage(by_itk)
+    expected = np.moveaxis(array, -1, 0) if by_itk.GetNumberOfComponentsPerPixel() > 1 else array
+    np.testing.assert_array_equal(found.array.ravel(), expected.ravel())
+    np.testing.assert_array_equal(found.array.ravel(), stored.ravel(order="F"))
+    assert found.shape == (*(1,) * (3 - len(shape)), *shape[2::-1])
+
+
+def test_a_packed_file_is_unpacked_once_and_its_checksum_counts(tmp_path, monkeypatch):
+    path, stored = tmp_path / "a.nii.gz", image(shape=(1, 40, 50, 60))
+    write_volume(path, Volume(stored, np.eye(4)))
+    monkeypatch.setattr(sitk.ImageFileReader, "Execute", lambda _: pytest.fail("ITK unpacks it as well"))
+    np.testing.assert_array_equal(read_volume(path).array, stored)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read_volume(path)
 
 
 def test_axes_that_are_not_at_right_angles_are_refused(tmp_path):
@@ -421,3 +487,15 @@ def test_channels_that_cannot_be_stacked_are_refused_by_name():
         stack_channels(grid, [Volume(np.zeros((2, 4, 4, 4)), np.eye(4)), grid], names=("a", "b"))
     with pytest.raises(InputError, match="no channel of the image is there: give at least one"):
         stack_channels(grid, [None, None], names=("a", "b"))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_boxes_of_labels_are_those_that_scipy_finds(kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    for shape in ((1, 9, 7), (5, 1, 6), (8, 9, 10)):
+        labelmap = (rng.integers(1, 6, shape) * (rng.random(shape) < 0.03)).astype(kind)
+        expected = dict(enumerate(ndimage.find_objects(labelmap, 6), start=1))
+        assert seg_nrrd_header.label_boxes(labelmap, range(1, 7)) == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(seg_nrrd_header, "_QUICKLY_SEARCHED", 0)
+            assert seg_nrrd_header.label_boxes(labelmap, range(1, 7)) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from UNetSegmentationLib.backends.parts.devices import is_out_of_memory
+from UNetSegmentationLib.core.task import UNWATCHED
 from UNetSegmentationLib.image.geometry import Volume, crop_to_region
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.inference.predictor import Predictor
@@ -29,15 +31,16 @@ from UNetSegmentationLib.protocol.arrays import ArrayFile
 from UNetSegmentationLib.protocol.foresee import ForeseeRequest
 from UNetSegmentationLib.protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 from UNetSegmentationLib.protocol.segment import SegmentRequest, SegmentResult
+from UNetSegmentationLib.worker.contract import OPERATIONS
 from UNetSegmentationLib.worker.segment import segment as serve_segment
 from UNetSegmentationLib.worker.segment import segments_of
 from UNetSegmentationLib.worker.warm_models import WarmModels
 
 ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "UNetSegmentationLib"
 FINAL = ("result", "cancelled", "error")
 AFFINE = ((-1.2, 0.0, 0.0, 30.0), (0.0, 0.0, 1.1, -20.0), (0.0, 0.9, 0.0, 5.0), (0.0, 0.0, 0.0, 1.0))
 PATIENCE_S = 60.0
-HOOKS: dict[str, Any] = {"on_progress": lambda _fraction, _stage: None, "is_cancelled": lambda: False}
 
 
 class Process:
@@ -164,7 +167,7 @@ def test_channels_on_grids_of_their_own_are_segmented_as_the_predictor_does_on_o
         {"volume": request["volume"], "affine_ras": AFFINE},
         {"volume": second, "affine_ras": turned.tolist()},
     ]
-    result = SegmentResult.from_dict(serve_segment({**request, "channels": channels}, models, **HOOKS))
+    result = SegmentResult.from_dict(serve_segment({**request, "channels": channels}, models, task=UNWATCHED))
     expected = models.get(request["model"], "cpu").segment(Volume(array, np.array(AFFINE)))
     # Whether a voxel on the very border counts as inside is a matter of rounding.
     assert np.mean(result.labelmap.open() == expected.labelmap) > 0.99
@@ -180,7 +183,9 @@ def test_only_a_region_is_segmented_and_lies_in_the_whole_as_it_was_found(tmp_pa
     region = np.eye(4)
     region[:3, :3] = turn * (5.0, 6.0, 7.0)
     region[:3, 3] = (np.array(AFFINE) @ (9.0, 11.0, 8.0, 1.0))[:3]
-    result = SegmentResult.from_dict(serve_segment({**request, "region_to_ras": region.tolist()}, models, **HOOKS))
+    result = SegmentResult.from_dict(
+        serve_segment({**request, "region_to_ras": region.tolist()}, models, task=UNWATCHED)
+    )
     labelmap = np.array(result.labelmap.open())
     part, where = crop_to_region(volume, region)
     found = models.get(request["model"], "cpu").segment(part).labelmap
@@ -199,17 +204,19 @@ def test_probabilities_and_uncertainty_are_written_where_they_are_asked_for(tmp_
     models, array = WarmModels(), random_volume((1, 17, 22, 19))
     request = request_for(tmp_path, tiny_model(), array)
     files = {"uncertainty": str(tmp_path / "u.raw"), "probabilities": str(tmp_path / "p.raw")}
-    result = SegmentResult.from_dict(serve_segment({**request, **files}, models, **HOOKS))
+    result = SegmentResult.from_dict(serve_segment({**request, **files}, models, task=UNWATCHED))
     volume = Volume(array, np.array(AFFINE))
     expected = models.get(request["model"], "cpu").segment(volume, with_probabilities=True).probabilities
     np.testing.assert_array_equal(result.probabilities.open(), expected)
     uncertainty = result.uncertainty.open()
     np.testing.assert_allclose(uncertainty, uncertainty_of(expected, output="labels"))
     assert result.most_uncertain[0] == int(uncertainty.sum(axis=(1, 2)).argmax())
-    only = SegmentResult.from_dict(serve_segment({**request, "uncertainty": files["uncertainty"]}, models, **HOOKS))
+    only = SegmentResult.from_dict(
+        serve_segment({**request, "uncertainty": files["uncertainty"]}, models, task=UNWATCHED)
+    )
     assert only.uncertainty is not None
     assert only.probabilities is None
-    plain = SegmentResult.from_dict(serve_segment(request, models, **HOOKS))
+    plain = SegmentResult.from_dict(serve_segment(request, models, task=UNWATCHED))
     assert (plain.uncertainty, plain.probabilities, plain.most_uncertain) == (None, None, None)
 
 
@@ -220,7 +227,7 @@ def test_outside_a_region_all_is_background_for_certain(tmp_path, tiny_model):
     region[:3, 3] = (np.array(AFFINE) @ (9.0, 11.0, 8.0, 1.0))[:3]
     files = {"uncertainty": str(tmp_path / "u.raw"), "probabilities": str(tmp_path / "p.raw")}
     request = {**request, **files, "region_to_ras": region.tolist()}
-    result = SegmentResult.from_dict(serve_segment(request, WarmModels(), **HOOKS))
+    result = SegmentResult.from_dict(serve_segment(request, WarmModels(), task=UNWATCHED))
     _part, where = crop_to_region(Volume(array, np.array(AFFINE)), region)
     outside = np.ones(array.shape[1:], bool)
     outside[where] = False
@@ -346,7 +353,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         (b"[1, 2]\n", 0, "is not a JSON object"),
         (b'{"op": "segment"}\n', 0, "the request's id is None"),
         ({"id": "7", "op": "segment"}, 0, "the request's id is '7'"),
-        ({"id": 1}, 1, "unknown op None: choose one of segment, foresee, import, cancel, shutdown"),
+        ({"id": 1}, 1, "unknown op None: choose one of foresee, import, segment, cancel, shutdown"),
         ({"id": 2, "op": "dance"}, 2, "unknown op 'dance'"),
         ({"id": 2, "op": ["segment"]}, 2, "unknown op ['segment']"),
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
@@ -408,13 +415,13 @@ def test_a_fault_comes_with_its_traceback_and_nothing_of_a_library_gets_between(
     """The faults and the noise are brought in by a module that Python loads first."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, torch\n"
-        "import UNetSegmentationLib.worker.segment as jobs\n"
+        "from UNetSegmentationLib.worker.contract import OPERATIONS\n"
+        "@OPERATIONS.register('segment', title='Fail')\n"
         "def segment(values, models, **hooks):\n"
         "    print('hello', flush=True)\n"
         "    os.write(1, b'from C\\n')\n"
         "    if values['model'] == 'greedy': torch.empty(2**62, dtype=torch.uint8)\n"
         "    return {'figure': 1 / 0 if values['model'] == 'broken' else float('nan')}\n"
-        "jobs.segment = segment\n"
     )
     process = start(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     process.until("ready")
@@ -458,3 +465,10 @@ def test_a_full_disk_is_told_in_a_sentence(start, tmp_path, tiny_model):
 )
 def test_memory_that_ran_out_is_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_a_file_here_and_one_of_the_protocol(name):
+    operation = OPERATIONS[name]
+    assert (LIBRARY / f"protocol/{Path(inspect.getfile(operation)).name}").is_file()
+    assert f'"{name}"' not in (LIBRARY / "worker/process.py").read_text(encoding="utf-8")

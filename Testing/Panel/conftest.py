@@ -45,10 +45,10 @@ def models(tmp_path, users, monkeypatch):
     """A folder of models, one for each behaviour of the fake worker, and no others but the user's own."""
     from fake_models import write_models
 
-    from UNetSegmentationLib.models import description
+    from UNetSegmentationLib.models import installed
 
     write_models(tmp_path / "models")
-    monkeypatch.setattr(description, "model_folders", lambda: [users, tmp_path / "models"])
+    monkeypatch.setattr(installed, "model_folders", lambda: [users, tmp_path / "models"])
     return tmp_path / "models"
 
 

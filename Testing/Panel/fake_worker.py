@@ -55,8 +55,7 @@ def segment(request: dict) -> None:
             return
         send(id=request["id"], event="progress", fraction=min(0.95, step / steps), stage="Segmenting")
         time.sleep(0.05)
-    if (gaps := int((~np.isfinite(array)).sum())) != 0:
-        send(id=request["id"], event="warning", message="the volume has <gaps>")
+    gaps = int((~np.isfinite(array)).sum())
     send(id=request["id"], event="result", **result(array, request, behaviour, gaps))
 
 
@@ -85,7 +84,7 @@ def result(array: np.ndarray, request: dict, behaviour: str, gaps: int) -> dict:
             "channel_means": [channel and float(_voxels(channel["volume"]).mean()) for channel in request["channels"]],
         },
         "duration_s": {"total": 0.2},
-        "warnings": [f"{gaps} voxels were taken as background"] if gaps else [],
+        "warnings": ["the volume has <gaps>", f"{gaps} voxels were taken as background"] if gaps else [],
         **_maps(labelmap, request),
     }
 

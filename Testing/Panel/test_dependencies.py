@@ -5,7 +5,9 @@ import importlib.util
 import os
 import sys
 import time
+import tomllib
 import types
+from pathlib import Path
 
 import pytest
 import slicer
@@ -53,7 +55,10 @@ def test_a_complete_installation_is_ready(module):  # noqa: ARG001
     assert "torch" not in sys.modules
 
 
-@pytest.mark.parametrize(("hidden", "named"), [("torch", "PyTorch"), ("safetensors", "safetensors")])
+@pytest.mark.parametrize(
+    ("hidden", "named"),
+    [("torch", "PyTorch"), ("safetensors", "safetensors"), ("psutil", "psutil"), ("nibabel", "nibabel")],
+)
 def test_what_is_missing_is_named(without, hidden, named):
     from UNetSegmentationPanel.setup import dependencies
 
@@ -61,6 +66,19 @@ def test_what_is_missing_is_named(without, hidden, named):
     state = dependencies.findState()
     assert not state.isReady
     assert named in state.message
+
+
+def test_what_is_looked_for_is_what_is_installed_and_what_the_library_asks_for(module):  # noqa: ARG001
+    from UNetSegmentationPanel.setup import dependencies
+
+    root = Path(__file__).parents[2]
+    shipped = (root / "UNetSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = {line for line in shipped if line and not line.startswith("#")}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert wanted == {
+        line for line in project["dependencies"] if line.split(">=")[0] not in {*dependencies.BUNDLED, "torch"}
+    }
+    assert {line.split(">=")[0] for line in wanted} == set(dependencies.OTHER_MODULES.values())
 
 
 def test_an_old_torch_is_told_with_the_version_that_is_needed(module, monkeypatch):  # noqa: ARG001

@@ -17,9 +17,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from Testing.StarterModels.shared_replay import share_replay
 from UNetSegmentationLib.cli import main
 from UNetSegmentationLib.models.installed import bundled_models_folder
-from UNetSegmentationLib.training.replay_packing import pack_replay, share_replay
+from UNetSegmentationLib.training.replay_packing import pack_replay
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES_FILE = Path(__file__).with_name("recipes.json")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from .contract import BACKENDS, Backend, Forward, Task, autocast_forward
+from .contract import BACKENDS, Backend, Computation, Forward, autocast_forward
 from .parts.devices import computes_in_bfloat16
 from .parts.ends import InFloat32, end_layers
 from .parts.kernel_rounding import with_rounded_kernel
@@ -26,15 +26,15 @@ class BFloat16(Backend):
             return "for the CPU only"
         return "" if computes_in_bfloat16(device) else "this CPU does not compute in bfloat16"
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the forward of a copy."""
-        ends = end_layers(task.network, task.shape)
+        ends = end_layers(computation.network, computation.shape)
 
         def replace(layer: nn.Module) -> nn.Module | None:
             if layer in ends:
-                return InFloat32(channels_last_twin(layer), task.device.type)
+                return InFloat32(channels_last_twin(layer), computation.device.type)
             rounded = with_rounded_kernel(layer)
             return None if rounded is None else channels_last_twin(rounded)
 
-        twin = channels_last_twin(task.network, replace=replace)
-        return autocast_forward(ask_at_every_layer(twin, task.pulse), task.device, torch.bfloat16)
+        twin = channels_last_twin(computation.network, replace=replace)
+        return autocast_forward(ask_at_every_layer(twin, computation.pulse), computation.device, torch.bfloat16)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
-from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, main_output
 from .parts.twins import ask_at_every_layer, channels_last_twin
 
 
@@ -18,9 +18,9 @@ class ChannelsLast(Backend):
         """Apple's GPU has no such convolutions in 3D."""
         return "channels-last features are slower on MPS" if device.type == "mps" else ""
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the forward of a copy."""
-        twin = ask_at_every_layer(channels_last_twin(task.network), task.pulse)
+        twin = ask_at_every_layer(channels_last_twin(computation.network), computation.pulse)
 
         def forward(batch: Tensor) -> Tensor:
             return main_output(twin(batch.contiguous(memory_format=FORMATS[batch.ndim])))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
-from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, main_output
 from .parts.twins import channels_last_twin
 
 _COMPILERS = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
@@ -32,14 +32,14 @@ class Compiled(Backend):
             return "" if importlib.util.find_spec("triton") else "Triton is not installed"
         return "torch.compile does not serve this device"
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Compile, and run once, so that what fails fails here."""
-        twin = channels_last_twin(task.network)
+        twin = channels_last_twin(computation.network)
         compiled = torch.compile(twin, dynamic=False)
 
         def forward(batch: Tensor) -> Tensor:
             return main_output(compiled(batch.contiguous(memory_format=FORMATS[batch.ndim])))
 
         with torch.inference_mode():
-            forward(torch.zeros(task.shape, device=task.device))
+            forward(torch.zeros(computation.shape, device=computation.device))
         return forward

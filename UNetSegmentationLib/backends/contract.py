@@ -18,7 +18,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Computation:
     """What a backend is built for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Backend(ABC):
         """Return why this machine cannot use the backend on a device; empty where it can."""
 
     @abstractmethod
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return what maps a batch of tiles to float32 logits of the same batch, (B, K, ...).
 
         Whatever goes wrong is raised; the caller does without the backend then.

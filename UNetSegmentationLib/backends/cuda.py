@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
-from .contract import BACKENDS, Backend, Forward, Task, autocast_forward, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, autocast_forward, main_output
 from .parts.twins import channels_last_twin
 
 _WARM_UPS = 3  # cuDNN chooses its kernels in the first calls, which a graph must not record
@@ -47,9 +47,9 @@ class CudaTF32(Backend):
         """It needs an Ampere or later GPU."""
         return _obstacle(device, least_capability=(8, 0))
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the forward of a copy."""
-        twin = channels_last_twin(task.network)
+        twin = channels_last_twin(computation.network)
 
         def forward(batch: Tensor) -> Tensor:
             with _tf32():
@@ -68,9 +68,9 @@ class CudaFloat16(Backend):
         """It needs a Volta or later GPU."""
         return _obstacle(device, least_capability=(7, 0))
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the forward of a copy."""
-        return autocast_forward(channels_last_twin(task.network), task.device, torch.float16)
+        return autocast_forward(channels_last_twin(computation.network), computation.device, torch.float16)
 
 
 @BACKENDS.register("cuda_graph", title="CUDA, float16 mixed precision, recorded")
@@ -84,13 +84,13 @@ class CudaGraph(Backend):
         """It needs a Volta or later GPU."""
         return _obstacle(device, least_capability=(7, 0))
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Record the launches; logits are copied out, because the next replay overwrites them."""
-        eager = autocast_forward(channels_last_twin(task.network), task.device, torch.float16)
-        entry = torch.zeros(task.shape, device=task.device)
+        eager = autocast_forward(channels_last_twin(computation.network), computation.device, torch.float16)
+        entry = torch.zeros(computation.shape, device=computation.device)
         graph = torch.cuda.CUDAGraph()
         # The autocast cache would keep casts that belong to the recording alive outside of it.
-        with torch.inference_mode(), torch.cuda.device(task.device):
+        with torch.inference_mode(), torch.cuda.device(computation.device):
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, main_output
 
 
 @BACKENDS.register("eager", title="torch, float32")
@@ -19,6 +19,6 @@ class Eager(Backend):
         """It runs everywhere."""
         return ""
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the network's own forward."""
-        return lambda batch: main_output(task.network(batch))
+        return lambda batch: main_output(computation.network(batch))

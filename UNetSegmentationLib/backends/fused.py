@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, main_output
 from .parts.fused_layers import fused_twin
 from .parts.twins import ask_at_every_layer
 
@@ -20,7 +20,7 @@ class Fused(Backend):
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         return "" if has_onednn and hasattr(torch, "mkldnn_convolution") else "this torch comes without oneDNN"
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the forward of a copy."""
-        twin = ask_at_every_layer(fused_twin(task.network), task.pulse)
+        twin = ask_at_every_layer(fused_twin(computation.network), computation.pulse)
         return lambda batch: main_output(twin(batch))

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, main_output
 
 
 @BACKENDS.register("mps_float16", title="Apple GPU, float16 mixed precision")
@@ -21,11 +21,11 @@ class MpsFloat16(Backend):
         """It needs Apple's GPU."""
         return "" if device.type == "mps" else "for Apple's GPUs only"
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Return the forward under autocast."""
 
         def forward(batch: Tensor) -> Tensor:
             with torch.autocast("mps", dtype=torch.float16):
-                return main_output(task.network(batch))
+                return main_output(computation.network(batch))
 
         return forward

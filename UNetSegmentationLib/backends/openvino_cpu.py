@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .contract import BACKENDS, Backend, Forward, Task, main_output
+from .contract import BACKENDS, Backend, Computation, Forward, main_output
 from .parts.devices import computes_in_bfloat16
 from .parts.ends import end_layers
 from .parts.kernel_rounding import with_rounded_kernel
@@ -59,7 +59,7 @@ class OpenVINO(Backend):
             return "for the CPU only"
         return "" if importlib.util.find_spec("openvino") else "the package openvino is not installed"
 
-    def build(self, task: Task) -> Forward:
+    def build(self, computation: Computation) -> Forward:
         """Compile the converted network, which is converted where the store does not have it."""
         openvino = load_openvino()
         core = openvino.Core()
@@ -68,7 +68,7 @@ class OpenVINO(Backend):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        model = _converted(task, openvino, core, precision=self.precision)
+        model = _converted(computation, openvino, core, precision=self.precision)
         request = core.compile_model(model, "CPU", settings).create_infer_request()
 
         def forward(batch: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class OpenVINO(Backend):
             request.start_async()
             try:
                 while not request.wait_for(PULSE_MS):
-                    task.pulse()
+                    computation.pulse()
             except BaseException:
                 request.cancel()
                 _wait_out(request)
@@ -110,35 +110,35 @@ def _wait_out(request: Any) -> None:
         return
 
 
-def _converted(task: Task, openvino: Any, core: Any, *, precision: str) -> Any:
+def _converted(computation: Computation, openvino: Any, core: Any, *, precision: str) -> Any:
     key = {
-        "network": task.identity,
-        "shape": list(task.shape),
+        "network": computation.identity,
+        "shape": list(computation.shape),
         "openvino": openvino_version(),
         "precision": precision,
         "form": _CONVERSION,
     }
-    store = task.store if task.identity else None
+    store = computation.store if computation.identity else None
     content = None if store is None else store.get("openvino", key)
     if content is None:
-        content = _packed(_convert(task, openvino, precision=precision), openvino, precision=precision)
+        content = _packed(_convert(computation, openvino, precision=precision), openvino, precision=precision)
         if store is not None:
             store.put("openvino", key, content)
     return _unpacked(content, openvino, core)
 
 
-def _convert(task: Task, openvino: Any, *, precision: str) -> Any:
-    example = torch.zeros(task.shape)
-    network = task.network
+def _convert(computation: Computation, openvino: Any, *, precision: str) -> Any:
+    example = torch.zeros(computation.shape)
+    network = computation.network
     if precision != "float32":
-        ends = end_layers(network, task.shape)
+        ends = end_layers(network, computation.shape)
         network = twin_of(network, replace=lambda layer: None if layer in ends else with_rounded_kernel(layer))
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing warns of every size that it takes for a constant, as is meant
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _MainOutput(network), example, check_trace=False
         )
-        model = openvino.convert_model(traced, input=[list(task.shape)])
+        model = openvino.convert_model(traced, input=[list(computation.shape)])
     if precision != "float32":
         shield_from_rounding(model, openvino.opset13)
     return model

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backends.contract import Task
+from ..backends.contract import Computation
 from ..backends.parts.store import Store, identity_of
 from ..backends.parts.timing import Result, Subject, default_backend, fastest, machine, measure
 from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 from ..evaluation.metrics.overlap import dice
 from ..image.geometry import Array, Volume
 from ..importers import import_model
@@ -107,7 +108,7 @@ def compare(
     pythons: Sequence[str] = (),
     runs: int = 5,
     is_measured: bool = False,
-    on_progress: Callable[[float, str], None] = lambda *_: None,
+    task: Task = UNWATCHED,
 ) -> Comparison:
     """Segment a volume several times with every engine in turn.
 
@@ -118,10 +119,11 @@ def compare(
         pythons: Interpreters that may have a peer's package, where this one has not.
         runs: How many are measured; one more, before them, is not.
         is_measured: First find the fastest of our backends for this model, also among those that are slow to build.
-        on_progress: Called with the finished share and what is at work.
+        task: Told the finished share and what is at work, and asked before each run whether to go on.
 
     Raises:
         InputError: No such model, peer or interpreter, or our own engine failed.
+        CancelledError: The task was cancelled.
     """
     for name in against:
         if name not in PEERS:
@@ -136,8 +138,8 @@ def compare(
         own, foreign = _models(model, folder)
         check_image_fits(read_description(own), channels=volume.channels, shape=volume.shape)
         np.savez(folder / "volume.npz", array=volume.array, affine_ras=volume.affine_ras, spacing_mm=volume.spacing_mm)
-        backends = _measure(own, on_progress) if is_measured else {}
-        on_progress(0.0, "loading")
+        backends = _measure(own, task) if is_measured else {}
+        task.progress(0.0, "loading")
         engines = {OWN: stack.enter_context(_engine("own", own, folder, sys.executable))}
         missing = {}
         for name in against:
@@ -151,7 +153,7 @@ def compare(
                 if name == "monai":
                     engines[TWIN] = stack.enter_context(_engine("own", source, folder, sys.executable))
                 engines[name] = stack.enter_context(_engine(name, source, folder, python))
-        answers = _take_turns(engines, folder, runs=runs, missing=missing, on_progress=on_progress)
+        answers = _take_turns(engines, folder, runs=runs, missing=missing, task=task)
         return replace(_summarise(own, answers, missing, runs=runs), backends=backends)
 
 
@@ -204,22 +206,25 @@ def _step_of(scheme: Normalization) -> ScaleRange | Standardise | None:
     return None
 
 
-def _measure(own: Path, on_progress: Callable[[float, str], None]) -> dict[str, str]:
+def _measure(own: Path, task: Task) -> dict[str, str]:
     """Measure all backends, and keep what was found for every later run; return it in words."""
     network, description = load_network(own)
     plan, device = description.plan, torch.device("cpu")
     size = plan.patch_size if plan.dimensions == 3 else plan.patch_size[1:]
-    task = Task(
+    computation = Computation(
         network=network,
         shape=(1, network.config.in_channels, *size),
         device=device,
         store=Store(),
         identity=identity_of(description),
     )
-    subject = Subject(task=task, raw_channels=network.raw_channels, is_regions=description.output == "regions")
+    subject = Subject(
+        computation=computation, raw_channels=network.raw_channels, is_regions=description.output == "regions"
+    )
     results: dict[str, Result] = {}
     for results in measure(subject, with_slow=True):
-        on_progress(0.0, f"measuring backends ({len(results)} done)")
+        task.check()
+        task.progress(0.0, f"measuring backends ({len(results)} done)")
     chosen = fastest(results, default_backend(device))
     return {
         name: result.reason or f"{result.forward_s:.3f} s a tile{', chosen' if name == chosen else ''}"
@@ -265,7 +270,7 @@ def _take_turns(
     *,
     runs: int,
     missing: dict[str, str],
-    on_progress: Callable[[float, str], None],
+    task: Task,
 ) -> dict[str, _Answers]:
     """Run every engine in turn, first once to warm up; one that fails is named in `missing` and left out."""
     loads: dict[str, float] = {}
@@ -279,7 +284,8 @@ def _take_turns(
     done, total = 0, (runs + 1) * len(answers)
     for turn in range(runs + 1):
         for name in list(answers):
-            on_progress(done / total, f"{name}, run {turn} of {runs}" if turn else f"{name}, warming up")
+            task.check()
+            task.progress(done / total, f"{name}, run {turn} of {runs}" if turn else f"{name}, warming up")
             answer = _ask(engines[name], folder / f"{name}.npy")
             done += 1
             if "error" in answer:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..core.errors import CancelledError, InputError
-from ..core.events import Course
+from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array, Volume, same_grid, to_canonical
 from ..image.labels import PALETTE, Label
 from ..image.missing_values import fill_gaps
@@ -31,7 +31,8 @@ CASE_COLUMNS = ("case", "name", "case_id")
 SAMPLES_PER_CASE = 10_000
 # Each may be a scan of a gigabyte.
 _READ_AT_ONCE = 4
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# One channel of a case, as nnU-Net names them.
+CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 
 Result = TypeVar("Result")
 
@@ -68,7 +69,7 @@ def find_cases(folder: Path | str) -> list[Case]:
     subjects = _read_subjects(folder / "manifest.csv")
     channels: dict[str, list[Path]] = {}
     for path in _data_files(images):
-        match = _CHANNEL.match(stem_of(path))
+        match = CHANNEL_NAME.match(stem_of(path))
         is_channel = match is not None and match["case"] in references and stem_of(path) not in references
         channels.setdefault(match["case"] if match and is_channel else stem_of(path), []).append(path)
     cases = [
@@ -164,21 +165,23 @@ def read_image(paths: Sequence[Path]) -> Volume:
     return image
 
 
-def read_label_values(cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False) -> Course[list[int]]:
+def read_label_values(cases: Sequence[Case], *, task: Task = UNWATCHED) -> list[int]:
     """Return the label values that occur in the references, without the background.
 
-    Yields:
-        {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
+    Args:
+        cases: Whose references to read.
+        task: Told {"event": "read", "case": ..., "number": ..., "of": ...} for each case, and asked after each whether
+            to go on.
 
     Raises:
         InputError: A labelmap cannot be read.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
 
     def values_in(case: Case) -> set[int]:
         return set(np.unique(read_labelmap(case.labels).array).tolist())
 
-    found = yield from _read_each(values_in, cases, is_cancelled)
+    found = _read_each(values_in, cases, task)
     return sorted(set().union(*found) - {0})
 
 
@@ -187,24 +190,22 @@ def read_fingerprint(
     *,
     orientation: str = "RAS",
     channel_names: Sequence[str] = (),
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> Course[Fingerprint]:
+    task: Task = UNWATCHED,
+) -> Fingerprint:
     """Read all cases, each once, and return what the planner needs to know of them.
 
     Args:
         cases: At least one.
         orientation: "RAS" turns the axes of volumes first.
         channel_names: What the data set calls its channels, see read_channel_names.
-        is_cancelled: Asked after each case.
-
-    Yields:
-        {"event": "read", "case": ..., "number": ..., "of": ...} for each case.
+        task: Told {"event": "read", "case": ..., "number": ..., "of": ...} for each case, and asked after each whether
+            to go on.
 
     Raises:
         InputError: A case cannot be read, or no case has a labelled voxel.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
-    read = yield from _read_each(lambda case: _measure_case(case, orientation), cases, is_cancelled)
+    read = _read_each(lambda case: _measure_case(case, orientation), cases, task)
     foreground = np.concatenate([case.samples for case in read], axis=1).astype(np.float64)
     if not foreground.size:
         raise InputError("no labelmap of the data set holds a labelled voxel: give cases with labels")
@@ -257,9 +258,7 @@ def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str
     return names if len(names) == count else ()
 
 
-def _read_each(
-    read: Callable[[Case], Result], cases: Sequence[Case], is_cancelled: Callable[[], bool]
-) -> Course[list[Result]]:
+def _read_each(read: Callable[[Case], Result], cases: Sequence[Case], task: Task) -> list[Result]:
     """Return what is read of each case, several at a time."""
     results = []
     pool = ThreadPoolExecutor(max_workers=min(_READ_AT_ONCE, os.cpu_count() or 1))
@@ -267,9 +266,8 @@ def _read_each(
         pending = [pool.submit(read, case) for case in cases]
         for number, (case, future) in enumerate(zip(cases, pending, strict=True), start=1):
             results.append(future.result())
-            if is_cancelled():
-                raise CancelledError("cancelled while the data set was read")
-            yield {"event": "read", "case": case.id, "number": number, "of": len(cases)}
+            task.check("cancelled while the data set was read")
+            task.report({"event": "read", "case": case.id, "number": number, "of": len(cases)})
     finally:
         pool.shutdown(cancel_futures=True)
     return results

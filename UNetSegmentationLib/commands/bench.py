@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..core.task import Task
 from ..models.installed import bundled_resources_folder
 from .contract import COMMANDS, DONE, Command, add_quiet_argument
 from .parts.terminal import ProgressBar, figure, rounded, warn, write_json, write_table
@@ -55,7 +56,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
             pythons=arguments.peer_python,
             runs=arguments.runs,
             is_measured=arguments.measure,
-            on_progress=bar,
+            task=Task(bar.show_progress),
         )
     for name, reason in found.missing.items():
         warn(f"{name}: {reason}")

@@ -15,7 +15,7 @@ DONE, FAULT, INPUT, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A sub-command; its module must not load torch when it is imported.
+    """A sub-command; its module is imported for its help alone, so that it must load no torch, scipy or SimpleITK.
 
     Attributes:
         add_arguments: Adds its options to a parser.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..core.errors import InputError
 from ..image.labels import Label
 from ..models.description import ModelDescription
-from ..models.installed import find_model
 from .contract import COMMANDS, Command, add_device_argument, add_quiet_argument
+from .parts.loading import without_collection
 from .parts.terminal import Failures, ProgressBar, figure, rounded, write_json, write_table
 
 if TYPE_CHECKING:
@@ -44,13 +44,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace, out: TextIO) -> int:
     from ..cases.dataset import find_cases
-    from ..evaluation.cases import evaluate
-    from ..inference.predictor import Predictor
+    from ..models.installed import find_model
 
     model = find_model(arguments.model)
     cases = find_cases(arguments.dataset)
     if arguments.held_back:
         cases = _held_back(cases, model.description)
+    with without_collection():
+        from ..evaluation.cases import evaluate
+        from ..inference.predictor import Predictor
     predictor = Predictor(model.folder, device=arguments.device)
     results: list[CaseFigures] = []
     failures = Failures(is_debug=arguments.debug)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
-from ..image.volume_io import write_volume
-from ..models.installed import find_model
+from ..core.task import Task
 from .contract import COMMANDS, DONE, Command, add_device_argument
-from .parts.image_arguments import ImageFiles, check_is_no_input, check_writable, choose_model, find_image, read_image
+from .parts.loading import without_collection
 from .parts.terminal import ProgressBar, warn, write_json, write_table
 
 if TYPE_CHECKING:
     from ..inference.feature_maps import FeatureMap
     from ..inference.predictor import Predictor
+    from .parts.image_arguments import ImageFiles
 
 FORMATS = ("nii.gz", "nrrd")
 
@@ -36,6 +36,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
+    from .parts.image_arguments import check_writable, choose_model, find_image
+
     if arguments.list:
         return _list(arguments, out)
     if arguments.image is None or arguments.output is None:
@@ -46,8 +48,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         raise InputError(f"{arguments.output} is a file: give a folder")
     check_writable(arguments.output)
 
-    from ..inference.predictor import Predictor
-
+    with without_collection():
+        from ..inference.predictor import Predictor
     predictor = Predictor(model.folder, device=arguments.device)
     entries = _read_out(predictor, image, arguments)
     if arguments.json:
@@ -59,7 +61,9 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> list[dict[str, Any]]:
     """Write the maps and return what there is to say of each."""
+    from ..image.volume_io import write_volume
     from ..inference.feature_maps import list_feature_maps, view_features
+    from .parts.image_arguments import check_is_no_input, read_image
 
     maps = list_feature_maps(predictor.network)
     targets = {entry.name: _target(entry, image, arguments) for entry in maps}
@@ -75,7 +79,7 @@ def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> 
             volume,
             names=arguments.names,
             channel=arguments.channel,
-            on_progress=lambda fraction: bar(fraction, "Reading features"),
+            task=Task(bar.show_progress).part(0, 1, stage="Reading features"),
         )
     finally:
         bar.clear()
@@ -86,6 +90,9 @@ def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> 
 
 
 def _list(arguments: Namespace, out: TextIO) -> int:
+    from ..models.installed import find_model
+    from .parts.image_arguments import choose_model
+
     if arguments.model is None and arguments.image is None:
         raise InputError("no model is named: give one with --model")
     model = find_model(arguments.model) if arguments.image is None else choose_model(arguments.model, [arguments.image])

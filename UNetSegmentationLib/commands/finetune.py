@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
+from ..core.task import Event, Task
 from ..models.description import ModelDescription
 from .contract import COMMANDS, DONE, Command, add_device_argument, add_quiet_argument
+from .parts.interrupt import gentle_interrupt
+from .parts.loading import without_collection
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
-from .train import gentle_interrupt
 
 if TYPE_CHECKING:
     from ..finetuning.run import FinetuningJob
@@ -37,20 +39,22 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..finetuning.run import run_finetuning
+    with without_collection():
+        from ..finetuning.run import run_finetuning
     from ..training.processes.processes import refuse_several_processes
 
     refuse_several_processes("unetseg finetune")
     job = _job_of(arguments)
     with gentle_interrupt() as interrupt, ProgressBar(is_quiet=arguments.quiet) as bar:
-        for event in run_finetuning(job, is_resumed=arguments.resume, is_cancelled=interrupt.is_asked):
+
+        def show(event: Event) -> None:
             interrupt.is_gentle = event["event"] in (*CASE_EVENTS, "start", "step")
             if event["event"] == "step":
                 bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
-                continue
+                return
             if event["event"] in CASE_EVENTS:
                 bar.show_case(event)
-                continue
+                return
             bar.clear()
             if event["event"] == "done":
                 _write_end(out, job, ModelDescription.from_dict(event["description"]), as_json=arguments.json)
@@ -59,6 +63,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
                     out.write(event["message"] + "\n")
                     out.flush()
                 bar(0.0, event["message"])
+
+        run_finetuning(job, is_resumed=arguments.resume, task=Task(show, interrupt.is_asked))
     return DONE
 
 

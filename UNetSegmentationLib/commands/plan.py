@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..core.events import result_of
 from ..core.files import write_text
+from ..core.task import Task
 from ..planning.explanation import explain
 from ..planning.planner import RESOLUTIONS, network_shape_for
 from .contract import COMMANDS, DONE, Command, add_channels_argument, add_device_argument, add_quiet_argument
@@ -69,8 +69,8 @@ def _document(arguments: Namespace) -> dict[str, Any]:
     cases = find_cases(arguments.dataset)
     names = name_channels(arguments.dataset, cases, arguments.channels)
     with ProgressBar(is_quiet=arguments.quiet) as bar:
-        reading = read_fingerprint(cases, orientation=orientation, channel_names=names)
-        fingerprint = result_of(reading, bar.show_case)
+        task = Task(bar.show_case)
+        fingerprint = read_fingerprint(cases, orientation=orientation, channel_names=names, task=task)
     labels = read_labels_of(arguments.labels or arguments.dataset, sorted(fingerprint.class_shares or ()))
     fingerprint = replace(fingerprint, label_names=tuple(label.name for label in labels))
     plan = plan_for(

@@ -5,27 +5,22 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
-from ..models.description import ModelDescription
-from ..models.installed import InstalledModel
-from ..postprocess import STEPS
+from ..core.task import Task
 from .contract import COMMANDS, Command, add_backend_argument, add_device_argument, add_quiet_argument, add_tables
-from .parts.cohort import RECORD_FILE, Case, Outcome, Record, Settings, segment_all, segment_with_dask
-from .parts.image_arguments import (
-    ImageFiles,
-    check_is_no_input,
-    check_writable,
-    choose_model,
-    choose_outputs,
-    find_image,
-)
+from .parts.loading import without_collection
 from .parts.terminal import Failures, ProgressBar, warn, write_json
 
-MODES = ("full", "fast", "fine")
-FAST_OVERLAP = 0.25
+if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
+    from ..models.description import ModelDescription
+    from ..models.installed import InstalledModel
+    from .parts.cohort import Case, Outcome, Record, Settings
+    from .parts.image_arguments import ImageFiles, Read
+
 PROBABILITY_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
@@ -42,16 +37,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "-o", "--output", metavar="OUT", required=True, help=".seg.nrrd, .nii.gz, ... file, or a folder"
     )
     parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
-    parser.add_argument(
-        "--mode",
-        choices=MODES,
-        default="full",
-        help="fast: neighbouring tiles share less, so that a large image has fewer of them; fine: as --tta (full). On "
-        "ten hippocampi, a tile each, fast changed nothing, and fine took 2.1 times as long for the same Dice (V-Net)",
-    )
     parser.add_argument("--tta", action="store_true", help="average over mirrored copies: slower, a little better")
     parser.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="of neighbouring tiles (0.5, or the model's own)"
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="of neighbouring tiles (0.5, or the model's own); with 0.25 a large image has fewer of them",
     )
     parser.add_argument(
         "--roi", type=_region, metavar="R,A,S,r,a,s", help="only a box: its centre and half its lengths, RAS in mm"
@@ -67,7 +58,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help=f"leave out the images that {RECORD_FILE} in the folder OUT says are done, by the same model and options",
+        help="leave out the images that segmented.jsonl in the folder OUT says are done, by the same model and options",
     )
     parser.add_argument(
         "--dask",
@@ -78,9 +69,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_quiet_argument(parser)
     add_device_argument(parser)
     add_backend_argument(parser)
-    # The second kind is not imported: it would load torch.
-    on_probabilities = Registry("probability step", "UNetSegmentationLib.postprocess.probabilities").summaries
-    add_tables(parser, {"steps of --postprocess:": {**STEPS.summaries, **on_probabilities}})
+    # Not imported: the first kind would load scipy, the second torch.
+    packages = ("UNetSegmentationLib.postprocess", "UNetSegmentationLib.postprocess.probabilities")
+    steps = {name: line for package in packages for name, line in Registry("step", package).summaries.items()}
+    add_tables(parser, {"steps of --postprocess:": steps})
 
 
 def _region(text: str) -> tuple[float, ...]:
@@ -94,15 +86,19 @@ def _region(text: str) -> tuple[float, ...]:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    model = choose_model(arguments.model, arguments.images)
+    from .parts.cohort import Case, Record, Settings
+    from .parts.image_arguments import choose_model, choose_outputs
+
+    read: Read = {}
+    model = choose_model(arguments.model, arguments.images, read=read)
     failures = Failures(is_debug=arguments.debug)
     images = _find_images(arguments, failures, model.description)
     targets = choose_outputs(images, arguments.output)
     _check_options(arguments, images, targets)
 
     settings = Settings(
-        tta=arguments.tta or arguments.mode == "fine",
-        overlap=FAST_OVERLAP if arguments.mode == "fast" and arguments.overlap is None else arguments.overlap,
+        tta=arguments.tta,
+        overlap=arguments.overlap,
         roi=arguments.roi,
         postprocess=None if arguments.postprocess is None else tuple(arguments.postprocess),
         probabilities=arguments.probabilities,
@@ -114,7 +110,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     if done and not arguments.json:
         out.write(f"{len(done)} of {len(cases)} images were done before\n")
     reports = []
-    for outcome in _outcomes(left, settings, arguments, model=model, record=record):
+    for outcome in _outcomes(left, settings, arguments, model=model, record=record, read=read):
         if outcome.report is None:
             assert outcome.error is not None
             if len(arguments.images) == 1 and not arguments.json:
@@ -133,28 +129,42 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _outcomes(
-    cases: list[Case], settings: Settings, arguments: Namespace, *, model: InstalledModel, record: Record | None
+    cases: list[Case],
+    settings: Settings,
+    arguments: Namespace,
+    *,
+    model: InstalledModel,
+    record: Record | None,
+    read: Read,
 ) -> Iterator[Outcome]:
     """Segment the cases here or on Dask's workers."""
     if not cases:
         return
+    from .parts.cohort import segment_all, segment_with_dask
+
     with ProgressBar(is_quiet=arguments.quiet) as bar:
+        task = Task(bar.show_progress)
         if arguments.dask:
             yield from segment_with_dask(
                 cases, settings, model=model, device=arguments.device, scheduler=arguments.dask, record=record,
-                on_progress=bar,
+                task=task,
             )  # fmt: skip
             return
-        from ..inference.predictor import Predictor
 
-        predictor = Predictor(model.folder, device=arguments.device, backend=arguments.backend)
-        for outcome in segment_all(predictor, cases, settings, model=model, record=record, on_progress=bar):
+        def load() -> Predictor:
+            with without_collection():
+                from ..inference.predictor import Predictor
+            return Predictor(model.folder, device=arguments.device, backend=arguments.backend)
+
+        for outcome in segment_all(load, cases, settings, model=model, record=record, read_before=read, task=task):
             bar.clear()
             yield outcome
 
 
 def _find_images(arguments: Namespace, failures: Failures, description: ModelDescription) -> list[ImageFiles]:
     """Return the images that are there; "a_0000" and "a_0001" are one."""
+    from .parts.image_arguments import find_image
+
     found: dict[tuple[Path | None, ...], ImageFiles] = {}
     for name in arguments.images:
         try:
@@ -169,6 +179,8 @@ def _find_images(arguments: Namespace, failures: Failures, description: ModelDes
 
 def _check_options(arguments: Namespace, images: list[ImageFiles], targets: list[Path]) -> None:
     """Find what is wrong before the computation, not after it."""
+    from .parts.image_arguments import check_is_no_input, check_writable
+
     if arguments.postprocess:
         from ..postprocess.parts.steps import sort_steps
 

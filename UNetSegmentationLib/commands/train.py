@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..core.errors import InputError
 from ..core.registry import Registry
+from ..core.task import Event, Task
 from ..models.description import ModelDescription
+from ..planning.configurations import CONFIGURATION_LINES
 from ..presets import PRESETS
-from ..training.search.configurations import CONFIGURATION_LINES
 from .contract import (
     COMMANDS,
     DONE,
@@ -31,6 +29,8 @@ from .contract import (
     add_quiet_argument,
     add_tables,
 )
+from .parts.interrupt import Interrupt, gentle_interrupt
+from .parts.loading import without_collection
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_table
 
 if TYPE_CHECKING:
@@ -40,14 +40,12 @@ if TYPE_CHECKING:
     from ..training.job import TrainingJob
     from ..training.processes.processes import Processes
 
-    Work = Callable[[Callable[[], bool]], Iterator[dict[str, Any]]]
+    Work = Callable[[Task], ModelDescription]
 
 STEPS_PER_EPOCH = 250  # as nnU-Net counts
 CURVE_FILE = "training.png"
 AUTO = "auto"
 ALL_FOLDS = -1
-# Far more than any time budget takes.
-UNLIMITED_STEPS = 1_000_000
 # Read without importing them: they would load torch.
 NETWORK_LINES = Registry("network", "UNetSegmentationLib.networks").summaries
 LOSS_LINES = Registry("loss", "UNetSegmentationLib.losses").summaries
@@ -178,7 +176,8 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    from ..training.processes.processes import OtherProcessError, join_processes
+    with without_collection():
+        from ..training.processes.processes import OtherProcessError, join_processes
 
     if _is_study(arguments) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
@@ -191,37 +190,64 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
-    from ..training.run import is_recorded
-
-    job, events_until = _work_of(arguments, processes)
-    curve: LiveCurve | None = None
+    job, work = _work_of(arguments, processes)
     is_quiet = arguments.quiet or not processes.is_first
     with gentle_interrupt(is_patient=processes.count > 1) as interrupt, ProgressBar(is_quiet=is_quiet) as bar:
-        for event in events_until(interrupt.is_asked):
-            kind = event["event"]
-            interrupt.is_gentle = kind in (*CASE_EVENTS, "start", "step", "validation")
-            if curve is not None and kind in ("step", "validation") and is_recorded(event):
-                curve.update(is_last=kind == "validation")
-            if kind == "step":
-                bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
-                continue
-            if kind in CASE_EVENTS:
-                bar.show_case(event)
-                continue
-            bar.clear()
-            if kind == "start" and processes.is_first:
-                curve = _curve_of(Path(event.get("folder", job.folder)), event["labels"])
-            if kind == "done":
-                description = ModelDescription.from_dict(event["description"])
-                if "configuration" in description.training and description.members == 1:
-                    curve = _curve_of(job.folder, [label.name for label in description.labels])
-                    _ = curve and curve.update(is_last=True)
-                _write_end(out, job, description)
-            elif line := _line_of(event):
-                out.write(line + "\n")
-                out.flush()
-            if kind == "stage":
-                bar(0.0, event["message"])
+        display = _Display(job, out, bar, interrupt, draws_curve=processes.is_first)
+        work(Task(display.show, interrupt.is_asked))
+
+
+class _Display:
+    """Shows the events of a training: on a bar, in lines, and as a picture of the loss in the model folder.
+
+    Args:
+        job: Whose training it is.
+        out: Gets the lines.
+        bar: Shows what has no line.
+        interrupt: Told by the events when Ctrl-C may end the training gently.
+        draws_curve: Keep the picture.
+    """
+
+    def __init__(
+        self, job: TrainingJob, out: TextIO, bar: ProgressBar, interrupt: Interrupt, *, draws_curve: bool
+    ) -> None:
+        self._job = job
+        self._out = out
+        self._bar = bar
+        self._interrupt = interrupt
+        self._draws_curve = draws_curve
+        self._curve: LiveCurve | None = None
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        from ..training.run import is_recorded
+
+        kind = event["event"]
+        self._interrupt.is_gentle = kind in (*CASE_EVENTS, "start", "step", "validation")
+        if self._curve is not None and kind in ("step", "validation") and is_recorded(event):
+            self._curve.update(is_last=kind == "validation")
+        if kind == "step":
+            self._bar(1 - event["share_left"], f"step {event['step']}, loss {event['loss']:.3f}")
+            return
+        if kind in CASE_EVENTS:
+            self._bar.show_case(event)
+            return
+        self._bar.clear()
+        if kind == "start" and self._draws_curve:
+            self._curve = _curve_of(Path(event.get("folder", self._job.folder)), event["labels"])
+        if kind == "done":
+            self._show_end(ModelDescription.from_dict(event["description"]))
+        elif line := _line_of(event):
+            self._out.write(line + "\n")
+            self._out.flush()
+        if kind == "stage":
+            self._bar(0.0, event["message"])
+
+    def _show_end(self, description: ModelDescription) -> None:
+        if "configuration" in description.training and description.members == 1:
+            self._curve = _curve_of(self._job.folder, [label.name for label in description.labels])
+            _ = self._curve and self._curve.update(is_last=True)
+        _write_end(self._out, self._job, description)
 
 
 def _is_study(arguments: Namespace) -> bool:
@@ -242,9 +268,7 @@ def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, W
     if not _is_study(arguments):
         values = processes.share(lambda: _job_of(arguments).to_dict())
         job = TrainingJob.from_dict(values, folder=arguments.output)
-        return job, lambda asked: run_training(
-            job, is_resumed=arguments.resume, processes=processes, is_cancelled=asked
-        )
+        return job, lambda task: run_training(job, is_resumed=arguments.resume, processes=processes, task=task)
     has_all_folds = arguments.fold is not None and arguments.fold[0] == ALL_FOLDS
     if has_all_folds:
         arguments.fold = (0, arguments.fold[1])
@@ -265,7 +289,7 @@ def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, W
             has_all_folds=has_all_folds,
             shares_budget=is_budget_given,
         )
-    return job, lambda asked: run_study(study, is_resumed=arguments.resume, is_cancelled=asked)
+    return job, lambda task: run_study(study, is_resumed=arguments.resume, task=task)
 
 
 def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -280,7 +304,7 @@ def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
     from ..training.job import TrainingJob, unfinished_job
-    from ..training.options import TrainingOptions
+    from ..training.options import UNLIMITED_STEPS, TrainingOptions
 
     fields = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.network_options is not None:
@@ -324,38 +348,6 @@ FIELDS = (
     "init",
 )
 OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
-
-
-class _Interrupt:
-    """Ctrl-C: while it works on cases or learns, a command is asked to end; otherwise, or twice, it ends at once.
-
-    Args:
-        is_patient: Twice is like once: torchrun passes on the Ctrl-C that its processes have heard themselves.
-    """
-
-    def __init__(self, *, is_patient: bool = False) -> None:
-        self.is_gentle = False
-        self._is_patient = is_patient
-        self._is_asked = False
-
-    def is_asked(self) -> bool:
-        return self._is_asked
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.is_gentle or (self._is_asked and not self._is_patient):
-            raise KeyboardInterrupt
-        self._is_asked = True
-
-
-@contextmanager
-def gentle_interrupt(*, is_patient: bool = False) -> Iterator[_Interrupt]:
-    """Take Ctrl-C as the wish to stop at the next case or step while a training says that it can."""
-    interrupt = _Interrupt(is_patient=is_patient)
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:

@@ -32,8 +32,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-
-Event = dict[str, Any]
+from .task import Event
 
 
 class TrainingRecord:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,10 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Mapping[str, Entry]):
-    """Named entries of one kind; every module of `package` is imported at the first look-up.
+    """Named entries of one kind.
+
+    Looking up a name imports the module that declares it and no other; whatever has to know all entries, such as
+    iterating, imports every module of `package`.
 
     Args:
         kind: What an entry is, in the singular, for messages: "network".
@@ -52,15 +56,16 @@ class Registry(Mapping[str, Entry]):
         return enter
 
     def __getitem__(self, name: str) -> Entry:
-        self._scan()
-        try:
-            return self._entries[name]
-        except KeyError:
+        if name not in self:
             known = ", ".join(sorted(self._entries))
-            raise InputError(f"unknown {self.kind} '{name}': choose one of {known}") from None
+            raise InputError(f"unknown {self.kind} '{name}': choose one of {known}")
+        return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
-        self._scan()
+        if name not in self._entries and not self._is_scanned:
+            self._import_declaring(name)
+        if name not in self._entries:
+            self._scan()
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
@@ -88,13 +93,27 @@ class Registry(Mapping[str, Entry]):
 
     @cached_property
     def _sources(self) -> dict[str, tuple[str, str]]:
-        specification = importlib.util.find_spec(self.package)
-        folders = (specification.submodule_search_locations or []) if specification else []
         names: dict[str, tuple[str, str]] = {}
-        for folder in folders:
-            for path in sorted([*Path(folder).glob("*.py"), *Path(folder).glob("*/__init__.py")]):
-                names.update(_declared_in(path))
+        for path in (path for folder in self._folders() for path in _sources_in(folder)):
+            names.update(_declared_in(path.read_text(encoding="utf-8")))
         return names
+
+    def _folders(self) -> list[Path]:
+        """Return where the package lies, without importing it or a package that it lies in."""
+        top, *inner = self.package.split(".")
+        specification = importlib.util.find_spec(top)
+        folders = (specification.submodule_search_locations or []) if specification else []
+        return [Path(folder, *inner) for folder in folders]
+
+    def _import_declaring(self, name: object) -> None:
+        """Import what declares an entry: one module, or all that claim its name."""
+        # Not parsed: that would take longer than to import the whole package.
+        call = re.compile(rf"""\.register\(\s*["']{re.escape(str(name))}["']""")
+        for folder in self._folders():
+            for path in _sources_in(folder):
+                if call.search(path.read_text(encoding="utf-8")):
+                    parts = path.relative_to(folder).with_suffix("").parts
+                    importlib.import_module(".".join([self.package, *(part for part in parts if part != "__init__")]))
 
     def _scan(self) -> None:
         if self._is_scanned:
@@ -108,16 +127,21 @@ class Registry(Mapping[str, Entry]):
         self._is_scanned = True
 
     def _is_entry(self, folder: str) -> bool:
-        return any(
-            _declared_in(path / folder / "__init__.py")
-            for path in map(Path, importlib.import_module(self.package).__path__)
-        )
+        faces = (path / folder / "__init__.py" for path in self._folders())
+        return any(_declared_in(face.read_text(encoding="utf-8")) for face in faces if face.is_file())
 
 
-def _declared_in(path: Path) -> dict[str, tuple[str, str]]:
-    """Return {name: (title, first line of the file)} of the `register` calls in one source file."""
+def _sources_in(folder: Path) -> list[Path]:
+    """Return the files that may register entries: the modules of a package and the faces of its folders."""
+    return sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")])
+
+
+def _declared_in(source: str) -> dict[str, tuple[str, str]]:
+    """Return {name: (title, first line of the file)} of the `register` calls in a source."""
     names: dict[str, tuple[str, str]] = {}
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if ".register(" not in source:
+        return names
+    tree = ast.parse(source)
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "register"):

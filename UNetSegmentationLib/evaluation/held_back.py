@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,9 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ..cases.dataset import Case, read_case
-from ..core.errors import CancelledError
 from ..core.event_log import TrainingRecord
-from ..core.events import Course
+from ..core.task import UNWATCHED, Task
 from ..core.tensor_files import atomic_tensor_file
 from ..image.labels import Label
 from ..image.volume_io import read_labelmap
@@ -58,58 +57,49 @@ class TrainedModel:
     record: TrainingRecord
 
 
-def measure_trained(model: TrainedModel, is_cancelled: Callable[[], bool] = lambda: False) -> Course[ModelDescription]:
+def measure_trained(model: TrainedModel, task: Task = UNWATCHED) -> ModelDescription:
     """Return the description of a trained model with its figures and the post-processing that they ask for.
 
     Args:
         model: Whose weights are written.
-        is_cancelled: Asked often.
-
-    Yields:
-        Events of find_in_cases and describe_figures.
+        task: Told the events of find_in_cases and describe_figures, and asked often whether to go on.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
-    found = yield from find_in_cases(Predictor(model.folder, device=model.device), model.held_back, is_cancelled)
-    return (
-        yield from describe_figures(
-            model.description,
-            found,
-            model.record,
-            training_cases=model.training_cases,
-            chooses_postprocess=model.chooses_postprocess,
-            is_cancelled=is_cancelled,
-        )
+    found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
+    return describe_figures(
+        model.description,
+        found,
+        model.record,
+        training_cases=model.training_cases,
+        chooses_postprocess=model.chooses_postprocess,
+        task=task,
     )
 
 
 FOUND_FILE = "found.safetensors"
 
 
-def find_in_cases(
-    predictor: Predictor, cases: Sequence[Case], is_cancelled: Callable[[], bool] = lambda: False
-) -> Course[list[FoundCase]]:
+def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWATCHED) -> list[FoundCase]:
     """Segment each case without post-processing; return the results beside their references, packed.
 
     Args:
         predictor: Of the model.
         cases: To segment.
-        is_cancelled: Asked often.
-
-    Yields:
-        {"event": "segmented", "case": ..., "number": ..., "of": ...} for each case.
+        task: Told {"event": "segmented", "case": ..., "number": ..., "of": ...} for each case, and asked often whether
+            to go on.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     packed = []
     for number, case in enumerate(cases, start=1):
         volume, reference = read_case(case)
         began = perf_counter()
-        found = predictor.segment(volume, postprocess=(), is_cancelled=is_cancelled).labelmap
+        found = predictor.segment(volume, postprocess=(), task=task.observed_by(None)).labelmap
         packed.append(
             FoundCase.pack(
                 found,
@@ -120,7 +110,7 @@ def find_in_cases(
                 duration_s=perf_counter() - began,
             )
         )
-        yield {"event": "segmented", "case": case.id, "number": number, "of": len(cases)}
+        task.report({"event": "segmented", "case": case.id, "number": number, "of": len(cases)})
     return packed
 
 
@@ -131,8 +121,8 @@ def describe_figures(
     *,
     training_cases: Sequence[Case],
     chooses_postprocess: bool,
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> Course[ModelDescription]:
+    task: Task = UNWATCHED,
+) -> ModelDescription:
     """Return the description with the figures of what was found, after the steps that were chosen on it.
 
     Args:
@@ -141,26 +131,22 @@ def describe_figures(
         record: Gets the choice and the figures of every case.
         training_cases: Tell how small a component may be.
         chooses_postprocess: Try steps; without it the figures are those of the network alone.
-        is_cancelled: Asked before each case.
-
-    Yields:
-        {"event": "read", ...} for each training case, and the events of choose_postprocess and measure.
+        task: Told {"event": "read", ...} for each training case, and the events of choose_postprocess and measure;
+            asked before each case whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     figures = {}
     if chooses_postprocess:
         # Radiographs seldom tell the size of a pixel: there are no volumes to compare.
         smallest = None
         if not description.plan.longest_side:
-            smallest = yield from _smallest_volume_of(training_cases, found, is_cancelled)
-        choice = yield from choose_postprocess(
-            found, description.labels, min_volume_mm3=smallest, is_cancelled=is_cancelled
-        )
+            smallest = _smallest_volume_of(training_cases, found, task)
+        choice = choose_postprocess(found, description.labels, min_volume_mm3=smallest, task=task)
         description = replace(description, postprocess=choice.steps)
         figures["postprocess"] = choice.to_dict()
-    results = yield from measure(found, description, is_cancelled)
+    results = measure(found, description, task)
     # Not before: what is cancelled so far is done again.
     for name, entry in figures.items():
         record.append({"event": name, **entry})
@@ -169,24 +155,24 @@ def describe_figures(
     return replace(description, figures={**figures_of_model(description.labels, results), **figures})
 
 
-def measure(
-    found: Sequence[FoundCase], description: ModelDescription, is_cancelled: Callable[[], bool] = lambda: False
-) -> Course[list[CaseFigures]]:
+def measure(found: Sequence[FoundCase], description: ModelDescription, task: Task = UNWATCHED) -> list[CaseFigures]:
     """Return the figures of every case after the model's own steps.
 
-    Yields:
-        {"event": "measured", "case": ..., "number": ..., "of": ...} for each case.
+    Args:
+        found: Cases without post-processing.
+        description: Names the labels and the steps.
+        task: Told {"event": "measured", "case": ..., "number": ..., "of": ...} for each case, and asked before each
+            whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     values = [label.value for label in description.labels]
     results = []
     for case, figures in figures_with(found, values, description.postprocess):
-        if is_cancelled():
-            raise CancelledError("cancelled")
+        task.check()
         results.append(CaseFigures(case=case.case, labels=figures, duration_s=case.duration_s))
-        yield {"event": "measured", "case": case.case, "number": len(results), "of": len(found)}
+        task.report({"event": "measured", "case": case.case, "number": len(results), "of": len(found)})
     return results
 
 
@@ -215,18 +201,15 @@ def load_found(path: Path) -> list[FoundCase]:
     return [FoundCase.from_dict(entry, packed=tensors[str(index)].tobytes()) for index, entry in enumerate(about)]
 
 
-def _smallest_volume_of(
-    cases: Sequence[Case], found: Sequence[FoundCase], is_cancelled: Callable[[], bool]
-) -> Course[float | None]:
+def _smallest_volume_of(cases: Sequence[Case], found: Sequence[FoundCase], task: Task) -> float | None:
     """Return the smallest volume in the references of training cases; None where too few cases were found to choose."""
     if len({case.subject for case in found}) < FEWEST_SUBJECTS:
         return None
     references, largest_voxel_mm3 = [], 0.0
     for number, case in enumerate(cases, start=1):
-        if is_cancelled():
-            raise CancelledError("cancelled")
+        task.check()
         volume = read_labelmap(case.labels)
         references.append(component_volumes_mm3(volume.array[0], volume.spacing_mm))
         largest_voxel_mm3 = max(largest_voxel_mm3, prod(volume.spacing_mm))
-        yield {"event": "read", "case": case.id, "number": number, "of": len(cases)}
+        task.report({"event": "read", "case": case.id, "number": number, "of": len(cases)})
     return smallest_volume_mm3(references, largest_voxel_mm3=largest_voxel_mm3)

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import CancelledError
-from ..core.events import Course
 from ..core.json_dataclass import NOT_STORED, OMITTED_AT_DEFAULT, JsonDataclass, JsonOutput
+from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
 from ..postprocess import apply_steps
 from ..postprocess.contract import Labelmap
@@ -116,8 +115,8 @@ def choose_postprocess(
     labels: Sequence[Label],
     *,
     min_volume_mm3: float | None = None,
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> Course[PostprocessChoice]:
+    task: Task = UNWATCHED,
+) -> PostprocessChoice:
     """Return the steps that help on held-back cases.
 
     Tried in this order: the largest component of all labels taken as one object, the largest component of each label
@@ -127,13 +126,11 @@ def choose_postprocess(
         cases: Found by the network alone, on subjects that it has not seen.
         labels: Of the model.
         min_volume_mm3: Smallest component that is expected, see smallest_volume_mm3; None tries no removal.
-        is_cancelled: Asked before each case.
-
-    Yields:
-        {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step.
+        task: Told {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step, and asked before
+            each whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     subjects = sorted({case.subject for case in cases})
     if len(subjects) < FEWEST_SUBJECTS:
@@ -142,22 +139,18 @@ def choose_postprocess(
             "chance"
         )
         return PostprocessChoice(steps=(), cases=len(cases), subjects=len(subjects), reason=reason)
-    trial = _Trial(cases, labels, subjects, is_cancelled)
-    yield from trial.begin()
+    trial = _Trial(cases, labels, subjects, task)
+    trial.begin()
     values = [label.value for label in labels]
     if len(values) > 1:
-        yield from trial.attempt("keep_largest_component:regions=" + "+".join(map(str, values)))
-    kept = yield from trial.attempt_by_label(
-        "keep_largest_component", lambda value: f"keep_largest_component:regions={value}"
-    )
+        trial.attempt("keep_largest_component:regions=" + "+".join(map(str, values)))
+    kept = trial.attempt_by_label("keep_largest_component", lambda value: f"keep_largest_component:regions={value}")
     if kept:
         regions = "/".join(map(str, kept))
-        yield from trial.keep(
-            "keep_largest_component" if kept == values else f"keep_largest_component:regions={regions}"
-        )
+        trial.keep("keep_largest_component" if kept == values else f"keep_largest_component:regions={regions}")
     if min_volume_mm3:
-        yield from trial.attempt(f"remove_small:min_volume_mm3={min_volume_mm3:g}")
-    yield from trial.attempt("fill_holes")
+        trial.attempt(f"remove_small:min_volume_mm3={min_volume_mm3:g}")
+    trial.attempt("fill_holes")
     return PostprocessChoice(
         steps=tuple(trial.steps),
         cases=len(cases),
@@ -209,10 +202,10 @@ class _Trial:
         cases: Sequence[FoundCase],
         labels: Sequence[Label],
         subjects: Sequence[str],
-        is_cancelled: Callable[[], bool],
+        task: Task,
     ) -> None:
         self._cases = cases
-        self._is_cancelled = is_cancelled
+        self._task = task
         self._labels = {label.value: label.name for label in labels}
         self._halves = in_halves(subjects)
         self.steps: list[str] = []
@@ -220,25 +213,25 @@ class _Trial:
         self.before: dict[str, float] = {}
         self._scores: Scores = {}
 
-    def begin(self) -> Course[None]:
+    def begin(self) -> None:
         """Measure the cases without any step."""
-        self._scores = yield from self._scores_with()
+        self._scores = self._scores_with()
         means = {name: self._mean_of(self._scores, value) for value, name in self._labels.items()}
         self.before = {name: round(mean, 4) for name, mean in means.items() if isfinite(mean)}
 
-    def attempt(self, step: str) -> Course[None]:
+    def attempt(self, step: str) -> None:
         """Try a step on all labels at once, and keep it where it helps."""
-        scores = yield from self._scores_with(step)
+        scores = self._scores_with(step)
         rows = [self._row(value, scores) for value in self._labels]
         changed = [row for row in rows if row is not None]
         is_chosen = all(_is_not_worse(row) for row in changed) and any(_is_better(row) for row in changed)
         self._note(step, changed, lambda _: is_chosen)
         if is_chosen:
-            yield from self.keep(step, scores)
+            self.keep(step, scores)
 
-    def attempt_by_label(self, step: str, name_of: Callable[[int], str]) -> Course[list[int]]:
+    def attempt_by_label(self, step: str, name_of: Callable[[int], str]) -> list[int]:
         """Try a step in which no label touches another, and return the labels for which it helps."""
-        scores = yield from self._scores_with(step)
+        scores = self._scores_with(step)
         changed = {value: row for value in self._labels if (row := self._row(value, scores)) is not None}
         for value, row in changed.items():
             self._note(name_of(value), [row], _is_better)
@@ -246,10 +239,10 @@ class _Trial:
             self._note(step, [], _is_better)
         return [value for value, row in changed.items() if _is_better(row)]
 
-    def keep(self, step: str, scores: Scores | None = None) -> Course[None]:
+    def keep(self, step: str, scores: Scores | None = None) -> None:
         """Try what comes next on top of a step."""
         self.steps.append(step)
-        self._scores = scores or (yield from self._scores_with())
+        self._scores = scores or self._scores_with()
 
     def _note(self, step: str, rows: Sequence[dict[str, Any]], is_chosen: Callable[[dict[str, Any]], bool]) -> None:
         if not rows:
@@ -271,14 +264,13 @@ class _Trial:
             "halves": halves,
         }
 
-    def _scores_with(self, *more: str) -> Course[Scores]:
+    def _scores_with(self, *more: str) -> Scores:
         """Return Dice by case and label under the chosen steps and some more."""
         scores = {}
         for case, figures in figures_with(self._cases, self._labels, (*self.steps, *more), with_surfaces=False):
-            if self._is_cancelled():
-                raise CancelledError("cancelled")
+            self._task.check()
             scores[case.case] = agreement_of(figures)
-            yield {"event": "compared", "case": case.case, "number": len(scores), "of": len(self._cases)}
+            self._task.report({"event": "compared", "case": case.case, "number": len(scores), "of": len(self._cases)})
         return scores
 
     def _mean_of(self, scores: Scores, value: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from math import isfinite, nan
@@ -12,15 +12,13 @@ import numpy as np
 import torch
 
 from ..cases.dataset import Case
-from ..core.errors import CancelledError
-from ..core.events import Course
+from ..core.task import UNWATCHED, Task
 from ..evaluation.metrics import dice
 from ..image.geometry import Array
-from ..inference.sliding_window import predict_logits, tile_size
 from ..models.description import ModelDescription
 from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
-from ..training.prepared_case import PreparedCase
+from ..training.prepared_case import PreparedCase, predict_case
 
 # Measured at 1 to 4 corrected cases: what replay costs on the original images lies between 0.01 and 0.03 of Dice.
 LARGEST_SENTINEL_DROP = 0.03
@@ -92,8 +90,8 @@ def compare_models(
     plan: Plan,
     *,
     device: torch.device,
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> Course[list[GateRow]]:
+    task: Task = UNWATCHED,
+) -> list[GateRow]:
     """Segment every case with both networks, on the network's grid; voxels of class -1 do not count.
 
     Args:
@@ -102,21 +100,18 @@ def compare_models(
         groups: Cases by "sentinel" and "local".
         plan: Of both.
         device: Where to compute.
-        is_cancelled: Asked before each case.
-
-    Yields:
-        {"event": "compared", "case": ..., "number": ..., "of": ...} for each case.
+        task: Told {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and asked before each
+            whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     rows: list[GateRow] = []
     count = sum(map(len, groups.values()))
     for group, cases in groups.items():
         for case in cases:
-            if is_cancelled():
-                raise CancelledError("cancelled while the models were compared; --resume goes on with that")
-            found = [_classes(network.to(device), case, plan, device) for network in (old, new)]
+            task.check("cancelled while the models were compared; --resume goes on with that")
+            found = [_classes(network.to(device), case, plan) for network in (old, new)]
             truth = case.labels.numpy()
             values = range(1, old.config.num_classes)
             before, after = ({value: _dice(classes, truth, value) for value in values} for classes in found)
@@ -129,7 +124,7 @@ def compare_models(
                     is_newly_empty=bool(found[0].any() and not found[1].any()),
                 )
             )
-            yield {"event": "compared", "case": case.id, "number": len(rows), "of": count}
+            task.report({"event": "compared", "case": case.id, "number": len(rows), "of": count})
     return rows
 
 
@@ -201,16 +196,8 @@ def _plain(row: GateRow) -> dict[str, Any]:
     return entry
 
 
-def _classes(network: SegmentationNetwork, case: PreparedCase, plan: Plan, device: torch.device) -> Array:
-    logits = predict_logits(
-        network.eval(),
-        case.image.to(device),
-        patch_size=tile_size(plan, case.image.shape[1:], network.alignment),
-        dimensions=plan.dimensions,
-        padding=case.padding,
-        conventions=plan.conventions,
-        tiling=plan.tiling,
-    )
+def _classes(network: SegmentationNetwork, case: PreparedCase, plan: Plan) -> Array:
+    logits = predict_case(network.eval(), case, plan)
     found: Array = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
 from ..core.files import atomic_path, sha256_of, write_text
 from ..core.json_dataclass import NOT_STORED, JsonDataclass, written_by
+from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
 from ..models.card import write_card
 from ..models.description import WEIGHTS_FILE, ModelDescription, id_from, write_description
@@ -37,9 +38,9 @@ from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.patches import PatchSource
 from ..training.prepared_case import PreparedCase
-from ..training.prepared_cases import PreparedFolder, remove_cases_after
+from ..training.prepared_cases import PreparedFolder, keep_prepared_cases_until_done
 from ..training.replay import REPLAY_FILE, Replay, find_replay, read_replay
-from ..training.run import is_recorded
+from ..training.run import recorded
 from ..training.setup import augmentation_for
 from .forgetting import MixedPatches, loss_of_change
 from .gate import GateRow, compare_models, hold_back, judge
@@ -105,55 +106,52 @@ class _Parent:
     folder: Path
 
 
-def run_finetuning(
-    job: FinetuningJob, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
-) -> Iterator[dict[str, Any]]:
+def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
     """Make a model folder from a parent and local cases; it is kept whatever the gate says, with the verdict in it.
 
     Args:
         job: What to continue.
         is_resumed: Go on from the folder's checkpoint.
-        is_cancelled: Asked often.
+        task: Told the events of dataset.read_label_values, PreparedFolder.fill, loop.train and gate.compare_models;
+            {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
+            {"event": "done", "description": ...}. Asked often whether to go on.
 
-    Yields:
-        Events of dataset.read_label_values, PreparedFolder.fill, training.train and gate.compare_models;
-        {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
-        {"event": "done", "description": ...}.
+    Returns:
+        The new model's description.
 
     Raises:
         InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
             holds a model already.
-        CancelledError: `is_cancelled` said so; once the training has begun, the checkpoint allows to go on.
+        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
     """
     with alone_in(job.folder, is_resumed=is_resumed):
-        events = _finetune_alone(job, is_resumed=is_resumed, is_cancelled=is_cancelled)
-        yield from remove_cases_after(events, job.folder)
+        with keep_prepared_cases_until_done(job.folder):
+            description = _finetune_alone(job, is_resumed=is_resumed, task=task)
+        task.report({"event": "done", "description": description.to_dict()})
+    return description
 
 
-def _finetune_alone(
-    job: FinetuningJob, *, is_resumed: bool, is_cancelled: Callable[[], bool]
-) -> Iterator[dict[str, Any]]:
-    """Do what run_finetuning promises, in a folder where nobody else trains."""
-    yield {"event": "stage", "message": "Reading the model and the cases"}
+def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> ModelDescription:
+    """Do what run_finetuning promises but for its end, in a folder where nobody else trains."""
+    task.report({"event": "stage", "message": "Reading the model and the cases"})
     parent = _read_parent(job)
     _ = _named(job, parent.description)  # an impossible id is told before the training
     plan, labels = parent.description.plan, parent.description.labels
     cases = find_cases(job.dataset)
-    values = yield from read_label_values(cases, is_cancelled=is_cancelled)
+    values = read_label_values(cases, task=task)
     ignored = _ignored_value(values, labels)
     held_back = hold_back(cases, parent.description)
     local = [case for case in cases if case not in held_back]
     options = _options_of(job, parent, cases=len(local))
     _write_or_check_start(job, parent, held_back, is_resumed=is_resumed)
     folder = PreparedFolder(job.folder, plan, labels, ignored=ignored)
-    yield from folder.fill([*local, *held_back], is_cancelled=is_cancelled)
+    folder.fill([*local, *held_back], task=task)
     prepared, watched = ([folder.open(case) for case in part] for part in (local, held_back))
     network, device = deepcopy(parent.trained), choose_device(job.device)
     augmentation = augmentation_for(plan, labels)
     record = TrainingRecord(job.folder / RECORD_FILE)
-    steps, seconds = 0, 0.0
-    yield {"event": "stage", "message": _strategy(parent, local, held_back)}
-    for event in train(
+    task.report({"event": "stage", "message": _strategy(parent, local, held_back)})
+    steps, seconds = train(
         network,
         [*prepared, *(parent.replay.rehearsal if parent.replay else ())],
         [],
@@ -166,24 +164,18 @@ def _finetune_alone(
         extra_loss=loss_of_change(
             parent.trained, device, pull=job.pull, teacher=None if parent.replay else parent.network
         ),
-        is_cancelled=is_cancelled,
-    ):
-        if event["event"] == "start":
-            event["labels"] = [label.name for label in labels]
-        if is_recorded(event):
-            record.append(event)
-        steps, seconds = event["step"], event.get("elapsed_s", seconds)
-        yield event
+        task=recorded(task, record, labels=labels),
+    )
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=_is_half(parent.folder))
-    yield {"event": "stage", "message": "Comparing with the parent"}
+    task.report({"event": "stage", "message": "Comparing with the parent"})
     groups = {"sentinel": parent.replay.sentinels if parent.replay else (), "local": watched}
-    rows = yield from compare_models(parent.network, network, groups, plan, device=device, is_cancelled=is_cancelled)
+    rows = compare_models(parent.network, network, groups, plan, device=device, task=task)
     verdict = judge(rows)
     record.append({"event": "gate", "step": steps, **verdict})
-    yield {"event": "gate", **verdict}
+    task.report({"event": "gate", **verdict})
     description = _describe(job, parent, rows, verdict, _record_of(job, options, local, held_back, steps, seconds))
     _finish(job, parent, description)
-    yield {"event": "done", "description": description.to_dict()}
+    return description
 
 
 def unfinished_job(folder: Path) -> FinetuningJob:

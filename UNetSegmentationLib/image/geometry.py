@@ -167,36 +167,18 @@ def resampled_shape(
     return tuple(max(1, round(size * old / new)) for size, old, new in sizes)
 
 
-def index_of_point(affine_ras: Array, point_ras_mm: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Return the continuous voxel index (x, y, z) of a point in RAS millimetres."""
-    x, y, z, _ = np.linalg.solve(affine_ras, (*point_ras_mm, 1.0))
-    return float(x), float(y), float(z)
-
-
-def crop_to_box(
-    volume: Volume, centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]
-) -> tuple[Volume, tuple[slice, slice, slice]]:
-    """Return the part of a volume that encloses a box, and where it lies.
+def region_of_box(centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]) -> Array:
+    """Return the 4x4 that maps the cube from -1 to 1 onto a box along R, A and S.
 
     Args:
-        volume: What to crop, (C, D, H, W); the result is a view of it.
         centre_ras_mm: Centre of the box.
         radii_mm: Half its lengths along R, A and S.
 
-    Returns:
-        The cropped volume with its own affine, and the slices of (D, H, W) that it covers. Where the volume is
-        oblique to the patient, these enclose the box.
-
     Raises:
-        InputError: A radius is not positive, or the box lies outside the volume.
+        InputError: A radius is not positive.
     """
     if min(radii_mm) <= 0:
         raise InputError(f"the region has radii {radii_mm} mm: give three lengths above 0")
-    return crop_to_region(volume, region_of_box(centre_ras_mm, radii_mm))
-
-
-def region_of_box(centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]) -> Array:
-    """Return the 4x4 that maps the cube from -1 to 1 onto a box along R, A and S."""
     region = np.diag([*radii_mm, 1.0])
     region[:3, 3] = centre_ras_mm
     return region

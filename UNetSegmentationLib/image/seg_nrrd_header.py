@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scipy import ndimage
+import numpy as np
 
 from .geometry import Array
 from .labels import Label
+
+Box = tuple[slice, ...]
+# Voxels times labels that numpy looks through before scipy, which looks once for all labels, would be imported.
+_QUICKLY_SEARCHED = 20_000_000
 
 
 def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
@@ -18,9 +22,9 @@ def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    boxes = ndimage.find_objects(labelmap, max((label.value for label in labels), default=1))
+    boxes = label_boxes(labelmap, [label.value for label in labels])
     for index, label in enumerate(labels):
-        box = boxes[label.value - 1]
+        box = boxes[label.value]
         # First and last index along x, y, z; an empty segment has 0 -1 as Slicer writes it.
         extent = (0, -1) * 3 if box is None else [end for part in box[::-1] for end in (part.start, part.stop - 1)]
         prefix = f"Segment{index}_"
@@ -35,3 +39,18 @@ def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
         if label.terminology_entry:
             entries[prefix + "Tags"] = f"TerminologyEntry:{label.terminology_entry}|"
     return entries
+
+
+def label_boxes(labelmap: Array, values: Sequence[int]) -> dict[int, Box | None]:
+    """Return the bounding box of each label value from 1 in a labelmap (D, H, W); None where it is not there."""
+    if labelmap.size * len(values) <= _QUICKLY_SEARCHED:
+        return {value: _box_of(labelmap == value) for value in values}
+    from scipy import ndimage
+
+    boxes = ndimage.find_objects(labelmap, max(values))
+    return {value: boxes[value - 1] for value in values}
+
+
+def _box_of(mask: Array) -> Box | None:
+    found = [np.flatnonzero(np.any(mask, axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in found) if len(found[0]) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..core.files import atomic_path
 from .dicom_series import read_series, read_series_of
 from .geometry import Array, Volume, same_grid
 from .labels import Label
-from .nifti_header import nifti_affine, read_nifti
+from .nifti import NiftiFile, read_nifti
 from .seg_nrrd_header import segment_entries
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
@@ -49,8 +50,8 @@ def read_volume(path: Path | str, *, is_labelmap: bool = False) -> Volume:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: give an image file or a folder with a DICOM series")
-    image = read_series(path) if path.is_dir() else _read_file(path)
-    return _volume_of(image, path, is_labelmap=is_labelmap)
+    image, array = (read_series(path), None) if path.is_dir() else _read_file(path)
+    return _volume_of(image, path, array=array, is_labelmap=is_labelmap)
 
 
 def read_channels(paths: Sequence[Path | str]) -> Volume:
@@ -203,7 +204,8 @@ def _overlap(first: Volume, second: Volume) -> bool:
     return bool((corners.max(axis=1) > -0.5).all() and (corners.min(axis=1) < last).all())
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path) -> tuple[sitk.Image, Array | None]:
+    """Return the image of a file, and its voxels where the image tells the geometry and the type alone."""
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): copy or export it again")
     reader = sitk.ImageFileReader()
@@ -213,35 +215,36 @@ def _read_file(path: Path) -> sitk.Image:
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read: it is damaged or of another kind than {_known_formats()}") from error
     if "DICOM" in _io_name(reader).upper() or "GDCM" in _io_name(reader).upper():
-        return read_series_of(path, reader)
+        return read_series_of(path, reader), None
     if 0 in reader.GetSize():
         raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
-    nifti = read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
     try:
-        image: sitk.Image = reader.Execute()
+        nifti = read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
+        if nifti is not None and nifti.stored.size == prod(reader.GetSize()) * reader.GetNumberOfComponents():
+            return _image_of_nifti(nifti, reader, path)
+        return reader.Execute(), None  # complex numbers and colours come here as well
     except RuntimeError as error:
         raise InputError(f"{path} is damaged or cut off: its voxels cannot be read; copy or export it again") from error
     except MemoryError as error:
         raise InputError(f"{path} ({reader.GetSize()} voxels) does not fit into memory: crop or resample it") from error
-    if nifti is None:
-        return image
-    if image.GetDimension() >= 3 and (affine := nifti_affine(nifti.header)) is not None:
-        _mend_direction(image, affine, path)
-    return _with_gaps(image, nifti.gaps) if nifti.gaps.size else image
 
 
-def _with_gaps(image: sitk.Image, gaps: Array) -> sitk.Image:
-    """Return an image with NaN at some voxels, counted as the file stores them: ITK reads NIfTI's NaN as 0."""
-    array = sitk.GetArrayFromImage(image)
-    is_vector = image.GetNumberOfComponentsPerPixel() > 1
+def _image_of_nifti(nifti: NiftiFile, reader: sitk.ImageFileReader, path: Path) -> tuple[sitk.Image, Array]:
+    """Return an image of one voxel with the geometry that ITK reads, and all voxels in the type that ITK gives them."""
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    image = sitk.Image([1] * len(size), reader.GetPixelID(), *([components] if components > 1 else []))
+    image.SetSpacing(reader.GetSpacing())
+    image.SetOrigin(reader.GetOrigin())
+    image.SetDirection(reader.GetDirection())
+    if len(size) >= 3 and nifti.affine_ras is not None:
+        _mend_direction(image, nifti.affine_ras, size[:3], path)
+    values = nifti.values_as(sitk.GetArrayViewFromImage(image).dtype)
     # The file stores one component after the other, ITK those of a voxel side by side.
-    (np.moveaxis(array, -1, 0) if is_vector else array).flat[gaps] = np.nan
-    restored = sitk.GetImageFromArray(array, isVector=is_vector)
-    restored.CopyInformation(image)
-    return restored
+    array = values.reshape(*([components] if components > 1 else []), *size[::-1])
+    return image, np.moveaxis(array, 0, -1) if components > 1 else array
 
 
-def _mend_direction(image: sitk.Image, affine_ras: Array, path: Path) -> None:
+def _mend_direction(image: sitk.Image, affine_ras: Array, size: Sequence[int], path: Path) -> None:
     """Give an image the directions of its NIfTI header where they are not at right angles.
 
     ITK, allowed to read such headers, takes the inverse of their rotation.
@@ -250,7 +253,7 @@ def _mend_direction(image: sitk.Image, affine_ras: Array, path: Path) -> None:
     spacing = np.linalg.norm(axes, axis=0)
     if not np.isfinite(axes).all() or spacing.min() <= 0:
         return
-    _check_right_angles(axes, image.GetSize()[:3], path)
+    _check_right_angles(axes, size, path)
     rotation = _orthonormal(axes / spacing)
     if np.abs(rotation - axes / spacing).max() <= 1e-6:
         return
@@ -285,9 +288,17 @@ def _known_formats() -> str:
     return "NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG or TIFF"
 
 
-def _volume_of(image: sitk.Image, path: Path, *, is_labelmap: bool) -> Volume:
-    """Return the volume of an ITK image: 2D gets D = 1, vector pixels and a fourth axis become channels."""
-    array = sitk.GetArrayFromImage(image)
+def _volume_of(image: sitk.Image, path: Path, *, array: Array | None, is_labelmap: bool) -> Volume:
+    """Return the volume of an ITK image: 2D gets D = 1, vector pixels and a fourth axis become channels.
+
+    Args:
+        image: Tells the geometry.
+        path: Where it comes from.
+        array: Its voxels as ITK orders them; None where the image holds them.
+        is_labelmap: See read_volume.
+    """
+    if array is None:
+        array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "c":
         raise InputError(f"{path} holds complex numbers: export its magnitude as an image")
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -302,7 +313,7 @@ def _volume_of(image: sitk.Image, path: Path, *, is_labelmap: bool) -> Volume:
         array = array[:, np.newaxis]
     if array.ndim != 4:
         raise InputError(
-            f"{path} has {image.GetDimension()} axes of sizes {image.GetSize()}: give a 2D, 3D or 4D image"
+            f"{path} has {image.GetDimension()} axes of sizes {array.shape[::-1]}: give a 2D, 3D or 4D image"
         )
     affine = _affine_of(image)
     _check_right_angles(affine[:3, :3], array.shape[:0:-1], path)

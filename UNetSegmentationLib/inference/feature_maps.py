@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 from ..image.geometry import Volume
 from ..networks import SegmentationNetwork
-from ..networks.parts.blocks import Tap
+from ..networks.parts.blocks import LINEAR_MODES, Tap
 from .predictor import Predictor
-from .sliding_window import predict_logits, tile_size
-
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+from .sliding_window import predict_logits
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class FeatureReader(nn.Module):
         # Small images were padded at their far end: enlarge the whole grid, then cut.
         padded = [extent * step for extent, step in zip(shown.shape[2:], entry.stride, strict=True)]
         if list(shown.shape[2:]) != padded:
-            shown = F.interpolate(shown, size=padded, mode=_LINEAR_MODES[len(padded)], align_corners=False)
+            shown = F.interpolate(shown, size=padded, mode=LINEAR_MODES[len(padded)], align_corners=False)
         return shown[(slice(None), slice(None), *(slice(0, extent) for extent in size))]
 
 
@@ -106,8 +105,7 @@ def view_features(
     *,
     names: Sequence[str] = (),
     channel: int | None = None,
-    on_progress: Callable[[float], None] | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> dict[str, Volume]:
     """Return feature maps of a model on a volume, each a volume of one channel with the geometry of the input.
 
@@ -116,27 +114,21 @@ def view_features(
         volume: One channel for each of the model's.
         names: Which maps, as `list_feature_maps` calls them; empty: all.
         channel: This channel of every skip; None: the root mean square over all.
-        on_progress: Called with the finished share, 0 to 1.
-        is_cancelled: Asked often.
+        task: Told the finished share, and asked often whether to go on.
 
     Raises:
         InputError: The volume does not fit the model, or it has no such map.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     reader = FeatureReader(predictor.network, names=names, channel=channel)
-    plan = predictor.description.plan
     clean, _ = predictor.check(volume)
-    prepared = predictor.prepare(clean, is_cancelled=is_cancelled)
+    prepared = predictor.prepare(clean, task=task)
     maps = predict_logits(
         reader,
         prepared.image.to(predictor.device),
-        patch_size=tile_size(plan, prepared.image.shape[1:], predictor.network.alignment),
-        dimensions=plan.dimensions,
+        predictor.conventions.tiling(prepared.grid_shape, predictor.network.alignment),
         padding=prepared.padding,
-        conventions=plan.conventions,
-        tiling=plan.tiling,
-        on_progress=on_progress,
-        is_cancelled=is_cancelled,
+        task=task,
     )
     volumes = {}
     for entry, values in zip(reader.maps, maps, strict=True):

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..backends.contract import BACKENDS, Backend
 from ..backends.parts.timing import default_backend
-from ..conventions.image_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
+from ..conventions.parts.image_grid import MOST_CLASSES_OF_A_BYTE, SLICES_AT_ONCE
 from ..core.errors import InputError
+from ..core.host_memory import host_memory
+from ..core.messages import sentence
 from ..models.description import ModelDescription
 from ..networks.parts.cost import NetworkSummary, summarise_network
 
@@ -49,12 +50,15 @@ class Way:
         """Return in words what is other than in the first way."""
         size = " x ".join(map(str, self.tile[::-1]))
         words = [
-            f"in tiles of {size} voxels" if self.tile != first.tile else "",
-            "with sums in half precision" if self.is_half and not first.is_half else "",
-            "with sums in the computer's memory" if self.is_on_host and not first.is_on_host else "",
-            f"on the {self.device.upper()}" if self.device != first.device else "",
+            sentence(f"in tiles of {size} voxels") if self.tile != first.tile else "",
+            sentence("with sums in half precision") if self.is_half and not first.is_half else "",
+            sentence("with sums in the computer's memory") if self.is_on_host and not first.is_on_host else "",
+            sentence(f"on the {self.device.upper()}") if self.device != first.device else "",
         ]
-        return " and ".join(word for word in words if word)
+        said = ""
+        for word in filter(None, words):
+            said = sentence(f"{said} and {word}") if said else word
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,33 +257,4 @@ def free_bytes(device: str) -> int | None:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     # On Apple's processors the GPU has no memory of its own.
-    limits = [limit for limit in (_available(), _left_of_group()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return _available_by_psutil()
-
-
-def _available_by_psutil() -> int | None:
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return int(psutil.virtual_memory().available)
-
-
-def _left_of_group(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return what a container's limit leaves; None where there is none."""
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        stat = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-        cached = next(int(line.split()[1]) for line in stat if line.startswith("inactive_file "))
-        return None if limit == "max" else int(limit) - used + cached
-    except (OSError, ValueError, StopIteration):
-        return None
+    return host_memory().available

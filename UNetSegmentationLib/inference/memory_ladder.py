@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,20 +13,27 @@ from torch import Tensor
 from ..backends.parts.devices import is_out_of_memory
 from ..backends.parts.engine import Engine
 from ..backends.parts.timing import default_backend
-from ..conventions.own import PreparedVolume
-from ..conventions.restoring import classes_on_image
+from ..conventions import PreparedVolume, Tiling, conventions_of
 from ..core.errors import InputError
+from ..core.messages import sentence
+from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array
 from ..models.description import ModelDescription
 from .memory import Need, Way, Workload, check_fits, fits, need_of, surely_fits, ways
-from .sliding_window import logit_slabs, predict_logits, tile_size
+from .sliding_window import logit_slabs, predict_logits
 
 if TYPE_CHECKING:
     from ..networks import SegmentationNetwork
 
 
 def apply_network(
-    engine: Engine, description: ModelDescription, prepared: PreparedVolume, workload: Workload, **options: Any
+    engine: Engine,
+    description: ModelDescription,
+    prepared: PreparedVolume,
+    workload: Workload,
+    *,
+    tiling: Tiling,
+    task: Task = UNWATCHED,
 ) -> tuple[Tensor | None, Array | None, str]:
     """Return all logits, or the class of every voxel of the image; and a sentence where memory was short.
 
@@ -38,11 +45,12 @@ def apply_network(
         description: Of the model.
         prepared: What it sees.
         workload: The same as far as memory goes; `is_whole` asks for all logits.
-        options: Of sliding_window.logit_slabs.
+        tiling: How the image is divided where memory suffices.
+        task: Told the finished share, and asked often whether to go on.
 
     Raises:
         InputError: Not even the thriftiest way fits.
-        CancelledError: The job was cancelled.
+        CancelledError: The task was cancelled.
     """
     left = _ways(engine, description, workload)
     first = left[0]
@@ -51,13 +59,17 @@ def apply_network(
     while True:
         way = left.pop(0)
         try:
-            logits, classes = _apply(engine, description, prepared, workload, way, **options)
+            logits, classes = _apply(engine, description, prepared, workload, way, tiling=tiling, task=task)
         except Exception as error:
             if not left or not is_out_of_memory(error):
                 raise
         else:
             changes = way.changes(first)
-            said = f"memory is short: computed {changes}, which may change the result a little" if changes else ""
+            said = (
+                sentence(f"memory is short: computed {changes}, which may change the result a little")
+                if changes
+                else ""
+            )
             return logits, classes, said
         # Not before the error is gone, whose traceback holds what the failed attempt made.
         gc.collect()
@@ -113,12 +125,11 @@ def _first_that_fits(description: ModelDescription, workload: Workload, left: li
 
 
 def _ways(engine: Engine, description: ModelDescription, workload: Workload) -> list[Way]:
-    plan, alignment = description.plan, cast("SegmentationNetwork", engine.network).alignment
-    first = Way(
-        tile=tile_size(plan, workload.shape, alignment), device=str(engine.device), backend=engine.forced_backend
-    )
-    may_shrink = plan.conventions == "own" and plan.tiling is None
-    return list(ways(first, may_shrink=may_shrink, alignment=alignment))
+    conventions = conventions_of(description.plan)
+    alignment = cast("SegmentationNetwork", engine.network).alignment
+    tile = conventions.tiling(workload.shape, alignment).patch_size
+    first = Way(tile=tile, device=str(engine.device), backend=engine.forced_backend)
+    return list(ways(first, may_shrink=conventions.may_shrink_tiles, alignment=alignment))
 
 
 def _apply(
@@ -127,9 +138,10 @@ def _apply(
     prepared: PreparedVolume,
     workload: Workload,
     way: Way,
-    **options: Any,
+    *,
+    tiling: Tiling,
+    task: Task,
 ) -> tuple[Tensor | None, Array | None]:
-    plan = description.plan
     applied = engine
     if way.device != str(engine.device):
         device = torch.device(way.device)
@@ -137,17 +149,10 @@ def _apply(
         # Whoever asks the engine how it was done is to hear of this.
         engine.used, engine.computed_on = applied.used, device
     image = prepared.image.to("cpu" if way.is_on_host else way.device)
-    options |= {
-        "patch_size": way.tile,
-        "dimensions": plan.dimensions,
-        "padding": prepared.padding,
-        "conventions": plan.conventions,
-        "tiling": plan.tiling,
-        "dtype": torch.float16 if way.is_half else torch.float32,
-        "device": torch.device(way.device),
-    }
+    tiling = replace(tiling, patch_size=way.tile)
+    dtype = torch.float16 if way.is_half else torch.float32
+    options: dict[str, Any] = {"padding": prepared.padding, "dtype": dtype, "device": torch.device(way.device)}
     if workload.is_whole:
-        return predict_logits(applied, image, **options), None
-    slabs = logit_slabs(applied, image, **options)
-    is_cancelled = options["is_cancelled"]
-    return None, classes_on_image(slabs, prepared, plan, output=description.output, is_cancelled=is_cancelled)
+        return predict_logits(applied, image, tiling, **options, task=task), None
+    slabs = logit_slabs(applied, image, tiling, **options, task=task)
+    return None, prepared.classes_on_image(slabs, output=description.output, task=task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,10 @@ from .. import __version__
 from ..backends.parts.devices import choose_device
 from ..backends.parts.engine import Engine
 from ..backends.parts.store import identity_of
-from ..conventions.found_labels import add_found_labels
-from ..conventions.own import PreparedVolume, foreseen_shape, prepare
-from ..conventions.restoring import classes_on_image, probabilities_on_image
-from ..core.errors import CancelledError, InputError
+from ..conventions import OVERLAP, PreparedVolume, conventions_of
+from ..core.errors import InputError
+from ..core.messages import sentence
+from ..core.task import UNWATCHED, Task
 from ..image.geometry import Array, Volume
 from ..image.labels import Label
 from ..image.missing_values import fill_gaps
@@ -31,15 +31,12 @@ from ..postprocess import apply_steps
 from ..postprocess.parts.steps import FinishingSteps, refine_logits, sort_steps
 from .memory import Workload
 from .memory_ladder import Foresight, apply_network, foresee
-from .sliding_window import OVERLAP
-
-Progress = Callable[[float, str], None]
 
 # Shares of the progress bar: (start, end).
 _PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
 # The first stage of a cascade sees coarser voxels, so that it takes less of the time.
 _FIRST_STAGE_SHARE = 0.3
-_FIRST_STAGE = "First stage"
+_FIRST_STAGE = sentence("First stage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +76,7 @@ class Predictor:
         self.folder = Path(folder)
         self.device = choose_device(device)
         network, self.description = load_network(self.folder)
+        self.conventions = conventions_of(self.description.plan)
         self.network = network.to(self.device)
         self.engine = Engine(
             self.network,
@@ -98,8 +96,7 @@ class Predictor:
         overlap: float | None = None,
         postprocess: tuple[str, ...] | None = None,
         with_probabilities: bool = False,
-        on_progress: Progress | None = None,
-        is_cancelled: Callable[[], bool] | None = None,
+        task: Task = UNWATCHED,
     ) -> Segmentation:
         """Segment a volume.
 
@@ -109,36 +106,32 @@ class Predictor:
             overlap: Share of a tile that neighbours have in common; None takes the model's own, else OVERLAP.
             postprocess: Steps as `name` or `name:option=value,...`; None takes the model's own.
             with_probabilities: Also return probabilities.
-            on_progress: Called with the finished share, 0 to 1, and the stage in words.
-            is_cancelled: Asked often; the job ends soon after it says yes.
+            task: Told the finished share and the stage, and asked often whether to go on.
 
         Raises:
             InputError: The volume does not fit the model.
-            CancelledError: `is_cancelled` said so.
+            CancelledError: The task was cancelled.
         """
         plan, output = self.description.plan, self.description.output
-        if overlap is None:
-            overlap = plan.tiling.overlap if plan.tiling else OVERLAP
+        overlap = self.conventions.overlap if overlap is None else overlap
         names = self.description.postprocess if postprocess is None else postprocess
         steps = sort_steps(names, output=output)
-        found_first = self._find_first(
-            volume, tta=tta, overlap=overlap, on_progress=on_progress, is_cancelled=is_cancelled
-        )
-        clock = _Clock(on_progress, is_cancelled, first=found_first)
+        found_first = self._find_first(volume, tta=tta, overlap=overlap, task=task.part(0, _FIRST_STAGE_SHARE))
+        clock = _Clock(task, first=found_first)
         with clock.stage("Preparing the image", _PREPARING):
             clean, warnings = self.check(volume)
-            clock.stop_if_cancelled()
-            prepared = self._prepare(clean, found_first, is_cancelled=is_cancelled)
-        with clock.stage("Segmenting", _PREDICTING) as report:
+            task.check()
+            prepared = self._prepare(clean, found_first, task=task)
+        with clock.stage("Segmenting", _PREDICTING) as segmenting:
             logits, classes, shortage = apply_network(
                 self.engine,
                 self.description,
                 prepared,
                 self._workload(volume, prepared.grid_shape, steps, tta=tta, with_probabilities=with_probabilities),
-                overlap=overlap,
-                mirror_axes=plan.mirror_axes if tta else (),
-                on_progress=self.engine.begin_run(report),
-                is_cancelled=is_cancelled,
+                tiling=self.conventions.tiling(
+                    prepared.grid_shape, self.network.alignment, overlap=overlap, is_mirrored=tta
+                ),
+                task=self.engine.begin_run(segmenting),
             )
         warnings += [shortage] if shortage else []
         if tta and not plan.mirror_axes:
@@ -146,21 +139,20 @@ class Predictor:
         with clock.stage("Finishing", _FINISHING):
             if logits is not None:
                 logits = self._refined(logits, prepared, steps, channels=volume.channels)
-                clock.stop_if_cancelled()
-                classes = classes_on_image([logits], prepared, plan, output=output, is_cancelled=is_cancelled)
+                task.check()
+                classes = prepared.classes_on_image([logits], output=output, task=task)
             assert classes is not None
             labelmap = prepared.restore(self._label_values(classes))
             for step in steps.on_labelmap:
-                clock.stop_if_cancelled()
+                task.check()
                 labelmap = apply_steps(labelmap, volume.spacing_mm, (step,))
             probabilities = None
             if with_probabilities and logits is not None:
                 probabilities = self._probabilities(logits, prepared)
         clock.finish()
         if not labelmap.any():
-            warnings.append(
-                f"nothing was found: the model looks for {', '.join(label.name for label in self.description.labels)}"
-            )
+            looked_for = ", ".join(label.name for label in self.description.labels)
+            warnings.append(f"nothing was found: the model looks for {looked_for}")
         return Segmentation(
             labelmap=labelmap,
             labels=self.description.labels,
@@ -189,7 +181,7 @@ class Predictor:
         """
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
         steps = sort_steps(self.description.postprocess, output=self.description.output)
-        shape = foreseen_shape(volume, self.description.plan)
+        shape = self.conventions.foreseen_shape(volume)
         workload = self._workload(volume, shape, steps, tta=tta, with_probabilities=with_probabilities)
         return foresee(self.engine, self.description, workload)
 
@@ -204,22 +196,22 @@ class Predictor:
     ) -> Workload:
         """Return what is to be segmented, of sizes `shape` (D, H, W) on the network's grid."""
         # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
-        is_whole = with_probabilities or bool(steps.on_probabilities) or self.description.plan.recipe is not None
+        is_whole = with_probabilities or bool(steps.on_probabilities) or self.conventions.needs_all_logits
         return Workload(source=(volume.channels, *volume.shape), shape=shape, is_whole=is_whole, is_mirrored=tta)
 
-    def prepare(self, volume: Volume, *, is_cancelled: Callable[[], bool] | None = None) -> PreparedVolume:
+    def prepare(self, volume: Volume, *, task: Task = UNWATCHED) -> PreparedVolume:
         """Return a volume as the network takes it, with what the first stage of a cascade finds.
 
         Args:
             volume: Without NaN and infinity, as `check` returns it.
-            is_cancelled: Asked often.
+            task: Asked often whether to go on.
 
         Raises:
             InputError: The volume does not fit the model.
-            CancelledError: `is_cancelled` said so.
+            CancelledError: The task was cancelled.
         """
-        found_first = self._find_first(volume, tta=False, overlap=0.5, on_progress=None, is_cancelled=is_cancelled)
-        return self._prepare(volume, found_first, is_cancelled=is_cancelled)
+        found_first = self._find_first(volume, tta=False, overlap=OVERLAP, task=task.observed_by(None))
+        return self._prepare(volume, found_first, task=task)
 
     def _find_first(
         self,
@@ -227,8 +219,7 @@ class Predictor:
         *,
         tta: bool,
         overlap: float,
-        on_progress: Progress | None,
-        is_cancelled: Callable[[], bool] | None,
+        task: Task,
     ) -> Segmentation | None:
         """Return what the first stage of a cascade finds, None where the model is no cascade.
 
@@ -237,25 +228,16 @@ class Predictor:
         if self.previous is None:
             return None
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
+        return self.previous.segment(volume, tta=tta, overlap=overlap, task=task.part(0, 1, stage=_FIRST_STAGE))
 
-        def report(share: float, stage: str) -> None:
-            if on_progress:
-                on_progress(share * _FIRST_STAGE_SHARE, f"{_FIRST_STAGE}: {stage}")
-
-        return self.previous.segment(volume, tta=tta, overlap=overlap, on_progress=report, is_cancelled=is_cancelled)
-
-    def _prepare(
-        self, volume: Volume, found_first: Segmentation | None, *, is_cancelled: Callable[[], bool] | None
-    ) -> PreparedVolume:
-        plan = self.description.plan
+    def _prepare(self, volume: Volume, found_first: Segmentation | None, *, task: Task) -> PreparedVolume:
         if found_first is None or self.description.previous_stage is None:
-            return prepare(volume, plan, is_cancelled=is_cancelled)
-        prepared = prepare(volume, plan, found_first=found_first.labelmap, is_cancelled=is_cancelled)
-        return add_found_labels(
-            prepared,
-            Volume(found_first.labelmap[None], volume.affine_ras),
-            plan,
+            return self.conventions.prepare(volume, task=task)
+        return self.conventions.prepare(
+            volume,
+            found_first=found_first.labelmap,
             label_values=self.description.previous_stage.label_values,
+            task=task,
         )
 
     def check(self, volume: Volume) -> tuple[Volume, list[str]]:
@@ -292,7 +274,7 @@ class Predictor:
         return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)[classes]
 
     def _probabilities(self, logits: torch.Tensor, prepared: PreparedVolume) -> Array:
-        probabilities = probabilities_on_image(logits, prepared, output=self.description.output)
+        probabilities = prepared.probabilities_on_image(logits, output=self.description.output)
         return prepared.restore(probabilities, outside=(1, *(0,) * (len(probabilities) - 1)))
 
     def _identity(self) -> dict[str, str]:
@@ -319,40 +301,22 @@ class Predictor:
 
 
 class _Clock:
-    """Times the stages, reports progress and stops between stages when the job was cancelled."""
+    """Times the stages and gives each its share of a task."""
 
-    def __init__(
-        self,
-        on_progress: Progress | None,
-        is_cancelled: Callable[[], bool] | None,
-        *,
-        first: Segmentation | None = None,
-    ) -> None:
-        self._on_progress = on_progress
-        self._is_cancelled = is_cancelled
-        self._done = _FIRST_STAGE_SHARE if first else 0.0
+    def __init__(self, task: Task, *, first: Segmentation | None = None) -> None:
+        self._task = task.part(_FIRST_STAGE_SHARE, 1) if first else task
         self.duration_s = {_FIRST_STAGE: first.duration_s["total"]} if first else {}
 
     @contextmanager
-    def stage(self, name: str, share: tuple[float, float]) -> Iterator[Callable[[float], None]]:
-        """Time a stage that covers `share` of the progress bar; gives a function that takes the stage's own share."""
-        self.stop_if_cancelled()
-        start, end = share
-
-        def report(fraction: float) -> None:
-            if self._on_progress:
-                self._on_progress(self._done + (1 - self._done) * (start + (end - start) * fraction), name)
-
-        report(0.0)
+    def stage(self, name: str, share: tuple[float, float]) -> Iterator[Task]:
+        """Time a stage that covers `share` of the task; gives the task of the stage."""
+        self._task.check()
+        stage = self._task.part(*share, stage=name)
+        stage.progress(0.0)
         began = perf_counter()
-        yield report
+        yield stage
         self.duration_s[name] = perf_counter() - began
-        report(1.0)
-
-    def stop_if_cancelled(self) -> None:
-        """Raise CancelledError where the job was cancelled."""
-        if self._is_cancelled and self._is_cancelled():
-            raise CancelledError("cancelled")
+        stage.progress(1.0)
 
     def finish(self) -> None:
         """Add the total."""
@@ -375,7 +339,8 @@ def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool
         if count == channel.size:
             if not may_be_missing:
                 raise InputError(f"channel {name} holds no finite value (all NaN or infinite): export it again")
-            warnings.append(f"{name} is missing: the result is less certain than with all of {', '.join(channels)}")
+            every = ", ".join(channels)
+            warnings.append(f"{name} is missing: the result is less certain than with all of {every}")
         elif channel.min() == channel.max():
             raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; give another image")
         elif count:

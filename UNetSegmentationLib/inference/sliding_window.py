@@ -2,163 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations, pairwise, product, repeat
-from math import ceil
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..conventions import monai_math
-from ..core.errors import CancelledError, InputError
-from ..planning.monai_recipe import Tiling
-from ..planning.plan import Plan
+from ..conventions import Tiling
+from ..core.errors import InputError
+from ..core.task import UNWATCHED, Task
 
-OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
-GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
-# float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum. nnU-Net keeps it.
-# Voxels along an axis where the network's grid is coarsest; one alone is its own mean, and nothing is left of it.
-_FEWEST_AT_THE_BOTTOM = 2
-SMALLEST_WEIGHTS = {"own": 1e-5, "nnunet": 0.0}
 _SMALLEST_HALF_WEIGHT = 2**-10
 # As many float32 numbers as a cache line holds.
 _FEW_CLASSES = 16
 
 
-def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """Return the first voxel of each tile along one axis: evenly spread, covering all, overlapping at least so much.
-
-    Args:
-        size: Voxels along the axis, at least `patch`.
-        patch: Voxels of a tile.
-        overlap: Share of a tile that neighbours have in common, 0 to below 1.
-
-    Raises:
-        InputError: The overlap is out of range or the patch larger than the axis.
-    """
-    if not 0 <= overlap < 1:
-        raise InputError(f"overlap is {overlap}: give 0 to below 1")
-    if patch > size:
-        raise InputError(f"a patch of {patch} does not fit into {size} voxels: pad the image first")
-    if size == patch:
-        return [0]
-    tiles = ceil((size - patch) / max(1.0, patch * (1 - overlap))) + 1
-    return [round(index * (size - patch) / (tiles - 1)) for index in range(tiles)]
-
-
-def tile_size(plan: Plan, shape: Sequence[int], alignment: Sequence[int]) -> tuple[int, int, int]:
-    """Return the tile (D, H, W) for an image of sizes `shape`: the plan's patch, smaller where that is mostly padding.
-
-    A stack of few slices under a deep patch would be mostly padding, which instance norm takes for what is shown.
-    Imported models keep their patch, and with it their results.
-
-    Args:
-        plan: Of the model.
-        shape: Sizes (D, H, W) of the prepared image.
-        alignment: Sizes that the network pads to multiples of, along its axes.
-    """
-    if plan.conventions != "own" or plan.tiling is not None:
-        return plan.patch_size
-    steps = (*(1,) * (3 - len(alignment)), *alignment)
-    depth, height, width = (
-        min(patch, max(_FEWEST_AT_THE_BOTTOM * step, ceil(size / step) * step)) if 2 * size <= patch else patch
-        for patch, size, step in zip(plan.patch_size, shape, steps, strict=True)
-    )
-    return depth, height, width
-
-
-def gaussian_weights(patch_size: tuple[int, int, int], *, conventions: str = "own") -> Tensor:
-    """Return the blending weights (D, H, W) of a tile: 1 at the centre, positive everywhere.
-
-    Args:
-        patch_size: Sizes (D, H, W).
-        conventions: One of planning.CONVENTIONS; "nnunet" centres even sizes on the voxel after the middle.
-    """
-    axes = []
-    for size in patch_size:
-        centre = (size - 1) / 2 if conventions == "own" else size // 2
-        offsets = torch.arange(size, dtype=torch.float64) - centre
-        axes.append(torch.exp(-0.5 * (offsets / (size * GAUSSIAN_SIGMA_RATIO)) ** 2))
-    weights = torch.einsum("d,h,w->dhw", *axes)
-    weights /= weights.max()
-    return weights.clamp(min=SMALLEST_WEIGHTS[conventions]).float()
-
-
-def logit_slabs(  # noqa: PLR0913
+def logit_slabs(
     network: nn.Module,
     image: Tensor,
+    tiling: Tiling,
     *,
-    patch_size: tuple[int, int, int],
-    dimensions: int,
     padding: Tensor | None = None,
-    overlap: float = OVERLAP,
-    mirror_axes: tuple[int, ...] = (),
-    conventions: str = "own",
-    tiling: Tiling | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
-    on_progress: Callable[[float], None] | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> Iterator[Tensor]:
     """Map a prepared image (C, D, H, W) to slabs of logits (K, rows, H, W) that together make all D slices, in order.
 
     Only the slices that open tiles still reach are in memory. A slab may be written over once the next is asked for.
 
     Args:
-        network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where dimensions is 2.
-        image: Any size; smaller than the patch is padded evenly on both sides.
-        patch_size: Tile (D, H, W).
-        dimensions: 2 or 3.
+        network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where the tiling has 2 dimensions.
+        image: Any size; smaller than a tile is padded evenly on both sides.
+        tiling: How the image is divided.
         padding: Values (C,) to pad with; zeros by default.
-        overlap: Share of a tile that neighbours have in common.
-        mirror_axes: Average over mirrored copies along all combinations of these axes of (D, H, W).
-        conventions: How tiles are weighted, one of planning.CONVENTIONS.
-        tiling: How the image is divided by MONAI's conventions.
         dtype: Of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
         device: Where the network is; that of the image by default.
-        on_progress: Called with the finished share, 0 to 1, after each tile.
-        is_cancelled: Asked before each tile and each layer.
+        task: Told the finished share after each tile, and asked before each tile and each layer whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
         InputError: The image holds no voxels.
     """
-    patch_size = patch_size if tiling is None else tiling.patch_for(_sizes(image), patch_size)
-    padded, inner = _pad_to(image, patch_size, padding, mode="constant" if tiling is None else tiling.padding)
+    patch = tiling.patch_for(_sizes(image))
+    padded, inner = _pad_to(image, patch, padding, mode=tiling.padding)
     size = _sizes(padded)
-    starts_of = tile_starts if tiling is None else monai_math.tile_starts
-    rows, heights, widths = (starts_of(extent, patch, overlap) for extent, patch in zip(size, patch_size, strict=True))
+    rows, heights, widths = (tiling.starts(extent, length) for extent, length in zip(size, patch, strict=True))
     columns = list(product(heights, widths))
     if not rows or not columns:
         raise InputError("the image holds no voxels: give another")
-    blending = _Blending(_weights(patch_size, conventions=conventions, tiling=tiling).to(image.device), size, dtype)
-    with _Tiles(network, dimensions, mirror_axes, is_cancelled) as tiles:
+    blending = _Blending(tiling.weights(patch).to(image.device), size, dtype)
+    with _Tiles(network, tiling, task) as tiles:
         for row, (first, following) in enumerate(pairwise([*rows, size[0]])):
             for column, corner in enumerate(columns):
-                place = (slice(corner[0], corner[0] + patch_size[1]), slice(corner[1], corner[1] + patch_size[2]))
-                tile = padded[:, first : first + patch_size[0], place[0], place[1]]
+                place = (slice(corner[0], corner[0] + patch[1]), slice(corner[1], corner[1] + patch[2]))
+                tile = padded[:, first : first + patch[0], place[0], place[1]]
                 blending.add(tiles.logits(tile.to(device or image.device)).to(image.device), place)
-                if on_progress:
-                    on_progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
+                task.progress((row * len(columns) + column + 1) / (len(rows) * len(columns)))
             shown = slice(max(0, inner[0].start - first), min(following, inner[0].stop) - first)
             if shown.start < shown.stop:
                 yield blending.mean(following - first)[(slice(None), shown, *inner[1:])]
             blending.drop(following - first)
 
 
-def predict_logits(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
+def predict_logits(network: nn.Module, image: Tensor, tiling: Tiling, **options: Any) -> Tensor:
     """Map a prepared image (C, D, H, W) to logits (K, D, H, W) on its grid, on the device of `image`.
 
     Args:
         network: In evaluation mode.
         image: Any size.
+        tiling: How it is divided.
         options: See logit_slabs, which needs less memory.
     """
     logits: Tensor | None = None
     done = 0
-    for slab in logit_slabs(network, image, **options):
+    for slab in logit_slabs(network, image, tiling, **options):
         if logits is None:
             logits = torch.empty((len(slab), *image.shape[1:]), device=image.device)
         logits[:, done : done + slab.shape[1]] = slab
@@ -222,23 +142,15 @@ class _Tiles:
 
     Args:
         network: In evaluation mode.
-        dimensions: 2 or 3.
-        mirror_axes: Average over mirrored copies along these.
-        is_cancelled: Asked before each layer, while entered.
+        tiling: Whose dimensions and mirroring they have.
+        task: Asked before each layer, while entered.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        dimensions: int,
-        mirror_axes: tuple[int, ...],
-        is_cancelled: Callable[[], bool] | None,
-    ) -> None:
+    def __init__(self, network: nn.Module, tiling: Tiling, task: Task) -> None:
         self._network = network
-        self._dimensions = dimensions
-        self._mirror_axes = mirror_axes
-        self._hooks = _cancellable(network, is_cancelled)
-        self._is_cancelled = is_cancelled
+        self._tiling = tiling
+        self._hooks = _cancellable(network, task)
+        self._task = task
         self._of_constant: tuple[Tensor, Tensor] | None = None
 
     def __enter__(self) -> Self:
@@ -253,8 +165,7 @@ class _Tiles:
 
         Air that was clipped, and padding, are the same everywhere: so are their logits, which are kept.
         """
-        if self._is_cancelled is not None and self._is_cancelled():
-            raise CancelledError("cancelled")
+        self._task.check()
         corner = tile[:, :1, :1, :1]
         is_constant = bool(((tile == corner) | (tile.isnan() & corner.isnan())).all())
         if is_constant and self._of_constant is not None:
@@ -262,17 +173,10 @@ class _Tiles:
             if torch.equal(value.nan_to_num(nan=torch.inf), corner.nan_to_num(nan=torch.inf)):
                 return logits
         with torch.inference_mode():
-            logits = _tile_logits(self._network, tile, self._dimensions, self._mirror_axes)
+            logits = _tile_logits(self._network, tile, self._tiling)
         if is_constant:
             self._of_constant = corner.clone(), logits
         return logits
-
-
-def _weights(patch_size: tuple[int, int, int], *, conventions: str, tiling: Tiling | None) -> Tensor:
-    """Return the blending weights (D, H, W) of a tile."""
-    if tiling is None:
-        return gaussian_weights(patch_size, conventions=conventions)
-    return monai_math.tile_weights(patch_size, kind=tiling.weights, sigma_ratio=tiling.sigma_ratio)
 
 
 def _sizes(image: Tensor) -> tuple[int, int, int]:
@@ -299,14 +203,14 @@ def _pad_to(
     return padded, inner
 
 
-def _tile_logits(network: nn.Module, tile: Tensor, dimensions: int, mirror_axes: tuple[int, ...]) -> Tensor:
+def _tile_logits(network: nn.Module, tile: Tensor, tiling: Tiling) -> Tensor:
     """Return the logits (K, d, h, w) of one tile (C, d, h, w), averaged over its mirrored copies."""
     total: Tensor | None = None
-    copies = list(_mirrorings(mirror_axes))
+    copies = list(_mirrorings(tiling.mirror_axes))
     for axes in copies:
         flips = [1 + axis for axis in axes]
         batch = tile.flip(flips) if flips else tile
-        logits = _forward(network, batch, dimensions)
+        logits = _forward(network, batch, tiling.dimensions)
         logits = logits.flip(flips) if flips else logits
         total = logits if total is None else total + logits
     assert total is not None
@@ -331,21 +235,20 @@ def _forward(network: nn.Module, tile: Tensor, dimensions: int) -> Tensor:
 class _cancellable:
     """While entered, every layer of the network first asks whether the job was cancelled."""
 
-    def __init__(self, network: nn.Module, is_cancelled: Callable[[], bool] | None) -> None:
+    def __init__(self, network: nn.Module, task: Task) -> None:
         self._network = network
-        self._is_cancelled = is_cancelled
+        self._task = task
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> None:
-        if self._is_cancelled is None:
+        if not self._task.can_be_cancelled:
             return
         leaves = [module for module in self._network.modules() if not list(module.children())]
-        self._handles = [module.register_forward_pre_hook(self._stop_if_cancelled) for module in leaves]
+        self._handles = [module.register_forward_pre_hook(self._check) for module in leaves]
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _stop_if_cancelled(self, *_: object) -> None:
-        if self._is_cancelled is not None and self._is_cancelled():
-            raise CancelledError("cancelled")
+    def _check(self, *_: object) -> None:
+        self._task.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.messages import sentence
 from ..image.geometry import Array
 from ..presets import PRESETS
 from .description import ModelDescription
@@ -37,7 +38,7 @@ def why_unsuited(preset: str, *, lowest: float, is_flat: bool, modality: str = "
     if modality not in UNTOLD_MODALITIES:
         return "" if modality in allowed else f"is {modality} by its DICOM header"
     if not is_flat and lowest < CT_BELOW and "CT" not in allowed:
-        return f"has values down to {lowest:.0f}, as CT has"
+        return sentence(f"has values down to {lowest:.0f}, as CT has")
     return ""
 
 
@@ -45,9 +46,13 @@ def doubt_of_values(preset: str, *, lowest: float) -> str:
     """Return a warning where the values of an image are not those of a preset's modality; empty where they may be."""
     title, modalities = PRESETS[preset].title, PRESETS[preset].modalities
     if "CT" not in modalities and lowest < CT_BELOW:
-        return f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: do not rely on it"
+        return sentence(
+            f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: do not rely on it"
+        )
     if modalities == ("CT",) and lowest >= 0:
-        return f"the image has no negative values, but the model is for {title} in Hounsfield units: do not rely on it"
+        return sentence(
+            f"the image has no negative values, but the model is for {title} in Hounsfield units: do not rely on it"
+        )
     return ""
 
 
@@ -103,4 +108,6 @@ def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, flo
     if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):
         return ""
     spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
-    return f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result with care"
+    return sentence(
+        f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result with care"
+    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.user_folders import user_data_folder
 from .description import DESCRIPTION_FILE, ModelDescription, read_description
 
 MODELS_VARIABLE = "UNETSEG_MODELS"
@@ -23,13 +23,7 @@ class InstalledModel:
 
 def user_models_folder() -> Path:
     """Return the folder where the user's own models are kept, whether it exists or not."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "UNetSegmentation" / "models"
+    return user_data_folder() / "models"
 
 
 def bundled_models_folder() -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..core.json_dataclass import JsonDataclass
 from ..core.registry import Registry
+from ..core.task import UNWATCHED, Task
 
 NORMS = ("instance", "batch", "group", "none")
 ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")
@@ -109,8 +110,6 @@ class SegmentationNetwork(nn.Module, ABC):
     most_stages: ClassVar[int | None] = None
     # Kernel along the axes where a plan has 3.
     planned_kernel: ClassVar[int] = 3
-    # What learn_from_labels does, in words for the user; empty where it does nothing.
-    lesson: ClassVar[str] = ""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -131,18 +130,35 @@ class SegmentationNetwork(nn.Module, ABC):
         """Channels that must come as they are stored, such as HU; the plan normalises the others."""
         return ()
 
-    def learn_from_labels(
-        self, labels: Sequence[Tensor], *, seed: int, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> None:
+    @property
+    def lesson(self) -> str:
+        """What learn_from_labels does, in words for the user; empty where it does nothing."""
+        return ""
+
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether own_loss returns a term; it needs the outputs of a whole batch."""
+        return False
+
+    @classmethod
+    def planned_network(cls, options: Mapping[str, Any]) -> type[SegmentationNetwork]:  # noqa: ARG003
+        """Return the network whose most_stages and planned_kernel hold for a plan: this one, by default.
+
+        Args:
+            options: Of the configuration, as JSON; not checked yet.
+        """
+        return cls
+
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
         """Learn what the network needs to know of the references before it is trained; by default nothing.
 
         Args:
             labels: Class numbers (D, H, W), or (H, W), of whole training images.
             seed: Of whatever is drawn.
-            is_cancelled: Asked often.
+            task: Asked often whether to go on.
 
         Raises:
-            CancelledError: `is_cancelled` said so.
+            CancelledError: The task was cancelled.
         """
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002

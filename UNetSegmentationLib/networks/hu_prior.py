@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,26 +10,23 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..presets import PRESETS
-from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from .contract import NETWORKS
+from .parts.wrapper import NamedWrapper, WrapperConfig
 
 TissueRange = tuple[str, float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HUPriorConfig(NetworkConfig):
+class HUPriorConfig(WrapperConfig):
     """Shape of the network inside and the tissues that it is told of.
 
     Attributes:
-        network: Registered name of the network inside; it gets the shape that is given here.
-        network_options: Its further options.
         tissue_ranges_hu: One soft mask each, (name, lower, upper) with None for no limit; empty: those of preset "ct".
         softness_hu: Distance from a threshold at which a mask has risen from 0.5 to 0.73.
         window_hu: Stored values that become -1 and 1; what lies outside is clipped.
         ct_channels: Channels of the image that hold HU; others pass as they are.
     """
 
-    network: str = "unet"
-    network_options: dict[str, Any] = field(default_factory=dict, hash=False)
     tissue_ranges_hu: tuple[TissueRange, ...] = ()
     softness_hu: float = 20.0
     window_hu: tuple[float, float] = (-1000.0, 1000.0)
@@ -46,7 +43,6 @@ class HUPriorConfig(NetworkConfig):
         super()._check(depth, axes)
         lower, upper = self.window_hu
         requirements = (
-            (self.network != "hu_prior", "network is 'hu_prior': name the network inside"),
             (self.softness_hu > 0, f"softness_hu is {self.softness_hu}: give a distance above 0"),
             (lower < upper, f"window_hu is {self.window_hu}: give the lower value first"),
             (len(self.ct_channels) >= 1, "ct_channels is empty: name at least one channel"),
@@ -65,17 +61,14 @@ class HUPriorConfig(NetworkConfig):
     @property
     def inner_values(self) -> dict[str, Any]:
         """Configuration of the network inside."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(NetworkConfig)}
         described = [channel for channel in self.ct_channels for _ in self.tissue_ranges_hu]
-        values["in_channels"] = self.in_channels + len(described)
+        values = {**super().inner_values, "in_channels": self.in_channels + len(described)}
         # A network that knows sequences is told which of them the masks go with.
-        if "described" in NETWORKS[self.network].Config.__dataclass_fields__:
-            values["described"] = described
-        return {**values, **self.network_options}
+        return {**values, **self.inner_option("described", described)}
 
 
 @NETWORKS.register("hu_prior", title="CT with HU priors")
-class HUPriorNetwork(SegmentationNetwork):
+class HUPriorNetwork(NamedWrapper):
     """Adds soft masks of tissues to a CT in Hounsfield units, scales the intensity and lets a network do the rest.
 
     The masks mean what they say only in HU. So the plan's normalization of the CT channels must be "none": the
@@ -87,33 +80,26 @@ class HUPriorNetwork(SegmentationNetwork):
 
     def __init__(self, config: HUPriorConfig) -> None:
         super().__init__(config)
-        inner = NETWORKS[config.network]
-        self.network = inner(inner.Config.from_dict(config.inner_values))
+        scaled = sorted(set(config.ct_channels) & set(super().raw_channels))
+        if scaled:
+            raise InputError(
+                f"HUPriorConfig: the network inside needs channel {', '.join(map(str, scaled))} as it is stored, and "
+                "hu_prior scales it: leave it out of ct_channels, or name another network inside"
+            )
 
     @property
     def raw_channels(self) -> tuple[int, ...]:
-        """The CT channels: their masks mean what they say only in HU."""
-        return self.config.ct_channels
-
-    @property
-    def accepts_missing_channels(self) -> bool:
-        """What the network inside does; the masks of a missing CT are NaN, as it is."""
-        return self.network.accepts_missing_channels
-
-    @property
-    def alignment(self) -> tuple[int, ...]:
-        """What the network inside needs."""
-        return self.network.alignment
+        """The CT channels, whose masks mean what they say only in HU, and what the network inside needs."""
+        return tuple(sorted({*self.config.ct_channels, *super().raw_channels}))
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) in HU, of any size, to logits (B, K, ...)."""
         # The network inside pads: zeros added here would be water.
-        logits: Tensor | list[Tensor] = self.network(self.add_priors(image))
-        return logits
+        return super().forward(self.add_priors(image))
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) in HU to logits (B, K, ...)."""
-        return self.network.forward_aligned(self.add_priors(image))
+        return super().forward_aligned(self.add_priors(image))
 
     def add_priors(self, image: Tensor) -> Tensor:
         """Map image (B, C, ...) in HU to the scaled image and the masks of each CT channel, (B, C + masks, ...)."""

@@ -135,11 +135,6 @@ class SequenceFusion(SegmentationNetwork):
         logits: Tensor | list[Tensor] = self.decoder(fused)
         return logits
 
-    def missing_sequences(self, image: Tensor) -> tuple[str, ...]:
-        """Return the names of the sequences that any image of (B, C, ...) lacks, to warn of them."""
-        is_given = find_present(image)[:, : self.config.num_sequences].all(dim=0).tolist()
-        return tuple(name for name, given in zip(self.config.sequences, is_given, strict=True) if not given)
-
 
 def find_present(image: Tensor) -> Tensor:
     """Return bool (B, C): which channels of image (B, C, ...) hold no NaN."""

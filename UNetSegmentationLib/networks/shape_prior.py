@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import InputError
-from .contract import NETWORKS, NetworkConfig, SegmentationNetwork
+from ..core.task import UNWATCHED, Task
+from .contract import NETWORKS
+from .parts.blocks import LINEAR_MODES
 from .parts.shape_autoencoder import AutoencoderConfig, MaskAutoencoder, fit_autoencoder, to_probabilities
-
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+from .parts.wrapper import NamedWrapper, WrapperConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapePriorConfig(NetworkConfig):
+class ShapePriorConfig(WrapperConfig):
     """Shape of the network inside and of the prior.
 
     Attributes:
-        network: Registered name of the network inside; it gets the shape that is given here.
-        network_options: Its further options.
         prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8; 0 takes 64 in 2D
             and 32 in 3D, where a step at 64 takes ten times as long.
         prior_latent: Numbers that describe a mask.
@@ -35,8 +33,6 @@ class ShapePriorConfig(NetworkConfig):
             where organs are, but draws their borders only roughly.
     """
 
-    network: str = "unet"
-    network_options: dict[str, Any] = field(default_factory=dict, hash=False)
     prior_size: int = 0
     prior_latent: int = 64
     prior_steps: int = 1500
@@ -53,7 +49,6 @@ class ShapePriorConfig(NetworkConfig):
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
         requirements = (
-            (self.network != "shape_prior", "network is 'shape_prior': name the network inside"),
             (self.prior_steps >= 1, f"prior_steps is {self.prior_steps}: give at least 1"),
             (self.prior_weight >= 0, f"prior_weight is {self.prior_weight}: give 0 or more"),
             (self.gate_strength >= 0, f"gate_strength is {self.gate_strength}: give 0 or more"),
@@ -64,15 +59,9 @@ class ShapePriorConfig(NetworkConfig):
             if not holds:
                 raise InputError(f"ShapePriorConfig: {message}")
 
-    @property
-    def inner_values(self) -> dict[str, Any]:
-        """Configuration of the network inside."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(NetworkConfig)}
-        return {**values, **self.network_options}
-
 
 @NETWORKS.register("shape_prior", title="Anatomical prior (ACNN)")
-class ShapePriorNetwork(SegmentationNetwork):
+class ShapePriorNetwork(NamedWrapper):
     """A network that knows what whole masks look like.
 
     `fit_prior` learns the shapes before training; then `prior_loss` joins the loss, and in evaluation mode the class
@@ -81,13 +70,10 @@ class ShapePriorNetwork(SegmentationNetwork):
     """
 
     Config = ShapePriorConfig
-    lesson: ClassVar[str] = "Learning the shapes of the labels"
     config: ShapePriorConfig
 
     def __init__(self, config: ShapePriorConfig) -> None:
         super().__init__(config)
-        inner = NETWORKS[config.network]
-        self.network = inner(inner.Config.from_dict(config.inner_values))
         self.prior = MaskAutoencoder(
             AutoencoderConfig(
                 num_classes=config.num_classes,
@@ -98,24 +84,20 @@ class ShapePriorNetwork(SegmentationNetwork):
         ).requires_grad_(False)
 
     @property
-    def alignment(self) -> tuple[int, ...]:
-        """What the network inside needs."""
-        return self.network.alignment
+    def lesson(self) -> str:
+        """The shapes, and what the network inside learns."""
+        return "; ".join(filter(None, ("Learning the shapes of the labels", super().lesson)))
 
     @property
-    def accepts_missing_channels(self) -> bool:
-        """What the network inside accepts."""
-        return self.network.accepts_missing_channels
+    def has_own_loss(self) -> bool:
+        """The prior's."""
+        return True
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Map image (B, C, ...) of any size to logits (B, K, ...), in evaluation mode gated by the prior."""
-        logits: Tensor | list[Tensor] = self.network(image)
+        logits = super().forward(image)
         is_gated = not self.training and self.config.gate_strength > 0 and self.prior.is_fitted
         return self.gate(logits) if is_gated and isinstance(logits, Tensor) else logits
-
-    def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
-        """Map image (B, C, ...) to the logits (B, K, ...) of the network inside."""
-        return self.network.forward_aligned(image)
 
     def gate(self, logits: Tensor) -> Tensor:
         """Return logits (B, K, ...) whose probabilities are weighed by those of the nearest plausible mask.
@@ -128,25 +110,26 @@ class ShapePriorNetwork(SegmentationNetwork):
         drawn = self.prior.decode(self.prior.encode(log_probabilities.exp())).softmax(dim=1).float()
         drawn = _widen(drawn, round(self.config.gate_margin * self.config.prior_size))
         plausible = F.interpolate(
-            drawn, size=logits.shape[2:], mode=_LINEAR_MODES[self.config.dimensions], align_corners=False
+            drawn, size=logits.shape[2:], mode=LINEAR_MODES[self.config.dimensions], align_corners=False
         )
         weighed = log_probabilities + self.config.gate_strength * plausible.clamp(min=self.config.gate_floor).log()
         return weighed.to(logits.dtype)
 
-    def learn_from_labels(
-        self, labels: Sequence[Tensor], *, seed: int, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Learn the shapes of whole masks (D, H, W) or (H, W)."""
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
+        """Learn the shapes of whole masks (D, H, W) or (H, W), then let the network inside learn."""
         self.fit_prior(
             [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels],
             steps=self.config.prior_steps,
             seed=seed,
-            is_cancelled=is_cancelled,
+            task=task,
         )
+        super().learn_from_labels(labels, seed=seed, task=task)
 
     def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
-        """Return how far the shape of a prediction is from that of the truth, see prior_loss."""
-        return self.prior_loss(outputs, labels)
+        """Return how far the shape of a prediction is from that of the truth, see prior_loss, and the network's own."""
+        further = super().own_loss(outputs, labels)
+        term = self.prior_loss(outputs, labels)
+        return term if further is None else term + further
 
     def fit_prior(
         self,
@@ -154,7 +137,7 @@ class ShapePriorNetwork(SegmentationNetwork):
         *,
         steps: int = 1500,
         seed: int = 0,
-        is_cancelled: Callable[[], bool] = lambda: False,
+        task: Task = UNWATCHED,
     ) -> float:
         """Learn the shapes of whole masks and freeze them.
 
@@ -162,16 +145,16 @@ class ShapePriorNetwork(SegmentationNetwork):
             labels: Class numbers (H, W) or (D, H, W) of whole training images.
             steps: Optimiser steps.
             seed: Of the training.
-            is_cancelled: Asked at every step.
+            task: Asked at every step whether to go on.
 
         Returns:
             The prior's last loss.
 
         Raises:
             InputError: Fewer than two masks.
-            CancelledError: `is_cancelled` said so.
+            CancelledError: The task was cancelled.
         """
-        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed, is_cancelled=is_cancelled)
+        return fit_autoencoder(self.prior, labels, steps=steps, seed=seed, task=task)
 
     def prior_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Return the weighted distance between the shapes of a prediction and of the truth.

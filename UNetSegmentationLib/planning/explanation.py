@@ -25,6 +25,8 @@ _RARE_CLASS = 1e-3
 _SCALING = {
     "zscore": "is brought to mean 0 and standard deviation 1, image by image, since its scale is arbitrary",
     "percentile": "is stretched between its 1st and 99th percentile, image by image, since its scale is arbitrary",
+    "rescale": "is stretched between its smallest and its largest value, image by image",
+    "rgb": "is divided by 255, since every picture uses the same scale",
     "none": "is left as it is stored, since the network reads the values themselves",
 }
 

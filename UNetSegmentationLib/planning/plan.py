@@ -10,7 +10,7 @@ from ..core.errors import InputError
 from ..core.json_dataclass import OMITTED_AT_DEFAULT, JsonDataclass
 from ..image.geometry import is_orientation
 from ..presets.contract import NORMALIZATIONS
-from .monai_recipe import MonaiRecipe, Tiling
+from .monai_recipe import MonaiRecipe
 
 CONVENTIONS = ("own", "nnunet", "monai")
 
@@ -125,11 +125,6 @@ class Plan(JsonDataclass):
         """Spacing that images are brought to, (W, H, D) in mm; empty where they keep their own."""
         steps = [f"{step:.3g}" for step in self.oriented_spacing_mm[::-1] if step]
         return " x ".join(steps) + (" mm" if len(steps) == 3 else " mm in the slice") if steps else ""
-
-    @property
-    def tiling(self) -> Tiling | None:
-        """How an image larger than the patch is divided; None: as the conventions do it."""
-        return self.recipe.tiling if self.recipe else None
 
 
 def read_plan(path: Path) -> Plan:

@@ -21,7 +21,6 @@ class Preset:
             "percentile" (1st to 99th percentile to 0..1); "rescale" (smallest to largest to 0..1), "rgb" (divided by
             255) and "none" (stored values) are for networks that want them.
         display_window: (width, level) of the viewer in stored units; None lets the viewer choose.
-        range_hu: Plausible stored values, checked before a run; None where the scale is arbitrary.
         dimensions: Spatial dimensions of images of this modality that can be segmented.
         channel_names: Names offered for the first channels.
         tissue_ranges_hu: Tissues that a stored value alone suggests, each (name, lower, upper); None has no limit.
@@ -31,7 +30,6 @@ class Preset:
     modalities: tuple[str, ...]
     normalization: str
     display_window: tuple[float, float] | None = None
-    range_hu: tuple[float, float] | None = None
     dimensions: tuple[int, ...] = (3,)
     channel_names: tuple[str, ...] = ()
     tissue_ranges_hu: tuple[tuple[str, float | None, float | None], ...] = ()

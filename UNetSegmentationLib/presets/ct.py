@@ -8,7 +8,6 @@ PRESETS.register("ct", title="CT")(
         modalities=("CT",),
         normalization="ct",
         display_window=(400.0, 40.0),
-        range_hu=(-3100.0, 32767.0),
         channel_names=("CT",),
         tissue_ranges_hu=(("lung", -1000.0, -400.0), ("soft tissue", -100.0, 100.0), ("bone", 400.0, None)),
     )

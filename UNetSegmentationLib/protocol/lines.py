@@ -5,10 +5,25 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..core.messages import to_template
+
 PROTOCOL_VERSION = 1
 
 
 MAX_LINE_BYTES = 16 * 2**20
+# Entries of a message that hold sentences for the user.
+SENTENCES = ("stage", "message", "doubt", "warnings")
+
+
+def with_templates(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with "said": its sentences for the user as templates and values, by the sentence."""
+    texts = [text for key in SENTENCES for text in _texts(message.get(key))]
+    return {**message, "said": {text: to_template(text) for text in texts}} if texts else message
+
+
+def _texts(value: object) -> list[str]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [text for text in values if isinstance(text, str) and text]
 
 
 def encode(message: dict[str, Any]) -> bytes:

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from ..core.json_dataclass import JsonDataclass
 
-# Of the line, not of the message in it: which job it belongs to, and what it is.
-ENVELOPE = ("id", "op", "event")
+# Of the line, not of the message in it: which job it belongs to, what it is, and its sentences taken apart.
+ENVELOPE = ("id", "op", "event", "said")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ The worker answers with `id` and `event`:
 
 - "ready" (id 0, once): `protocol`, `version`, `pid`, `torch`, `devices` [{id, title, memory_mb}].
 - "progress": `fraction` 0 to 1, `stage` in words; at least twice a second while a job runs.
-- "warning": `message`.
 - "result": SegmentResult, ForeseeResult or ImportResult.
 - "cancelled".
 - "error": `kind` "input" (the user's), "memory" or "fault" (ours), `message` in one sentence, `details` (traceback).

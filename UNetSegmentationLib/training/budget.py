@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from ..core.errors import InputError
+from ..core.host_memory import host_memory
 from ..networks.parts.cost import TrainingCost, training_cost
 from ..networks.parts.planned_config import planned_config
 from ..planning.fingerprint import Fingerprint
@@ -73,7 +73,7 @@ def budget_of(device: torch.device) -> Budget:
         )
     threads = max(_CPU_THREADS, os.cpu_count() or _CPU_THREADS)
     return Budget(
-        memory_bytes=int(_CPU_SHARE * _computer_memory()),
+        memory_bytes=int(_CPU_SHARE * (host_memory().total or _UNKNOWN_MEMORY)),
         operations=_CPU_OPERATIONS * threads / _CPU_THREADS,
         patch_voxels=PATCH_VOXELS,
     )
@@ -144,22 +144,3 @@ def plan_for(
 def _largest_batch(cost: TrainingCost, budget: Budget, *, first: int, last: int) -> int:
     """Return the largest batch from `first` down to `last` that fits, or `last`."""
     return next((size for size in range(first, last, -1) if budget.allows(cost, size)), last)
-
-
-def _computer_memory() -> int:
-    """Return the computer's memory in bytes; a modest guess where it does not say."""
-    if sys.platform == "win32":
-        return _windows_memory()
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return _UNKNOWN_MEMORY
-
-
-def _windows_memory() -> int:
-    import ctypes
-
-    kilobytes = ctypes.c_ulonglong()
-    kernel = getattr(ctypes, "windll").kernel32  # noqa: B009  # exists on Windows alone
-    is_known = kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-    return kilobytes.value * 1024 if is_known else _UNKNOWN_MEMORY

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.event_log import Event, TrainingRecord, follow_resumes
+from ..core.event_log import TrainingRecord, follow_resumes
 from ..core.files import atomic_path
+from ..core.task import Event
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from ..augmentation import AugmentationConfig
 from ..backends.parts.devices import computes_in_bfloat16
 from ..core.errors import CancelledError, InputError
+from ..core.task import UNWATCHED, Event, Task
 from ..evaluation.metrics import evaluate_case
 from ..evaluation.validation import describe_validation
-from ..inference.sliding_window import predict_logits, tile_size
 from ..losses import DeepSupervisionLoss, build_loss
 from ..networks import SegmentationNetwork
 from ..networks.parts.memory_format import FORMATS, to_channels_first, to_channels_last
@@ -24,7 +23,7 @@ from ..planning.plan import Plan
 from .checkpoint import CHECKPOINT_FILE, LoopState, load_state, save_state
 from .options import TrainingOptions
 from .patches import Patches, PatchSource
-from .prepared_case import PreparedCase
+from .prepared_case import PreparedCase, predict_case
 from .processes.processes import ALONE, Processes
 
 # A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
@@ -48,8 +47,8 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
     patches: Patches | None = None,
     extra_loss: ExtraLoss | None = None,
     processes: Processes = ALONE,
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> Iterator[dict[str, Any]]:
+    task: Task = UNWATCHED,
+) -> tuple[int, float]:
     """Train `network` in place and leave the averaged weights in it.
 
     Every patch is drawn from a generator seeded by (seed, step, index), so that a resumed training sees the same
@@ -67,14 +66,15 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         patches: Where the batches come from; drawn from `cases` by default.
         extra_loss: Added to the loss; in one process only.
         processes: Those that train together: each draws its part of every batch; the first decides, validates and
-            writes the checkpoint, and all yield its events.
-        is_cancelled: Asked at every step, in every process; the checkpoint is written before the loop ends.
+            writes the checkpoint, and all report its events.
+        task: Told events as core.event_log lists them; figures of a validation stand by class number, 1 for the first
+            label. Asked at every step, in every process; the checkpoint is written before the loop ends.
 
-    Yields:
-        Events as training_record lists them; figures of a validation stand by class number, 1 for the first label.
+    Returns:
+        Steps and seconds of the training, those before it was resumed included.
 
     Raises:
-        CancelledError: `is_cancelled` said so; the checkpoint allows to go on.
+        CancelledError: The task was cancelled; the checkpoint allows to go on.
         InputError: No case holds a labelled voxel, the checkpoint is another network's, the loss is not finite, or
             several processes cannot do this training.
     """
@@ -92,11 +92,11 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         state.precision = _choose_precision(state, patches, loss_function, options, device, processes)
     saved_at = began = perf_counter()
     already_s = state.elapsed_s
-    yield {"event": "start", "step": state.step, "is_resumed": is_resumed, "precision": state.precision}
     try:
+        task.report({"event": "start", "step": state.step, "is_resumed": is_resumed, "precision": state.precision})
         left = processes.agreed(_share_left(state, options))
         while left > 0:
-            if processes.any(is_cancelled()):
+            if processes.any(task.is_cancelled):
                 raise CancelledError("cancelled")
             image, labels = patches.batch(state.step)
             rate = options.learning_rate * left**options.poly_power
@@ -105,16 +105,16 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
             state.step += 1
             state.elapsed_s = already_s + perf_counter() - began
             left = processes.agreed(_share_left(state, options))
-            yield {"event": "step", "step": state.step, "elapsed_s": state.elapsed_s, "loss": loss,
-                   "learning_rate": rate, "share_left": left}  # fmt: skip
+            task.report({"event": "step", "step": state.step, "elapsed_s": state.elapsed_s, "loss": loss,
+                         "learning_rate": rate, "share_left": left})  # fmt: skip
             if options.validate_every and state.step % options.validate_every == 0 and left > 0:
-                yield processes.share(lambda: _validation_event(state, validation_cases, plan, options, is_cancelled))
+                task.report(processes.share(lambda: _validation_event(state, validation_cases, plan, options, task)))
             if processes.is_first and perf_counter() - saved_at > options.checkpoint_every_s:
                 save_state(folder / CHECKPOINT_FILE, state)
                 saved_at = perf_counter()
         processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
         if validation_cases:
-            yield processes.share(lambda: _validation_event(state, validation_cases, plan, options, is_cancelled))
+            task.report(processes.share(lambda: _validation_event(state, validation_cases, plan, options, task)))
     except CancelledError as error:
         processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
         raise CancelledError("cancelled; the checkpoint allows to go on with --resume") from error
@@ -122,7 +122,8 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
         patches.close()
     network.load_state_dict(state.average)
     to_channels_first(network.cpu().eval())
-    yield {"event": "end", "step": state.step, "elapsed_s": state.elapsed_s}
+    task.report({"event": "end", "step": state.step, "elapsed_s": state.elapsed_s})
+    return state.step, state.elapsed_s
 
 
 def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_special: bool) -> None:
@@ -197,7 +198,7 @@ def _parts_of(labels: Tensor, network: SegmentationNetwork, loss_function: DeepS
     size = max(1, _VOXELS_PER_THREAD * torch.get_num_threads() // labels[0].numel())
     if labels.device.type != "cpu" or size >= len(labels) or not loss_function.loss.splits(labels):
         return whole
-    if type(network).own_loss is not SegmentationNetwork.own_loss or any(
+    if network.has_own_loss or any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules()
     ):
         return whole
@@ -270,27 +271,17 @@ def _validation_event(
     cases: Sequence[PreparedCase],
     plan: Plan,
     options: TrainingOptions,
-    is_cancelled: Callable[[], bool],
-) -> dict[str, Any]:
+    task: Task,
+) -> Event:
     """Return the figures of the averaged weights per case and class, on the network's grid."""
     current = {name: value.clone() for name, value in state.network.state_dict().items()}
-    device = next(state.network.parameters()).device
     state.network.load_state_dict(state.average)
     state.network.eval()
     spacing_mm = [step or 1.0 for step in plan.spacing_mm]
     figures = {}
     try:
         for case in cases:
-            logits = predict_logits(
-                state.network,
-                case.image.to(device),
-                patch_size=tile_size(plan, case.image.shape[1:], state.network.alignment),
-                dimensions=plan.dimensions,
-                padding=case.padding,
-                conventions=plan.conventions,
-                tiling=plan.tiling,
-                is_cancelled=is_cancelled,
-            )
+            logits = predict_case(state.network, case, plan, task=task.observed_by(None))  # told by the training itself
             found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
             figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
     finally:

@@ -9,6 +9,7 @@ from ..core.errors import InputError
 from ..core.json_dataclass import JsonDataclass
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+UNLIMITED_STEPS = 1_000_000  # far more than any time budget takes
 
 
 @dataclass(frozen=True, kw_only=True)

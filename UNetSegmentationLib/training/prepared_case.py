@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..cases.dataset import Case, read_case
-from ..conventions.own import prepare
-from ..core.errors import CancelledError
+from ..conventions import conventions_of, prepare
+from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
+from ..inference.sliding_window import predict_logits
+from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
 
 
@@ -41,7 +43,7 @@ def prepare_case(
     labels: Sequence[Label],
     *,
     ignored: int | None = None,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> PreparedCase:
     """Read a case and bring image and labels to the network's grid.
 
@@ -50,16 +52,15 @@ def prepare_case(
         plan: The network's grid.
         labels: Of the model; class 1 is the first.
         ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
-        is_cancelled: Asked often.
+        task: Asked often whether to go on.
 
     Raises:
         InputError: The case cannot be read or does not fit the plan.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
-    if is_cancelled is not None and is_cancelled():
-        raise CancelledError("cancelled")
+    task.check()
     volume, reference = read_case(case)
-    prepared = prepare(volume, plan, is_cancelled=is_cancelled)
+    prepared = prepare(volume, plan, task=task)
     turned = prepared.order.apply(reference.array[0])[prepared.box]
     classes = np.zeros(turned.shape, dtype=np.int16)
     for index, label in enumerate(labels):
@@ -74,3 +75,17 @@ def prepare_case(
         labels=target,
         foreground=(target > 0).nonzero().to(torch.int16),
     )
+
+
+def predict_case(network: SegmentationNetwork, case: PreparedCase, plan: Plan, *, task: Task = UNWATCHED) -> Tensor:
+    """Return the logits (K, D, H, W) of a case on the network's grid, on the network's device.
+
+    Args:
+        network: In evaluation mode.
+        case: Of the network's plan.
+        plan: By which the case was prepared.
+        task: Told the finished share, and asked often whether to go on.
+    """
+    tiling = conventions_of(plan).tiling(case.image.shape[1:], network.alignment)
+    device = next(network.parameters()).device
+    return predict_logits(network, case.image.to(device), tiling, padding=case.padding, task=task)

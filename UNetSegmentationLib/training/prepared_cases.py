@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from .. import __version__
 from ..cases.dataset import Case
 from ..core.errors import CancelledError, InputError
-from ..core.events import Course
+from ..core.task import UNWATCHED, Task
 from ..core.tensor_files import atomic_tensor_file
 from ..image.labels import Label
 from ..planning.plan import Plan
@@ -49,25 +49,27 @@ class PreparedFolder:
         self._labels = tuple(labels)
         self._ignored = ignored
 
-    def fill(self, cases: Sequence[Case], *, is_cancelled: Callable[[], bool] = lambda: False) -> Course[None]:
+    def fill(self, cases: Sequence[Case], *, task: Task = UNWATCHED) -> None:
         """Prepare cases; a file that was made from the same images and labelmaps as now is kept.
 
-        Yields:
-            {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order.
+        Args:
+            cases: To prepare.
+            task: Told {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and asked
+                often whether to go on.
 
         Raises:
             InputError: A case cannot be read or does not fit the plan, or the disk is full.
-            CancelledError: `is_cancelled` said so; the files so far stay.
+            CancelledError: The task was cancelled; the files so far stay.
         """
         for number, case in enumerate(cases, start=1):
             if self._read(case) is None:
                 try:
-                    self._make(case, is_cancelled)
+                    self._make(case, task.observed_by(None))
                 except CancelledError as error:
                     raise CancelledError(
                         "cancelled while the cases were prepared; those that are ready are kept"
                     ) from error
-            yield {"event": "prepared", "case": case.id, "number": number, "of": len(cases)}
+            task.report({"event": "prepared", "case": case.id, "number": number, "of": len(cases)})
 
     def open(self, case: Case) -> PreparedCase:
         """Return a case with its tensors on the disk; in memory where its file is not there, as on another host.
@@ -75,17 +77,17 @@ class PreparedFolder:
         Raises:
             InputError: The case has no file and cannot be prepared.
         """
-        return self._read(case) or self._prepare(case)
+        return self._read(case) or self._prepare(case, UNWATCHED)
 
-    def _make(self, case: Case, is_cancelled: Callable[[], bool]) -> None:
+    def _make(self, case: Case, task: Task) -> None:
         origin = self._origin_of(case)  # before: who saves a labelmap meanwhile has it read anew
-        prepared = self._prepare(case, is_cancelled)
+        prepared = self._prepare(case, task)
         tensors = {name: getattr(prepared, name).contiguous() for name in _TENSORS}
         with atomic_tensor_file(self._path_of(case)) as temporary:
             save_file(tensors, temporary, metadata={"case": case.id, "made_from": origin})
 
-    def _prepare(self, case: Case, is_cancelled: Callable[[], bool] | None = None) -> PreparedCase:
-        return prepare_case(case, self._plan, self._labels, ignored=self._ignored, is_cancelled=is_cancelled)
+    def _prepare(self, case: Case, task: Task) -> PreparedCase:
+        return prepare_case(case, self._plan, self._labels, ignored=self._ignored, task=task)
 
     def _read(self, case: Case) -> PreparedCase | None:
         """Return what lies in a case's file; None where there is none, or one of something else."""
@@ -128,25 +130,17 @@ def remove_prepared_cases(folder: Path) -> None:
     shutil.rmtree(folder / PREPARED_FOLDER, ignore_errors=True)
 
 
-def remove_cases_after(events: Iterator[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
-    """Pass the events of a training on; "done" comes when no prepared cases are left in its model folder.
+@contextmanager
+def keep_prepared_cases_until_done(folder: Path) -> Iterator[None]:
+    """Remove the prepared cases of a model folder when the training in the block is done.
 
     They are removed too where a training cannot go on as it was asked for; one that was cancelled, or that ended for a
     reason outside it, as of another process, keeps them.
     """
-    done = []
-    is_kept = True
     try:
-        for event in events:
-            if event["event"] == "done":
-                done.append(event)
-            else:
-                yield event
-        is_kept = False
+        yield
     except InputError:
-        is_kept = (folder / CHECKPOINT_FILE).is_file()
-        raise
-    finally:
-        if not is_kept:
+        if not (folder / CHECKPOINT_FILE).is_file():
             remove_prepared_cases(folder)
-    yield from done
+        raise
+    remove_prepared_cases(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,8 @@ from .. import __version__
 from ..cases.dataset import Case, find_cases, name_channels, read_label_values, read_labels_of, split_by_subject
 from ..core.errors import CancelledError
 from ..core.event_log import TrainingRecord
-from ..core.events import Course
 from ..core.files import sha256_of, write_text
+from ..core.task import UNWATCHED, Event, Task
 from ..evaluation.held_back import TrainedModel, measure_trained
 from ..image.labels import Label
 from ..models.card import write_card
@@ -39,7 +39,7 @@ from .checkpoint import CHECKPOINT_FILE
 from .job import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
 from .loop import train
 from .prepared_case import PreparedCase
-from .prepared_cases import PreparedFolder, remove_cases_after
+from .prepared_cases import PreparedFolder, keep_prepared_cases_until_done
 from .processes.processes import ALONE, Processes
 from .replay_packing import add_replay
 from .setup import augmentation_for, leave_raw, plan_cases
@@ -48,8 +48,7 @@ from .start_weights import begin_with_model, read_beginning
 VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
 
-# Given the model and what says whether it is cancelled.
-Measure = Callable[[TrainedModel, Callable[[], bool]], Course[ModelDescription]]
+Measure = Callable[[TrainedModel, Task], ModelDescription]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +71,10 @@ def run_training(
     *,
     is_resumed: bool = False,
     processes: Processes = ALONE,
-    is_cancelled: Callable[[], bool] = lambda: False,
     plan: Plan | None = None,
     measure: Measure = measure_trained,
-) -> Iterator[dict[str, Any]]:
+    task: Task = UNWATCHED,
+) -> ModelDescription:
     """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
 
     Of several processes the first alone touches the folder; the others end with the training itself.
@@ -84,27 +83,28 @@ def run_training(
         job: What to train.
         is_resumed: Go on from the folder's checkpoint.
         processes: Those that train together; the batch size of the plan is that of each.
-        is_cancelled: Asked often.
         plan: Plan to begin with, the same in all processes; by default the job's file, or one that is made for the
             training cases.
         measure: Gives the description of the trained model its figures.
+        task: Told the events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
+            start_weights.begin_with_model, loop.train and `measure`; {"event": "stage", "message": ...} between them;
+            {"event": "done", "description": ...}. Asked often whether to go on.
 
-    Yields:
-        Events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
-        initialisation.begin_with_model, training.train and `measure`; {"event": "stage", "message": ...} between them;
-        {"event": "done", "description": ...}.
+    Returns:
+        The model's description; in the other processes without checksum and figures.
 
     Raises:
         InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
             model and resuming was not asked for.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
-    events = _train_alone(job, processes, is_resumed=is_resumed, is_cancelled=is_cancelled, plan=plan, measure=measure)
     if not processes.is_first:
-        yield from events
-        return
+        return _train_alone(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
     with alone_in(job.folder, is_resumed=is_resumed):
-        yield from remove_cases_after(events, job.folder)
+        with keep_prepared_cases_until_done(job.folder):
+            description = _train_alone(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
+        task.report({"event": "done", "description": description.to_dict()})
+    return description
 
 
 def _train_alone(
@@ -112,12 +112,12 @@ def _train_alone(
     processes: Processes,
     *,
     is_resumed: bool,
-    is_cancelled: Callable[[], bool],
     plan: Plan | None,
     measure: Measure,
-) -> Iterator[dict[str, Any]]:
-    """Do what run_training promises, in a folder where nobody else trains."""
-    yield {"event": "stage", "message": "Reading the data set"}
+    task: Task,
+) -> ModelDescription:
+    """Do what run_training promises but for its end, in a folder where nobody else trains."""
+    task.report({"event": "stage", "message": "Reading the data set"})
     if job.init and not is_resumed:
         processes.share(lambda: find_model(job.init).description.id)  # a misspelt one is told before the cases are read
     cases = find_cases(job.dataset)
@@ -125,14 +125,10 @@ def _train_alone(
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     held_back = folds[job.fold[0]]
     training_cases = [case for case in cases if case not in held_back]
-    values = yield from processes.share_events(
-        lambda is_asked: read_label_values(cases, is_cancelled=is_asked), is_cancelled
-    )
+    values = processes.share_work(lambda shared: read_label_values(cases, task=shared), task)
     labels = read_labels_of(job.labels or job.dataset, values)
     if is_resumed or plan is None:
-        plan = yield from _agree_on_plan(
-            job, training_cases, held_back, labels, processes, is_resumed=is_resumed, is_cancelled=is_cancelled
-        )
+        plan = _agree_on_plan(job, training_cases, held_back, labels, processes, is_resumed=is_resumed, task=task)
     network = _network_of(job, plan, channels=len(cases[0].images), num_classes=len(labels) + 1)
     plan = leave_raw(plan, network.raw_channels)
     description = _describe(job, plan, labels, network, channel_names=name_channels(job.dataset, cases, job.channels))
@@ -142,8 +138,8 @@ def _train_alone(
     watched_cases = held_back[:VALIDATION_CASES_WHILE_TRAINING]
     folder = PreparedFolder(job.folder, plan, labels)
     to_prepare = [*training_cases, *watched_cases]
-    yield {"event": "stage", "message": f"Preparing {len(to_prepare)} cases"}
-    yield from processes.share_events(lambda is_asked: folder.fill(to_prepare, is_cancelled=is_asked), is_cancelled)
+    task.report({"event": "stage", "message": f"Preparing {len(to_prepare)} cases"})
+    processes.share_work(lambda shared: folder.fill(to_prepare, task=shared), task)
     prepared, watched = ([folder.open(case) for case in part] for part in (training_cases, watched_cases))
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
@@ -152,13 +148,11 @@ def _train_alone(
         initialised = processes.share(lambda: begin_with_model(network, job.init))
         if record is not None:
             record.append(initialised)
-        yield initialised
+        task.report(initialised)
     if network.lesson and not is_resumed:
-        yield {"event": "stage", "message": network.lesson}
-        network.to(device).learn_from_labels(
-            [case.labels for case in prepared], seed=job.options.seed, is_cancelled=is_cancelled
-        )
-    course = train(
+        task.report({"event": "stage", "message": network.lesson})
+        network.to(device).learn_from_labels([case.labels for case in prepared], seed=job.options.seed, task=task)
+    steps, seconds = train(
         network,
         prepared,
         watched,
@@ -168,18 +162,15 @@ def _train_alone(
         folder=job.folder,
         device=device,
         processes=processes,
-        is_cancelled=is_cancelled,
+        task=recorded(task, record, labels=labels),
     )
-    steps, seconds = 0, 0.0
-    for event in _recorded(course, record, labels=labels):
-        steps, seconds = event["step"], event.get("elapsed_s", seconds)
-        yield event
-    if record is not None:
-        about = _record_of(job, training_cases, held_back, steps=steps, seconds=seconds)
-        if processes.count > 1:
-            about["processes"] = processes.count
-        of_training = _Cases(training=training_cases, prepared=prepared, held_back=held_back)
-        yield from _finish(job, network, description, about, record, of_training, measure, is_cancelled)
+    if record is None:
+        return description
+    about = _record_of(job, training_cases, held_back, steps=steps, seconds=seconds)
+    if processes.count > 1:
+        about["processes"] = processes.count
+    of_training = _Cases(training=training_cases, prepared=prepared, held_back=held_back)
+    return _finish(job, network, description, about, record, of_training, measure, task)
 
 
 def _agree_on_plan(
@@ -190,29 +181,35 @@ def _agree_on_plan(
     processes: Processes,
     *,
     is_resumed: bool,
-    is_cancelled: Callable[[], bool],
-) -> Course[Plan]:
+    task: Task,
+) -> Plan:
     """Return the first process's plan: other hosts may have other devices, and not the folder."""
 
-    def planned(is_asked: Callable[[], bool]) -> Course[dict[str, Any]]:
+    def planned(shared: Task) -> dict[str, Any]:
         if is_resumed:
             return plan_as_begun(job, held_back).to_dict()
-        made = yield from plan_cases(job, training_cases, labels, is_cancelled=is_asked)
-        return made.to_dict()
+        return plan_cases(job, training_cases, labels, task=shared).to_dict()
 
-    return Plan.from_dict((yield from processes.share_events(planned, is_cancelled)))
+    return Plan.from_dict(processes.share_work(planned, task))
 
 
-def _recorded(
-    events: Iterator[dict[str, Any]], record: TrainingRecord | None, *, labels: Sequence[Label] = ()
-) -> Iterator[dict[str, Any]]:
-    """Pass events on and record those that count; the first one is given the names of the labels."""
-    for event in events:
+def recorded(task: Task, record: TrainingRecord | None, *, labels: Sequence[Label]) -> Task:
+    """Return the task of a loop whose events are recorded before they are told.
+
+    Args:
+        task: Told the events, and cancels the loop.
+        record: Gets those that count, see is_recorded; None in processes that write nothing.
+        labels: Their names are added to "start".
+    """
+
+    def record_and_report(event: Event) -> None:
         if event["event"] == "start":
-            event["labels"] = [label.name for label in labels]
-        if record is not None and event["event"] != "stage" and is_recorded(event):
+            event = {**event, "labels": [label.name for label in labels]}
+        if record is not None and is_recorded(event):
             record.append(event)
-        yield event
+        task.report(event)
+
+    return task.observed_by(record_and_report)
 
 
 def _finish(
@@ -223,9 +220,9 @@ def _finish(
     record: TrainingRecord,
     cases: _Cases,
     measure: Measure,
-    is_cancelled: Callable[[], bool],
-) -> Iterator[dict[str, Any]]:
-    """Write the model, measure it and say so."""
+    task: Task,
+) -> ModelDescription:
+    """Write the model, measure it and return its description."""
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
     if job.init:
         about["init"] = read_beginning(record.path)
@@ -238,7 +235,7 @@ def _finish(
     if job.has_replay:
         description = add_replay(job.folder, cases.prepared, description)
     write_description(job.folder, description)
-    yield {"event": "stage", "message": f"Measuring on {len(cases.held_back)} cases that were held back"}
+    task.report({"event": "stage", "message": f"Measuring on {len(cases.held_back)} cases that were held back"})
     trained = TrainedModel(
         folder=job.folder,
         device=job.device,
@@ -249,14 +246,14 @@ def _finish(
         record=record,
     )
     try:
-        description = yield from measure(trained, is_cancelled)
+        description = measure(trained, task)
     except CancelledError as error:
         raise CancelledError("cancelled while the model was measured; --resume goes on with that") from error
     write_description(job.folder, description)
     write_card(job.folder, description)
     for name in (CHECKPOINT_FILE, JOB_FILE):
         (job.folder / name).unlink(missing_ok=True)
-    yield {"event": "done", "description": description.to_dict()}
+    return description
 
 
 def is_recorded(event: Mapping[str, Any]) -> bool:

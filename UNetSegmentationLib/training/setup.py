@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..augmentation import AugmentationConfig
 from ..backends.parts.devices import choose_device
 from ..cases.dataset import Case, name_channels, read_fingerprint
-from ..core.events import Course
+from ..core.task import UNWATCHED, Task
 from ..image.labels import Label, names_a_side
 from ..planning.fingerprint import Fingerprint
 from ..planning.plan import Normalization, Plan, read_plan
@@ -27,34 +27,45 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
     )
 
 
-def plan_cases(
-    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
-) -> Course[Plan]:
+def plan_cases(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, task: Task = UNWATCHED) -> Plan:
     """Return the plan for the cases that a job learns from: the job's file, or one that is made for them.
 
-    Yields:
-        Events of fingerprint_for.
+    Args:
+        job: What to train.
+        cases: What it learns from.
+        labels: Of the data set.
+        task: Told the events of fingerprint_for, and asked after each case whether to go on.
+
+    Raises:
+        InputError: The plan or a case cannot be read, or no plan fits the device.
+        CancelledError: The task was cancelled.
     """
     if job.plan is not None:
         return read_plan(job.plan)
-    fingerprint = yield from fingerprint_for(job, cases, labels, is_cancelled=is_cancelled)
+    fingerprint = fingerprint_for(job, cases, labels, task=task)
     return plan_job(job, fingerprint, labels)
 
 
 def fingerprint_for(
-    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, is_cancelled: Callable[[], bool]
-) -> Course[Fingerprint]:
+    job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, task: Task = UNWATCHED
+) -> Fingerprint:
     """Return the fingerprint of the cases that a job learns from.
 
-    Yields:
-        {"event": "stage", "message": ...} and the events of read_fingerprint.
+    Args:
+        job: What to train.
+        cases: What it learns from.
+        labels: Of the data set.
+        task: Told {"event": "stage", "message": ...} and the events of read_fingerprint, and asked after each case
+            whether to go on.
+
+    Raises:
+        InputError: A case cannot be read, or no case has a labelled voxel.
+        CancelledError: The task was cancelled.
     """
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
     names = name_channels(job.dataset, cases, job.channels)
-    yield {"event": "stage", "message": f"Reading {len(cases)} cases for the plan"}
-    fingerprint = yield from read_fingerprint(
-        cases, orientation=orientation, channel_names=names, is_cancelled=is_cancelled
-    )
+    task.report({"event": "stage", "message": f"Reading {len(cases)} cases for the plan"})
+    fingerprint = read_fingerprint(cases, orientation=orientation, channel_names=names, task=task)
     return replace(fingerprint, label_names=tuple(label.name for label in labels))
 
 

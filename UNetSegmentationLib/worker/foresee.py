@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import CancelledError, InputError
+from ..core.errors import InputError
+from ..core.messages import sentence
+from ..core.task import Task
 from ..image.geometry import Volume, crop_to_region
-from ..inference.predictor import Progress
 from ..protocol.foresee import ForeseeRequest, ForeseeResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
-def foresee(
-    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
-) -> dict[str, Any]:
+@OPERATIONS.register("foresee", title="Tell whether a volume fits into memory")
+def foresee(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[str, Any]:
     """Serve a "foresee" request and return the fields of its result; the model is in memory from then on.
 
     Args:
         values: The request as it came.
         models: Where the model comes from.
-        on_progress: Not called: it takes moments.
-        is_cancelled: Asked once, before the model is loaded.
+        task: Asked once, before the model is loaded, whether to go on.
 
     Raises:
         InputError: The request cannot be understood, or the volume or its region does not fit the model.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
-    del on_progress
     request = ForeseeRequest.from_dict(values)
-    if is_cancelled():
-        raise CancelledError("cancelled")
+    task.check()
     volume = _empty_volume(request)
     if request.region_to_ras is not None:
         volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
     predictor = models.get(request.model, request.device)
     found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
-    doubt = f"memory is short: it will be computed {found.shortage}" if found.shortage else found.refusal
+    doubt = found.refusal
+    if found.shortage:
+        doubt = sentence(f"memory is short: it will be computed {found.shortage}")
     return ForeseeResult(doubt=doubt).to_dict()
 
 

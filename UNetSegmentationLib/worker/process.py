@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..core.errors import CancelledError, InputError
 from ..core.process_environment import settle_environment
-from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
+from ..core.task import Event, Task
+from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode, with_templates
+from .contract import OPERATIONS
 
 if TYPE_CHECKING:
     from .warm_models import WarmModels
@@ -31,32 +32,6 @@ LAST_GRACE_S = 2.0
 IDLE_S = 1.0  # without a request: whoever looks at a result has the machine for himself first
 
 
-def _segment(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
-    from .segment import segment
-
-    return segment(values, models, **hooks)
-
-
-def _foresee(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
-    from .foresee import foresee
-
-    return foresee(values, models, **hooks)
-
-
-def _import_model(values: dict[str, Any], models: WarmModels, **hooks: Any) -> dict[str, Any]:
-    from .import_model import import_model
-
-    return import_model(values, models, **hooks)
-
-
-# Functions that import what they need, so that the listener knows the names before torch is there.
-OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    "segment": _segment,
-    "foresee": _foresee,
-    "import": _import_model,
-}
-
-
 class Job:
     """A request at work or waiting for its turn."""
 
@@ -64,13 +39,14 @@ class Job:
         self.id = number
         self.values = values
         self.cancelled = threading.Event()
+        self.task = Task(self._note, self.cancelled.is_set)
         self._latest = (0.0, "Waiting")
         self._told = (-1.0, "")
         self._told_at = 0.0
 
-    def report(self, fraction: float, stage: str) -> None:
-        """Take note of the progress; the heartbeat tells it."""
-        self._latest = (fraction, stage)
+    def _note(self, event: Event) -> None:
+        if event["event"] == "progress":  # the heartbeat tells it
+            self._latest = (event["fraction"], event["stage"])
 
     def due_progress(self) -> dict[str, Any] | None:
         """Return the progress message where it has changed or its last repetition is long ago."""
@@ -79,7 +55,7 @@ class Job:
             return None
         self._told, self._told_at = self._latest, now
         fraction, stage = self._told
-        return {"id": self.id, "event": "progress", "fraction": round(fraction, 4), "stage": stage}
+        return with_templates({"id": self.id, "event": "progress", "fraction": round(fraction, 4), "stage": stage})
 
 
 class Worker:
@@ -159,8 +135,8 @@ class Worker:
             job = self._open.get(message["target"]) if type(message.get("target")) is int else None
             if job is not None:
                 job.cancelled.set()
-        elif not isinstance(op, str) or op not in OPERATIONS:
-            self._refuse(number, f"unknown op {op!r}: choose one of {', '.join(OPERATIONS)}, cancel, shutdown")
+        elif not isinstance(op, str) or op not in OPERATIONS.declared:
+            self._refuse(number, f"unknown op {op!r}: choose one of {', '.join(OPERATIONS.declared)}, cancel, shutdown")
         elif number in self._open:
             self._refuse(0, f"request {number} is still at work: give every request an id of its own")
         else:
@@ -189,9 +165,8 @@ def _answer(job: Job, models: WarmModels) -> bytes:
     try:
         if job.cancelled.is_set():
             raise CancelledError("cancelled before it began")
-        hooks = {"on_progress": job.report, "is_cancelled": job.cancelled.is_set}
-        fields = OPERATIONS[job.values["op"]](job.values, models, **hooks)
-        return encode({**fields, "id": job.id, "event": "result"})
+        fields = OPERATIONS[job.values["op"]](job.values, models, task=job.task)
+        return encode(with_templates({**fields, "id": job.id, "event": "result"}))
     except CancelledError:
         return encode({"id": job.id, "event": "cancelled"})
     except InputError as error:
@@ -214,7 +189,8 @@ def _free_memory(models: WarmModels) -> None:
 
 
 def _error(number: int, kind: str, message: str, details: str = "") -> dict[str, Any]:
-    return {"id": number, "event": "error", "kind": kind, "message": " ".join(message.split()), "details": details}
+    message = " ".join(message.split())
+    return with_templates({"id": number, "event": "error", "kind": kind, "message": message, "details": details})
 
 
 def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -11,78 +11,57 @@ from scipy import ndimage
 
 from ..core.errors import InputError
 from ..core.files import atomic_path
-from ..image.geometry import Array, Volume, clear_outside, crop_to_region, same_grid
+from ..core.messages import sentence
+from ..core.task import Task
+from ..image.geometry import Array, Volume, same_grid
 from ..image.labels import Label
 from ..image.volume_io import stack_channels
-from ..inference.predictor import Progress
+from ..inference.region import segment_region
 from ..inference.uncertainty import most_uncertain, uncertainty_of
 from ..models.description import ModelDescription
 from ..protocol.arrays import ArrayFile
 from ..protocol.segment import SegmentFound, SegmentRequest, SegmentResult
+from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
-def segment(
-    values: dict[str, Any], models: WarmModels, *, on_progress: Progress, is_cancelled: Callable[[], bool]
-) -> dict[str, Any]:
+@OPERATIONS.register("segment", title="Segment a volume")
+def segment(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[str, Any]:
     """Serve a "segment" request and return the fields of its result.
 
     Args:
         values: The request as it came.
         models: Where the model comes from.
-        on_progress: Called with the finished share, 0 to 1, and the stage in words.
-        is_cancelled: Asked often.
+        task: Told the finished share and the stage, and asked often whether to go on.
 
     Raises:
         InputError: The request, its files or its model cannot be used, or the output cannot be written.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     began = perf_counter()
     request, volume, channels = _read_request(values)
-    on_progress(0.0, "Loading the model")
+    task.progress(0.0, "Loading the model")
     predictor = models.get(request.model, request.device)
     loading_s = perf_counter() - began
     volume, warnings = _with_channels(volume, channels, predictor.description)
-    region = None if request.region_to_ras is None else np.array(request.region_to_ras)
-    part, where = (volume, None) if region is None else crop_to_region(volume, region)
-    found = predictor.segment(
-        part,
+    found = segment_region(
+        predictor,
+        volume,
+        None if request.region_to_ras is None else np.array(request.region_to_ras),
         tta=request.tta,
         postprocess=request.postprocess,
         with_probabilities=bool(request.uncertainty or request.probabilities),
-        on_progress=on_progress,
-        is_cancelled=is_cancelled,
+        task=task,
     )
-    labelmap, probabilities = found.labelmap, found.probabilities
-    if region is not None:
-        clear_outside(labelmap, part.affine_ras, region)
-        if probabilities is not None:
-            probabilities = _whole_probabilities(probabilities, part, where, region=region, shape=volume.shape)
-        labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
-        labelmap[where] = found.labelmap
     duration_s = {"Loading the model": loading_s, **found.duration_s, "total": perf_counter() - began}
     return SegmentResult(
-        labelmap=_write_array(request.output, labelmap),
-        segments=segments_of(labelmap, found.labels),
+        labelmap=_write_array(request.output, found.labelmap),
+        segments=segments_of(found.labelmap, found.labels),
         provenance={**found.provenance, "region_to_ras": request.region_to_ras},
         duration_s=duration_s,
         warnings=(*warnings, *found.warnings),
-        **_write_maps(request, probabilities, predictor.description.output),
+        **_write_maps(request, found.probabilities, predictor.description.output),
     ).to_dict()
-
-
-def _whole_probabilities(
-    probabilities: Array, part: Volume, where: tuple[slice, ...] | None, *, region: Array, shape: tuple[int, ...]
-) -> Array:
-    """Return the probabilities of a part on the whole grid; outside the region all is background, as in the result."""
-    inside = np.ones(part.shape, dtype=np.uint8)
-    clear_outside(inside, part.affine_ras, region)
-    probabilities[:, inside == 0] = 0
-    probabilities[0, inside == 0] = 1
-    whole = np.zeros((len(probabilities), *shape), dtype=probabilities.dtype)
-    whole[0] = 1
-    whole[(slice(None), *(where or ()))] = probabilities
-    return whole
 
 
 def _write_maps(request: SegmentRequest, probabilities: Array | None, output: str) -> dict[str, Any]:
@@ -110,7 +89,9 @@ def _with_channels(
         raise InputError(f"there are {len(channels)} channels, the model takes {', '.join(names)}: give one for each")
     given = zip(names, channels, strict=True)
     moved = [name for name, channel in given if channel is not None and not same_grid(channel, volume)]
-    warnings = [f"{', '.join(moved)}: on another grid than the volume, and resampled onto it"] if moved else []
+    warnings = (
+        [sentence(f"{', '.join(moved)}: on another grid than the volume, and resampled onto it")] if moved else []
+    )
     return stack_channels(volume, channels, names=names), warnings
 
 

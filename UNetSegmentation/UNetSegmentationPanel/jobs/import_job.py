@@ -63,8 +63,6 @@ class ImportJob:
                 stage = str(message["stage"]) if self._worker.ready else _("Starting the worker")
                 self._onProgress(Progress(fraction=float(message["fraction"]), stage=stage))
             return
-        if event == "warning":
-            return
         self._requestId = None
         if self._incoming.exists():
             # A worker that was killed could not tidy up.

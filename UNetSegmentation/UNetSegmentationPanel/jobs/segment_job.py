@@ -75,7 +75,6 @@ class SegmentJob:
         self._onProgress = onProgress
         self._onFinished: Callable[[Outcome], None] | None = onFinished
         self._folder: Path | None = None
-        self._affine: tuple[tuple[float, ...], ...] = ()
         self._requestId: int | None = None
         self._steps: Steps | None = None
         self._started = time.monotonic()
@@ -83,7 +82,6 @@ class SegmentJob:
         self._result: SegmentResult | None = None
         self._segmentationId: str | None = None
         self._former: FormerContent | None = None
-        self._warnings: list[str] = []
 
     @property
     def isRunning(self) -> bool:
@@ -159,9 +157,6 @@ class SegmentJob:
         event = message["event"]
         if event == "progress":
             self._onWorkerProgress(float(message["fraction"]), str(message["stage"]))
-            return
-        if event == "warning":
-            self._warnings.append(str(message["message"]))
             return
         self._requestId = None
         if not self.isRunning:
@@ -251,7 +246,7 @@ class SegmentJob:
         )
 
     def _allWarnings(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*self._warnings, *self._result.warnings]))
+        return tuple(dict.fromkeys(self._result.warnings))
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, InputError):

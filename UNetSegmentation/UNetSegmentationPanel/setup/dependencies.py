@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 TORCH_REQUIREMENT = ">=2.6"
 TORCH_MINIMUM = (2, 6)
-OTHER_MODULES = {"safetensors": "safetensors"}
+OTHER_MODULES = {"safetensors": "safetensors", "psutil": "psutil", "nibabel": "nibabel"}
 # Slicer brings these along, and its own parts need just these versions.
 BUNDLED = ("numpy", "scipy", "SimpleITK", "requests", "vtk", "pip", "setuptools")
 MISSING, BROKEN, READY = "missing", "broken", "ready"
@@ -60,7 +60,9 @@ def findState() -> DependencyState:
         return DependencyState(kind=BROKEN, message=message.format(version=version, minimum=minimum))
     missing = missingOthers()
     if missing:
-        message = _("{names} is not installed yet; reading models needs it.").format(names=", ".join(missing))
+        message = _("Python packages that segmenting needs are not installed yet: {names}.").format(
+            names=", ".join(missing)
+        )
         return DependencyState(kind=MISSING, message=message, isTorch=False)
     return DependencyState(kind=READY)
 
@@ -89,7 +91,7 @@ def question(state: DependencyState) -> str:
             "to 3 GB with an NVIDIA graphics card. It takes some minutes, and Slicer can be used meanwhile. Go on?"
         ).format(requirement=TORCH_REQUIREMENT)
     names = ", ".join(missingOthers())
-    question = _("The Python package {names} (below 1 MB) will be downloaded from the Python Package Index. Go on?")
+    question = _("Python packages will be downloaded from the Python Package Index, a few MB: {names}. Go on?")
     return question.format(names=names)
 
 

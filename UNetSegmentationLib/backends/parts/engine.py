@@ -7,7 +7,7 @@ measuring_process), while the worker has nothing to do, or in the middle of a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import CancelledError, InputError
-from ..contract import BACKENDS, Forward, Task
+from ...core.task import UNWATCHED, Event, Task
+from ..contract import BACKENDS, Computation, Forward
 from .devices import is_out_of_memory
 from .store import Store
 from .timing import default_backend, fastest, is_complete, known_results, obstacle
@@ -117,18 +118,18 @@ class Engine(nn.Module):
                 f"backend '{self.forced_backend}' cannot be used here: {reason}; choose another or leave it out"
             )
 
-    def begin_run(self, report: Callable[[float], None] | None = None) -> Callable[[float], None]:
-        """Note that a run of many tiles begins; return what takes its finished share, 0 to 1, and passes it on."""
+    def begin_run(self, task: Task = UNWATCHED) -> Task:
+        """Note that a run of many tiles begins; return its task, whose progress is noted too."""
         self.used = {}
         self.computed_on = self.device
         self._run = run = _Run()
 
-        def note(fraction: float) -> None:
-            run.fraction = fraction
-            if report is not None:
-                report(fraction)
+        def note(event: Event) -> None:
+            if event["event"] == "progress":
+                run.fraction = event["fraction"]
+            task.report(event)
 
-        return note
+        return task.observed_by(note)
 
     def forward(self, batch: Tensor) -> Tensor:
         """Map a batch (B, C, ...) to logits (B, K, ...)."""
@@ -198,8 +199,12 @@ class Engine(nn.Module):
         return self._computed(route, batch)
 
     def _measuring(self, shape: tuple[int, ...], route: _Route) -> Generator[None]:
-        task = self._task(shape)
-        if self._folder is None or route.attempts >= MOST_ATTEMPTS or is_complete(known_results(task), task):
+        computation = self._computation(shape)
+        if (
+            self._folder is None
+            or route.attempts >= MOST_ATTEMPTS
+            or is_complete(known_results(computation), computation)
+        ):
             return
         route.attempts += 1
         try:
@@ -215,7 +220,7 @@ class Engine(nn.Module):
     def _look_up(self, shape: tuple[int, ...], route: _Route) -> None:
         results = {
             name: result
-            for name, result in known_results(self._task(shape)).items()
+            for name, result in known_results(self._computation(shape)).items()
             if name in BACKENDS and name not in self.refused and not obstacle(name, self.network, self.device)
         }
         best = fastest(results, default_backend(self.device))
@@ -243,10 +248,10 @@ class Engine(nn.Module):
         self.refused[name] = f"{type(error).__name__}: {error}"
 
     def _build(self, name: str, shape: tuple[int, ...]) -> Forward:
-        return BACKENDS[name]().build(self._task(shape))
+        return BACKENDS[name]().build(self._computation(shape))
 
-    def _task(self, shape: tuple[int, ...]) -> Task:
-        return Task(
+    def _computation(self, shape: tuple[int, ...]) -> Computation:
+        return Computation(
             network=self.network,
             shape=shape,
             device=self.device,

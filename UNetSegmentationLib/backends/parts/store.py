@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
 from ...core.files import atomic_path
+from ...core.user_folders import user_cache_folder
 from ...models.description import ModelDescription
 
 FOLDER_VARIABLE = "UNETSEG_CACHE_DIR"
@@ -26,14 +26,8 @@ _DIGEST_BYTES = 32
 
 def cache_folder() -> Path:
     """Return the folder: that of UNETSEG_CACHE_DIR, else the platform's place for what can be made anew."""
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named)
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "UNetSegmentation" / "Cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "UNetSegmentation"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "UNetSegmentation"
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else user_cache_folder()
 
 
 def identity_of(description: ModelDescription) -> str:

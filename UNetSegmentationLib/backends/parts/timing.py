@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..contract import BACKENDS, Backend, Forward, Task
+from ..contract import BACKENDS, Backend, Computation, Forward
 from ..openvino_cpu import openvino_version
 from .devices import is_out_of_memory
 from .parity import disagreement, make_tile
@@ -44,14 +44,14 @@ class Subject:
     """What is measured.
 
     Attributes:
-        task: Network, shape, device and store.
+        computation: Network, shape, device and store.
         raw_channels: Channels that must come as they are stored.
         is_regions: Labels are where single logits are positive.
         tile: A batch to compute; a made one by default.
         reference: Its logits by eager float32, where they are known.
     """
 
-    task: Task
+    computation: Computation
     raw_channels: tuple[int, ...] = ()
     is_regions: bool = False
     tile: Tensor | None = field(default=None, compare=False)
@@ -101,9 +101,9 @@ def obstacle(name: str, network: nn.Module, device: torch.device) -> str:
     return backend.obstacle(device)
 
 
-def known_results(task: Task) -> dict[str, Result]:
+def known_results(computation: Computation) -> dict[str, Result]:
     """Return what the store holds of earlier measurements; empty where there are none."""
-    kept = task.store.get_json("timing", _key(task)) if task.store is not None else None
+    kept = computation.store.get_json("timing", _key(computation)) if computation.store is not None else None
     try:
         return {name: Result(**values) for name, values in (kept or {}).items()}
     except TypeError:
@@ -121,9 +121,9 @@ def fastest(results: dict[str, Result], default: str) -> str:
     return best
 
 
-def is_complete(results: dict[str, Result], task: Task) -> bool:
+def is_complete(results: dict[str, Result], computation: Computation) -> bool:
     """Tell whether every backend that would be measured has been."""
-    return set(candidates(task.network, task.device)) <= set(results)
+    return set(candidates(computation.network, computation.device)) <= set(results)
 
 
 def measure(subject: Subject, *, with_slow: bool = False) -> Iterator[dict[str, Result]]:
@@ -131,25 +131,29 @@ def measure(subject: Subject, *, with_slow: bool = False) -> Iterator[dict[str, 
 
     Whoever stops taking from it interrupts the work; finished backends are in the store.
     """
-    task = subject.task
-    results = known_results(task)
-    names = [name for name in candidates(task.network, task.device, with_slow=with_slow) if name not in results]
+    computation = subject.computation
+    results = known_results(computation)
+    names = [
+        name for name in candidates(computation.network, computation.device, with_slow=with_slow) if name not in results
+    ]
     if not names:
         yield results
         return
     tile = subject.tile
     if tile is None:
-        tile = make_tile(task.shape, raw_channels=subject.raw_channels)
-    tile = tile.to(task.device)
-    reference = _run(BACKENDS["eager"]().build(task), tile)
+        tile = make_tile(computation.shape, raw_channels=subject.raw_channels)
+    tile = tile.to(computation.device)
+    reference = _run(BACKENDS["eager"]().build(computation), tile)
     for name in names:
         yield results
         result = yield from _measure_one(BACKENDS[name](), subject, tile, reference, results)
         if result is None:
             continue
         results[name] = result
-        if task.store is not None:
-            task.store.put_json("timing", _key(task), {name: vars(result) for name, result in results.items()})
+        if computation.store is not None:
+            computation.store.put_json(
+                "timing", _key(computation), {name: vars(result) for name, result in results.items()}
+            )
     yield results
 
 
@@ -159,7 +163,7 @@ def _measure_one(
     """Return what was found; None where memory ran out, which says nothing of the next time."""
     try:
         began = perf_counter()
-        forward = backend.build(subject.task)
+        forward = backend.build(subject.computation)
         build_s = perf_counter() - began
         yield so_far
         reason = disagreement(_run(forward, tile), reference, backend.precision, is_regions=subject.is_regions)
@@ -194,8 +198,8 @@ def _wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _key(task: Task) -> dict[str, Any]:
-    return {"network": task.identity, "shape": list(task.shape), "machine": machine(task.device)}
+def _key(computation: Computation) -> dict[str, Any]:
+    return {"network": computation.identity, "shape": list(computation.shape), "machine": machine(computation.device)}
 
 
 def _cpu_model() -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ...networks.parts.weights import load_network
-from ..contract import Task
+from ..contract import Computation
 from .store import FOLDER_VARIABLE, Store, identity_of
 from .timing import Subject, measure
 
@@ -75,14 +75,16 @@ def main() -> None:
             os.nice(5)
     device = torch.device(asked.device)
     network, description = load_network(asked.folder)
-    task = Task(
+    computation = Computation(
         network=network.to(device),
         shape=tuple(asked.shape),
         device=device,
         store=Store(),
         identity=identity_of(description),
     )
-    subject = Subject(task=task, raw_channels=network.raw_channels, is_regions=description.output == "regions")
+    subject = Subject(
+        computation=computation, raw_channels=network.raw_channels, is_regions=description.output == "regions"
+    )
     for _ in measure(subject):
         pass
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...conventions.own import turn
+from ...conventions.parts.axes import turn
 from ...image.geometry import Volume
 from ...planning.monai_recipe import Resample, ScaleRange, Standardise, Step
 from .serving import Answer, Scan, TileCounter, serve

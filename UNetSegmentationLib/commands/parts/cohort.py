@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.errors import InputError
-from ...image.geometry import Volume, crop_to_box
+from ...core.errors import CancelledError, InputError
+from ...core.task import UNWATCHED, Task
+from ...image.geometry import Volume, region_of_box
 from ...image.volume_io import write_labelmap, write_volume
 from ...models.description import WEIGHTS_FILE
 from ...models.fit import check_image_fits
 from ...models.installed import InstalledModel
-from .image_arguments import ImageFiles, check_modality, read_image
+from .image_arguments import ImageFiles, Read, check_modality, read_image
 from .terminal import rounded
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 RECORD_FILE = "segmented.jsonl"
 CONNECTION_S = 10
 _ONE_AT_A_TIME = Lock()
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,37 +149,46 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def segment_all(
-    predictor: Predictor,
+    load: Callable[[], Predictor],
     cases: Sequence[Case],
     settings: Settings,
     *,
     model: InstalledModel,
     record: Record | None = None,
-    on_progress: Progress = lambda _share, _stage: None,
+    read_before: Read | None = None,
+    task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
     """Segment cases in their order; while one is computed, the next is read and the last one is written.
 
     A case that fails does not stop the others. Where the caller stops, what is being written is finished.
 
     Args:
-        predictor: The model in memory.
+        load: Returns the model in memory; meanwhile the first case is read.
         cases: What to segment.
         settings: How.
         model: The model's description and folder.
         record: Gets every case once its result is written.
-        on_progress: Called with the finished share of all, and which case is at what stage.
+        read_before: The volume of the first case, where it has been read; with a record it is read again, since the
+            file may have changed.
+        task: Told the finished share of all, and which case is at what stage; asked often whether to go on.
+
+    Raises:
+        CancelledError: The task was cancelled; what is written is finished.
     """
     reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
-    read = [reader.submit(_read_with_key, case, settings, model, record) for case in cases[:1]]
+    read = [reader.submit(_read_with_key, case, settings, model, record, read_before) for case in cases[:1]]
     writing: Future[Outcome] | None = None
     try:
+        predictor = load()
         for index, case in enumerate(cases):
             read += [
                 reader.submit(_read_with_key, later, settings, model, record) for later in cases[index + 1 : index + 2]
             ]
             try:
                 volume, doubt, key = read.pop(0).result()
-                found = _predict(predictor, volume, settings, _within(on_progress, index, len(cases)))
+                found = _predict(predictor, volume, settings, _part_of(task, index, len(cases)))
+            except CancelledError:
+                raise
             except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
                 # What the failed computation holds would be missing to the next.
                 traceback.clear_frames(error.__traceback__)
@@ -198,11 +207,9 @@ def segment_all(
         writer.shutdown()
 
 
-def _within(on_progress: Progress, index: int, count: int) -> Progress:
-    """Return what a case reports to, where it is one of several."""
-    if count == 1:
-        return on_progress
-    return lambda share, stage: on_progress((index + share) / count, f"{index + 1} of {count}: {stage}")
+def _part_of(task: Task, index: int, count: int) -> Task:
+    """Return the task of one case of several; that of the only one is the whole."""
+    return task if count == 1 else task.part(index / count, (index + 1) / count, stage=f"{index + 1} of {count}")
 
 
 def segment_with_dask(
@@ -213,7 +220,7 @@ def segment_with_dask(
     device: str,
     scheduler: str,
     record: Record | None = None,
-    on_progress: Progress = lambda _share, _stage: None,
+    task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
     """Segment cases on the workers of a Dask scheduler, in the order in which they are done.
 
@@ -226,9 +233,10 @@ def segment_with_dask(
         device: Of each worker.
         scheduler: Its address, such as "tcp://host:8786".
         record: Gets every case once its result is written.
-        on_progress: Called with the share of the cases that are done.
+        task: Told the share of the cases that are done, and asked after each whether to go on.
 
     Raises:
+        CancelledError: The task was cancelled.
         InputError: Dask's `distributed` is not installed, or nothing answers at the address.
     """
     try:
@@ -247,27 +255,28 @@ def segment_with_dask(
     if settings.probabilities is not None:
         settings = replace(settings, probabilities=str(Path(settings.probabilities).absolute()))
     with client:
-        tasks = {
+        futures = {
             client.submit(segment_case, _absolute(case), settings, model, device, pure=False): (case, key)
             for case, key in zip(cases, keys, strict=True)
         }
         try:
-            for done, task in enumerate(as_completed(tasks, loop=client.loop), start=1):
-                on_progress(done / len(cases), f"{done} of {len(cases)} images")
-                yield _outcome_of(task, *tasks[task], record)
+            for done, future in enumerate(as_completed(futures, loop=client.loop), start=1):
+                task.progress(done / len(cases), f"{done} of {len(cases)} images")
+                yield _outcome_of(future, *futures[future], record)
+                task.check()
         finally:
-            client.cancel(list(tasks), reason="the caller stopped")
+            client.cancel(list(futures), reason="the caller stopped")
 
 
-def _outcome_of(task: Any, case: Case, key: str, record: Record | None) -> Outcome:
-    error = task.exception()
+def _outcome_of(future: Any, case: Case, key: str, record: Record | None) -> Outcome:
+    error = future.exception()
     if error is None:
         try:
             if record is not None:
                 record.add(case, key)
         except InputError as failure:
             error = failure
-    return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=task.result())
+    return Outcome(case=case, error=error) if error is not None else Outcome(case=case, report=future.result())
 
 
 def segment_case(case: Case, settings: Settings, model: InstalledModel, device: str) -> dict[str, Any]:
@@ -280,7 +289,7 @@ def segment_case(case: Case, settings: Settings, model: InstalledModel, device: 
     with _ONE_AT_A_TIME:
         predictor = _warm_models().get(str(model.folder), device)
         volume, doubt = _read(case.image, settings, model)
-        found = _predict(predictor, volume, settings, lambda _share, _stage: None)
+        found = _predict(predictor, volume, settings, UNWATCHED)
         return _write(case, settings, volume, found, doubt)
 
 
@@ -297,40 +306,38 @@ def _absolute(case: Case) -> Case:
 
 
 def _read_with_key(
-    case: Case, settings: Settings, model: InstalledModel, record: Record | None
+    case: Case, settings: Settings, model: InstalledModel, record: Record | None, read_before: Read | None = None
 ) -> tuple[Volume, str, str]:
     """Return an image, what makes its modality doubtful, and the key that it had when it was read."""
-    key = record.key_of(case) if record is not None else ""
+    if record is None:
+        return *_read(case.image, settings, model, read_before), ""
+    key = record.key_of(case)
     return *_read(case.image, settings, model), key
 
 
-def _read(image: ImageFiles, settings: Settings, model: InstalledModel) -> tuple[Volume, str]:
+def _read(
+    image: ImageFiles, settings: Settings, model: InstalledModel, read_before: Read | None = None
+) -> tuple[Volume, str]:
     """Return an image and what makes its modality doubtful."""
-    volume = read_image(image, model.description)
+    volume = read_image(image, model.description, read=read_before)
     check_image_fits(model.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
     return volume, check_modality(image, volume, model, is_chosen=settings.is_model_chosen)
 
 
-def _predict(predictor: Predictor, volume: Volume, settings: Settings, on_progress: Progress) -> Segmentation:
+def _predict(predictor: Predictor, volume: Volume, settings: Settings, task: Task) -> Segmentation:
     """Return the segmentation on the volume's grid; outside the region it is background."""
-    whole = (slice(None),) * 3
-    part, where = crop_to_box(volume, settings.roi[:3], settings.roi[3:]) if settings.roi else (volume, whole)
-    found = predictor.segment(
-        part,
+    from ...inference.region import segment_region
+
+    return segment_region(
+        predictor,
+        volume,
+        region_of_box(settings.roi[:3], settings.roi[3:]) if settings.roi else None,
         tta=settings.tta,
         overlap=settings.overlap,
         postprocess=settings.postprocess,
         with_probabilities=settings.probabilities is not None,
-        on_progress=on_progress,
+        task=task,
     )
-    labelmap = np.zeros(volume.shape, dtype=found.labelmap.dtype)
-    labelmap[where] = found.labelmap
-    probabilities = None
-    if found.probabilities is not None:
-        probabilities = np.zeros((len(found.probabilities), *volume.shape), dtype=found.probabilities.dtype)
-        probabilities[0] = 1
-        probabilities[(slice(None), *where)] = found.probabilities
-    return replace(found, labelmap=labelmap, probabilities=probabilities)
 
 
 def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, doubt: str) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...cases.dataset import CHANNEL_NAME
 from ...core.errors import InputError
 from ...image.dicom_series import modality_of
 from ...image.geometry import Volume
@@ -20,7 +20,8 @@ from ...models.installed import InstalledModel, find_model, list_models
 from ...presets import PRESETS
 
 MISSING = "-"
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+# Volumes that have been read, by their files.
+Read = dict[tuple[Path | None, ...], Volume]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +63,20 @@ def find_image(argument: str, description: ModelDescription) -> ImageFiles:
     return image
 
 
-def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
+def read_image(image: ImageFiles, description: ModelDescription, *, read: Read | None = None) -> Volume:
     """Read an image; a channel that is missing becomes NaN.
+
+    Args:
+        image: Its files.
+        description: The model that is to take it.
+        read: What `choose_model` has read; it is emptied, so that nothing stays in memory.
 
     Raises:
         InputError: A file cannot be read.
     """
-    volume, paths = read_channels(image.files), image.paths
+    volume, paths = (read or {}).get(image.files) or read_channels(image.files), image.paths
+    if read:
+        read.clear()
     if len(paths) == volume.channels == 1:
         paths = _placed_by_number(image.files[0], description.channels)
     if None not in paths:
@@ -81,11 +89,16 @@ def read_image(image: ImageFiles, description: ModelDescription) -> Volume:
     return Volume(array, volume.affine_ras)
 
 
-def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
+def choose_model(name: str | None, images: Sequence[str], *, read: Read | None = None) -> InstalledModel:
     """Return the model of a name; without one, the installed model that suits the first readable image.
 
     Where several find the same labels, it is the one with the highest Dice on unseen cases. Demonstrations are taken by
     name only.
+
+    Args:
+        name: Id or folder of a model.
+        images: As given on the command line.
+        read: Gets the volume that had to be read for the choice.
 
     Raises:
         InputError: There is none, or several that find different things, or no image can be read.
@@ -101,7 +114,7 @@ def choose_model(name: str | None, images: Sequence[str]) -> InstalledModel:
         )
     if len(models) == 1:
         return models[0]
-    image, fitting = _first_fit(models, images)
+    image, fitting = _first_fit(models, images, {} if read is None else read)
     suited = [model for model, reason in fitting if not reason] or [model for model, _ in fitting][:1]
     if len({_found_by(model) for model in suited}) == 1:
         # One that is for another modality is refused image by image, see check_modality.
@@ -213,11 +226,13 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")
 
 
-def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple[str, list[tuple[InstalledModel, str]]]:
+def _first_fit(
+    models: Sequence[InstalledModel], images: Sequence[str], volumes: Read
+) -> tuple[str, list[tuple[InstalledModel, str]]]:
     """Return the first image that can be read and the models that take it, each with why it does not suit it."""
     reason = InputError("no image is given")
     for image in images:
-        volumes: dict[tuple[Path | None, ...], Volume] = {}
+        volumes.clear()
         try:
             fitting = [model for model in models if _takes(model, image, volumes)]
             files = [_find(image, len(model.description.channels)) for model in fitting]
@@ -230,7 +245,7 @@ def _first_fit(models: Sequence[InstalledModel], images: Sequence[str]) -> tuple
     raise reason
 
 
-def _takes(model: InstalledModel, argument: str, volumes: dict[tuple[Path | None, ...], Volume]) -> bool:
+def _takes(model: InstalledModel, argument: str, volumes: Read) -> bool:
     """Tell whether a model takes an image; what is read is kept in `volumes`."""
     image = _find(argument, len(model.description.channels))
     if image.files not in volumes:
@@ -262,7 +277,7 @@ def _find(argument: str, channels: int) -> ImageFiles:
 
 
 def _with_siblings(path: Path, channels: int) -> ImageFiles:
-    match = _CHANNEL.match(stem_of(path))
+    match = CHANNEL_NAME.match(stem_of(path))
     if channels == 1 or path.is_dir() or match is None:
         return ImageFiles(paths=(path,), stem=_stem(path))
     suffix = path.name[len(match[0]) :]
@@ -276,7 +291,7 @@ def _with_siblings(path: Path, channels: int) -> ImageFiles:
 
 def _placed_by_number(path: Path, channels: Sequence[Channel]) -> tuple[Path | None, ...]:
     """Return one path a channel for the only one that is there, "a_0002"; (path,) where it is not said which it is."""
-    match = _CHANNEL.match(stem_of(path))
+    match = CHANNEL_NAME.match(stem_of(path))
     number = -1 if match is None or path.is_dir() else int(match["channel"])
     others = [channel for index, channel in enumerate(channels) if index != number]
     if not 0 <= number < len(channels) or not all(channel.is_optional for channel in others):

@@ -164,6 +164,10 @@ class ProgressBar:
         sys.stderr.write("\r" + line[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
         sys.stderr.flush()
 
+    def show_progress(self, event: Mapping[str, Any]) -> None:
+        """Show the share and the stage of a "progress" event."""
+        self(event["fraction"], event["stage"])
+
     def show_case(self, event: Mapping[str, Any]) -> None:
         """Show how far the work on one case after the other is, as "read case 3 of 8"."""
         self(event["number"] / event["of"], f"{event['event']} case {event['number']} of {event['of']}")

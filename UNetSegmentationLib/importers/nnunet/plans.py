@@ -8,6 +8,7 @@ from typing import Any
 from ...core.errors import InputError
 from ...image.labels import PALETTE, Label
 from ...models.description import Channel
+from ...networks.parts.blocks import NORM_EPSILON
 from ...planning.plan import Normalization, Plan
 
 Values = Mapping[str, Any]
@@ -213,7 +214,7 @@ def _architecture_of_old(configuration: Values) -> dict[str, Any]:
             "n_conv_per_stage_decoder": configuration["n_conv_per_stage_decoder"],
             "conv_bias": True,
             "norm_op": f"torch.nn.InstanceNorm{dimensions}d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "norm_op_kwargs": {"eps": NORM_EPSILON, "affine": True},
             "nonlin": "torch.nn.LeakyReLU",
             "nonlin_kwargs": {"inplace": True},
         },
@@ -238,7 +239,7 @@ def _norm_of(options: Values) -> str:
     settings = options.get("norm_op_kwargs") or {}
     # torch's layers are not affine by default for instance norm, but are for batch norm.
     is_affine = settings.get("affine", norm == "batch")
-    if norm != "none" and not (is_affine and settings.get("eps", 1e-5) == 1e-5):
+    if norm != "none" and not (is_affine and settings.get("eps", NORM_EPSILON) == NORM_EPSILON):
         raise InputError(f"the network's norm has the settings {settings}: only affine ones with eps 1e-5 are known")
     return norm
 

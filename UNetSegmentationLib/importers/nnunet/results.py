@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
+from ...core.messages import sentence
 from ...models.description import ModelDescription, PreviousStage
 from ...networks import SegmentationNetwork, build_network
 from ...networks.nnunet_plain import NNUNetPlain
@@ -113,7 +114,10 @@ def _translate(
         weights = tensors_of(checkpoint["network_weights"], path)
         members.append(_member(network_name, shape, _with_background(weights) if is_lone_region else weights))
     if not trainer.startswith(OWN_TRAINER):
-        warnings = [*warnings, f"trainer '{trainer}' is not known: it is taken for one that changes training alone"]
+        warnings = [
+            *warnings,
+            sentence(f"trainer '{trainer}' is not known: it is taken for one that changes training alone"),
+        ]
     data_name = str(plans.get("dataset_name") or dataset.get("name") or folder.parent.name)
     folds = [path.parent.name.removeprefix("fold_") for path, _ in checkpoints]
     plan = plan_of(plans, configuration, mirror_axes=settings.get("inference_allowed_mirroring_axes") or ())
@@ -231,7 +235,7 @@ def _find_checkpoints(folder: Path, wanted: tuple[str, ...]) -> tuple[list[Path]
         raise InputError(f"there is no checkpoint of fold {', '.join(missing)}: there is {', '.join(by_fold)}")
     paths = [by_fold[fold] for fold in dict.fromkeys(folds)]
     unfinished = [path.parent.name for path in paths if path.name != CHECKPOINTS[0]]
-    warnings = [f"{name} has no {CHECKPOINTS[0]}, {CHECKPOINTS[1]} is taken" for name in unfinished]
+    warnings = [sentence(f"{name} has no {CHECKPOINTS[0]}, {CHECKPOINTS[1]} is taken") for name in unfinished]
     return paths, warnings
 
 

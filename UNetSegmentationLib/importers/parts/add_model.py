@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ...core.errors import CancelledError, InputError
+from ...core.errors import InputError
+from ...core.messages import sentence
+from ...core.task import UNWATCHED, Task
 from ...inference.predictor import Predictor
 from ...models.card import write_card
 from ...models.description import (
@@ -38,8 +40,7 @@ def add_model(
     *,
     models_folder: Path,
     incoming: Path,
-    on_stage: Callable[[str], None],
-    is_cancelled: Callable[[], bool],
+    task: Task = UNWATCHED,
 ) -> tuple[InstalledModel, tuple[str, ...]]:
     """Bring a model into a folder of models, whole or not at all; one that is there already stays as it is.
 
@@ -47,23 +48,22 @@ def add_model(
         source: Folder or zip archive with a model of ours or of a tool that can be imported.
         models_folder: Where it goes, under its id.
         incoming: Folder to work in, on the same file system; made here and removed here.
-        on_stage: Told what is being done, in words.
-        is_cancelled: Asked between the stages.
+        task: Told the stage, and asked between the stages whether to go on; how far it is cannot be told.
 
     Returns:
         The model at its place, and sentences for the user.
 
     Raises:
         InputError: It cannot be imported, with the reason and what would help.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     with hold_incoming(incoming) as folder:
-        on_stage("Reading the model")
+        task.progress(0.0, "Reading the model")
         warnings = _bring(source, folder)
-        _stop_if(is_cancelled)
-        on_stage("Checking the model")
+        task.check()
+        task.progress(0.0, "Checking the model")
         _check(folder, source)
-        _stop_if(is_cancelled)
+        task.check()
         installed = list_models([models_folder, *model_folders()])
         model, original = place_model(folder, models_folder, taken_ids={other.description.id for other in installed})
     return model, (*warnings, *_remarks(model, original.id, installed))
@@ -168,11 +168,6 @@ def _remarks(model: InstalledModel, original_id: str, installed: list[InstalledM
     description = model.description
     same = [other for other in installed if other.description.weights_sha256 == description.weights_sha256]
     if same and description.weights_sha256:
-        yield f"the same weights are installed already, as '{same[0].description.title}'"
+        yield sentence(f"the same weights are installed already, as '{same[0].description.title}'")
     if description.id != original_id:
-        yield f"there is another model '{original_id}': this one is '{description.id}'"
-
-
-def _stop_if(is_cancelled: Callable[[], bool]) -> None:
-    if is_cancelled():
-        raise CancelledError("cancelled")
+        yield sentence(f"there is another model '{original_id}': this one is '{description.id}'")

@@ -23,7 +23,7 @@ _TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn
 _POOLINGS: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _AVERAGE_POOLINGS: dict[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _DROPOUTS: dict[int, Callable[..., nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
 
 UPSAMPLINGS = ("transposed", "nearest_conv", "linear")
 
@@ -315,7 +315,7 @@ class UpSample(nn.Module):
         super().__init__()
         self.stride = tuple(float(step) for step in stride)
         self.out_channels = in_channels if mode == "linear" else out_channels
-        self.interpolation = {"linear": _LINEAR_MODES[style.dimensions], "nearest_conv": "nearest"}.get(mode)
+        self.interpolation = {"linear": LINEAR_MODES[style.dimensions], "nearest_conv": "nearest"}.get(mode)
         self.conv: nn.Module = nn.Identity()
         if mode == "transposed":
             step = tuple(stride)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..contract import SegmentationNetwork
+from .wrapper import WrapperNetwork
 
 
-class Ensemble(SegmentationNetwork):
+class Ensemble(WrapperNetwork):
     """The mean of the members' logits.
 
     Args:
@@ -21,29 +22,6 @@ class Ensemble(SegmentationNetwork):
         self.members = nn.ModuleList(members)
 
     @property
-    def alignment(self) -> tuple[int, ...]:
-        """Sizes that the members ask for."""
-        return self._first.alignment
-
-    @property
-    def accepts_missing_channels(self) -> bool:
-        """What the members accept."""
-        return self._first.accepts_missing_channels
-
-    @property
-    def raw_channels(self) -> tuple[int, ...]:
-        """Channels that the members want as they are stored."""
-        return self._first.raw_channels
-
-    @property
-    def _first(self) -> SegmentationNetwork:
-        first = self.members[0]
-        assert isinstance(first, SegmentationNetwork)
-        return first
-
-    def forward_aligned(self, image: Tensor) -> Tensor:
-        """Map image (B, C, D, H, W) or (B, C, H, W) to logits (B, K, same size)."""
-        total: Tensor = self.members[0](image)
-        for member in list(self.members)[1:]:
-            total = total + member(image)
-        return total / len(self.members)
+    def inner(self) -> tuple[SegmentationNetwork, ...]:
+        """The members."""
+        return tuple(member for member in self.members if isinstance(member, SegmentationNetwork))

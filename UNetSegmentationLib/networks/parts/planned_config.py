@@ -26,10 +26,11 @@ def planned_config(
         InputError: Unknown network.
     """
     options, shape = options or {}, network_shape_for(plan)
-    kernel = NETWORKS[network].planned_kernel
+    shaped = NETWORKS[network].planned_network(options)
+    kernel = shaped.planned_kernel
     shape["kernel_sizes"] = [[kernel if size > 1 else 1 for size in sizes] for sizes in shape["kernel_sizes"]]
     wanted = options.get("features_per_stage")
-    stages = len(wanted) if isinstance(wanted, list | tuple) else NETWORKS[network].most_stages
+    stages = len(wanted) if isinstance(wanted, list | tuple) else shaped.most_stages
     return {
         "in_channels": channels,
         "num_classes": num_classes,

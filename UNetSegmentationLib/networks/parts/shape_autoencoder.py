@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.errors import CancelledError, InputError
+from ...core.errors import InputError
+from ...core.task import UNWATCHED, Task
 from .blocks import BlockStyle, ConvBlock, UpSample, convolution, initialise_weights
 
 _STRETCH, _SHIFT, _TURN = 0.12, 0.12, 0.12  # shares of the image, and radians
@@ -116,7 +116,7 @@ def fit_autoencoder(
     batch_size: int = 16,
     learning_rate: float = 1e-3,
     seed: int = 0,
-    is_cancelled: Callable[[], bool] = lambda: False,
+    task: Task = UNWATCHED,
 ) -> float:
     """Teach the autoencoder to repair flawed masks, freeze it and return its last loss.
 
@@ -127,11 +127,11 @@ def fit_autoencoder(
         batch_size: Masks in a step.
         learning_rate: Of Adam at the start; it falls to 0.
         seed: Of the flaws and the order.
-        is_cancelled: Asked at every step.
+        task: Asked at every step whether to go on.
 
     Raises:
         InputError: Fewer than two masks.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     if len(labels) < 2:
         raise InputError(f"a shape prior cannot be learnt from {len(labels)} mask(s): give at least 2")
@@ -146,8 +146,7 @@ def fit_autoencoder(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = torch.zeros(())
     for _ in range(steps):
-        if is_cancelled():
-            raise CancelledError("cancelled while the shape prior was learnt")
+        task.check("cancelled while the shape prior was learnt")
         chosen = masks[torch.randint(len(masks), (batch_size,), generator=generator)]
         whole = move_masks(chosen, generator)
         flawed = flaw_masks(whole, generator).to(device)

@@ -15,11 +15,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic, sleep
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ...backends.parts.devices import choose_device
 from ...core.errors import CancelledError, InputError
-from ...core.events import Course
+from ...core.task import Event, Task
 from ...networks import SegmentationNetwork
 from .shared_batch_norm import take_statistics_together
 
@@ -127,55 +127,49 @@ class Processes:
         if self.count == 1:
             return make()
         if not self.is_first:
-            answer = json.loads(_broadcast_bytes(None))
-            if "error" in answer:
-                heard = OtherProcessError(answer["message"])
-                if answer["error"] in _ERRORS:
-                    raise _ERRORS[answer["error"]](answer["message"]) from heard
-                raise heard
-            value: Value = answer["value"]
-            return value
-        try:
+            heard: Value = _hear()["value"]
+            return heard
+        with _telling_errors():
             value = make()
-        except Exception as error:
-            _broadcast_bytes(json.dumps({"error": type(error).__name__, "message": str(error)}).encode())
-            raise
-        _broadcast_bytes(json.dumps({"value": value}).encode())
+        _tell({"value": value})
         return value
 
-    def share_events(
-        self, work: Callable[[Callable[[], bool]], Course[Value]], is_cancelled: Callable[[], bool]
-    ) -> Course[Value]:
+    def share_work(self, work: Callable[[Task], Value], task: Task) -> Value:
         """Let the first process do some work alone; its events, result or error are those of all.
 
-        Args:
-            work: Given what says whether any process is cancelled, the events, which are plain values as JSON knows
-                them, as is what they return.
-            is_cancelled: Asked in every process before each event.
+        All processes go through the events in step, so that a wish to stop in any of them reaches the work.
 
-        Yields:
-            The events.
+        Args:
+            work: Given the task to report to, whose events are plain values as JSON knows them, as is what it returns.
+            task: Told the events in its own process, and asked in every process before each of them.
 
         Raises:
             InputError: The first process did.
             CancelledError: The first process did.
             OtherProcessError: The first process failed otherwise.
         """
-        is_asked = False
-        with closing(work(lambda: is_asked or is_cancelled())) as events:
+        if self.count == 1:
+            return work(task)
+        is_asked = self.any(task.is_cancelled)
+        if not self.is_first:
+            while "value" not in (answer := _hear()):
+                task.report(answer["event"])
+                self.any(task.is_cancelled)
+            heard: Value = answer["value"]
+            return heard
 
-            def advance() -> tuple[dict[str, Any] | None, Value | None]:
-                try:
-                    return next(events), None
-                except StopIteration as end:
-                    return None, end.value
+        def tell(event: Event) -> None:
+            nonlocal is_asked
+            _tell({"event": event})
+            try:
+                task.report(event)
+            finally:  # the others ask here, and hear of an error afterwards
+                is_asked = self.any(task.is_cancelled)
 
-            while True:
-                is_asked = self.any(is_cancelled())
-                event, result = self.share(advance)
-                if event is None:
-                    return cast("Value", result)
-                yield event
+        with _telling_errors():
+            value = work(Task(tell, lambda: is_asked or task.is_cancelled))
+        _tell({"value": value})
+        return value
 
     def share_bytes(self, read: Callable[[], bytes | None]) -> bytes | None:
         """Read something in the first process alone and return it in all."""
@@ -357,6 +351,38 @@ class _Gather(torch.autograd.Function):
 def _gather(part: Tensor, processes: Processes) -> Tensor:
     whole: Tensor = _Gather.apply(part.contiguous(), processes)  # type: ignore[no-untyped-call]
     return whole
+
+
+def _tell(message: dict[str, Any]) -> None:
+    """Send a message from the first process to all others."""
+    _broadcast_bytes(json.dumps(message).encode())
+
+
+@contextmanager
+def _telling_errors() -> Iterator[None]:
+    """Send an error of the block from the first process to all others, which wait for a message."""
+    try:
+        yield
+    except Exception as error:
+        _tell({"error": type(error).__name__, "message": str(error)})
+        raise
+
+
+def _hear() -> dict[str, Any]:
+    """Return the message of the first process.
+
+    Raises:
+        InputError: It tells of one.
+        CancelledError: It tells of one.
+        OtherProcessError: It tells of another error.
+    """
+    message: dict[str, Any] = json.loads(_broadcast_bytes(None))
+    if "error" in message:
+        heard = OtherProcessError(message["message"])
+        if message["error"] in _ERRORS:
+            raise _ERRORS[message["error"]](message["message"]) from heard
+        raise heard
+    return message
 
 
 def _broadcast_bytes(content: bytes | None) -> bytes:

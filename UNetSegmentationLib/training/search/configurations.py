@@ -15,17 +15,10 @@ import numpy as np
 
 from ...core.json_dataclass import JsonOutput
 from ...evaluation.postprocess_choice import LEAST_GAIN, in_halves
+from ...planning.configurations import CONFIGURATION_LINES
 from ...planning.fingerprint import Fingerprint
 from ...planning.plan import Plan
 from ...planning.planner import FEWEST_SLICES, SMALLEST_SHARE, SMALLEST_SLICE, coarse_axis, size_at, target_spacing_mm
-
-# Arguments of planning.make_plan by name.
-CONFIGURATIONS: dict[str, dict[str, Any]] = {"full": {}, "low": {"resolution": "low"}, "slices": {"dimensions": 2}}
-CONFIGURATION_LINES = {
-    "full": "the plan as it is made for the data",
-    "low": "coarser, until a patch shows enough of the image",
-    "slices": "axial slices one by one",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

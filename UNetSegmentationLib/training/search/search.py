@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -12,15 +12,16 @@ from typing import Any
 
 from ...cases.dataset import Case, find_cases, read_label_values, read_labels_of, split_by_subject
 from ...core.errors import CancelledError, InputError
-from ...core.events import Course
 from ...core.files import hold_alone, write_text
 from ...core.json_dataclass import JsonDataclass
+from ...core.task import UNWATCHED, Event, Task
 from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, find_in_cases, save_found
 from ...image.labels import Label
 from ...inference.predictor import Predictor
 from ...models.description import DESCRIPTION_FILE, ModelDescription, id_from
 from ...networks.parts.cost import training_cost
 from ...networks.parts.planned_config import planned_config
+from ...planning.configurations import CONFIGURATIONS
 from ...planning.fingerprint import Fingerprint
 from ...planning.plan import Plan, read_plan
 from ...planning.planner import target_spacing_mm
@@ -29,7 +30,7 @@ from ..job import RECORD_FILE, STUDY_FILE, TrainingJob, check_folder
 from ..prepared_cases import remove_prepared_cases
 from ..run import run_training
 from ..setup import fingerprint_for, plan_job
-from .configurations import CONFIGURATIONS, sensible_configurations
+from .configurations import sensible_configurations
 from .winner import Training, make_model
 
 TRAININGS_FOLDER = "trainings"
@@ -43,7 +44,7 @@ class Study(JsonDataclass):
 
     Attributes:
         job: What the trainings have in common; its folder gets the model.
-        configurations: Names in configuration_choice.CONFIGURATIONS; none: those that make sense for the data.
+        configurations: Names in planning.configurations.CONFIGURATIONS; none: those that make sense for the data.
         has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of what was trained; otherwise
             the job's fold alone.
         shares_budget: The steps and minutes of the job are for all trainings together, an equal share for each;
@@ -99,9 +100,7 @@ def unfinished_study(folder: Path) -> Study:
     return _Begun.read(folder).study
 
 
-def run_study(
-    study: Study, *, is_resumed: bool = False, is_cancelled: Callable[[], bool] = lambda: False
-) -> Iterator[dict[str, Any]]:
+def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
     """Train what a study asks for one after the other, and make the best into the model of its folder.
 
     Each training has a folder of its own in TRAININGS_FOLDER, from which it can be resumed; one that is finished is not
@@ -110,44 +109,38 @@ def run_study(
     Args:
         study: What to train.
         is_resumed: Go on with what was begun in the folder.
-        is_cancelled: Asked often.
+        task: Told the events of dataset.read_label_values, setup.fingerprint_for and winner.make_model, and those of
+            run_training, "share_left" of all trainings together and "start" with "folder", where the training lies; at
+            last {"event": "done", "description": ...} of the model. Asked often whether to go on.
 
-    Yields:
-        Events of dataset.read_label_values, training_plan.fingerprint_for and study_model.make_model, and those of
-        run_training, "share_left" of all trainings together and "start" with "folder", where the training
-        lies; at last {"event": "done", "description": ...} of the model.
+    Returns:
+        The model's description.
 
     Raises:
         InputError: The data set or the study cannot be used, or is not the one that was begun.
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     folder = study.job.folder
     check_folder(folder, is_resumed=is_resumed)
-    yield {"event": "stage", "message": "Reading the data set"}
+    task.report({"event": "stage", "message": "Reading the data set"})
     cases = find_cases(study.job.dataset)
     if is_resumed:
         begun = _go_on(study, cases)
     else:
-        begun = yield from _begin(study, cases, is_cancelled)
-        yield {"event": "stage", "message": _announcement(begun)}
+        begun = _begin(study, cases, task)
+        task.report({"event": "stage", "message": _announcement(begun)})
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
-        yield from run_training(study.job, plan=begun.plans[trainings[0].configuration], is_cancelled=is_cancelled)
-        return
+        return run_training(study.job, plan=begun.plans[trainings[0].configuration], task=task)
     with hold_alone(folder / RECORD_FILE, task="training"):
         check_folder(folder, is_resumed=is_resumed)
         write_text(folder / STUDY_FILE, json.dumps(begun.to_dict(), indent=1))
         for number, training in enumerate(trainings):
-            plan = begun.plans[training.configuration]
-            for event in _train(training, plan, is_cancelled):
-                if "share_left" in event:
-                    event["share_left"] = 1 - (number + 1 - event["share_left"]) / len(trainings)
-                if event["event"] == "stage":
-                    event["message"] = f"{training.title}: {event['message']}"
-                yield event
-        yield {"event": "stage", "message": "Comparing what was found in the cases that were held back"}
+            part = _part_of_study(task, training, number=number, count=len(trainings))
+            _train(training, begun.plans[training.configuration], part)
+        task.report({"event": "stage", "message": "Comparing what was found in the cases that were held back"})
         try:
-            description = yield from make_model(begun.study.job, trainings, cases, begun.costs, is_cancelled)
+            description = make_model(begun.study.job, trainings, cases, begun.costs, task)
         except CancelledError as error:
             raise CancelledError("cancelled while the trainings were compared; --resume goes on with that") from error
         (folder / STUDY_FILE).unlink()
@@ -155,17 +148,35 @@ def run_study(
             # The model is this training: a second copy serves nobody.
             kept = next(t for t in trainings if t.configuration == description.training["configuration"])
             shutil.rmtree(kept.job.folder)
-        yield {"event": "done", "description": description.to_dict()}
+        task.report({"event": "done", "description": description.to_dict()})
+    return description
 
 
-def _begin(study: Study, cases: Sequence[Case], is_cancelled: Callable[[], bool]) -> Course[_Begun]:
+def _part_of_study(task: Task, training: Training, *, number: int, count: int) -> Task:
+    """Return the task of one of `count` trainings, the first of which has number 0."""
+
+    def report(event: Event) -> None:
+        if event["event"] == "done":
+            return  # there is more to do
+        if "share_left" in event:
+            event = {**event, "share_left": 1 - (number + 1 - event["share_left"]) / count}
+        if event["event"] == "stage":
+            event = {**event, "message": f"{training.title}: {event['message']}"}
+        if event["event"] == "start":
+            event = {**event, "folder": str(training.job.folder)}
+        task.report(event)
+
+    return task.observed_by(report)
+
+
+def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
     """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     learnt = cases if study.has_all_folds else [case for case in cases if case not in folds[job.fold[0]]]
-    values = yield from read_label_values(cases, is_cancelled=is_cancelled)
+    values = read_label_values(cases, task=task)
     labels = read_labels_of(job.labels or job.dataset, values)
-    fingerprint = yield from fingerprint_for(job, learnt, labels, is_cancelled=is_cancelled)
+    fingerprint = fingerprint_for(job, learnt, labels, task=task)
     if job.plan is not None:
         plans = {"full": read_plan(job.plan)}
     else:
@@ -245,34 +256,27 @@ def _trainings_of(begun: _Begun) -> list[Training]:
     return trainings
 
 
-def _train(training: Training, plan: Plan, is_cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _train(training: Training, plan: Plan, task: Task) -> None:
     """Train, go on, or do nothing, whatever is left to do."""
     folder = training.job.folder
     is_begun = (folder / CHECKPOINT_FILE).is_file()
     if not is_begun and (folder / DESCRIPTION_FILE).is_file():
         remove_prepared_cases(folder)  # of one that was killed at its very end
         return
-    for event in run_training(
-        training.job, is_resumed=is_begun, is_cancelled=is_cancelled, plan=plan, measure=_measure_and_keep
-    ):
-        if event["event"] == "done":
-            continue
-        yield {**event, "folder": str(folder)} if event["event"] == "start" else event
+    run_training(training.job, is_resumed=is_begun, plan=plan, measure=_measure_and_keep, task=task)
 
 
-def _measure_and_keep(model: TrainedModel, is_cancelled: Callable[[], bool]) -> Course[ModelDescription]:
+def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
     """Return the figures of the network alone; what it found is kept for the choices of the study."""
-    found = yield from find_in_cases(Predictor(model.folder, device=model.device), model.held_back, is_cancelled)
+    found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
     save_found(model.folder / FOUND_FILE, found)
-    return (
-        yield from describe_figures(
-            model.description,
-            found,
-            model.record,
-            training_cases=model.training_cases,
-            chooses_postprocess=False,
-            is_cancelled=is_cancelled,
-        )
+    return describe_figures(
+        model.description,
+        found,
+        model.record,
+        training_cases=model.training_cases,
+        chooses_postprocess=False,
+        task=task,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 
 from ...cases.dataset import Case
 from ...core.event_log import TrainingRecord
-from ...core.events import Course
 from ...core.files import sha256_of
+from ...core.task import UNWATCHED, Task
 from ...evaluation.cases import figures_of_model
 from ...evaluation.held_back import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
 from ...evaluation.postprocess_choice import FoundCase
@@ -39,7 +39,7 @@ class Training:
 
     Attributes:
         name: Of its folder.
-        configuration: Name in configuration_choice.CONFIGURATIONS.
+        configuration: Name in planning.configurations.CONFIGURATIONS.
         job: What is trained, and where.
     """
 
@@ -58,8 +58,8 @@ def make_model(
     trainings: Sequence[Training],
     cases: Sequence[Case],
     costs: Mapping[str, float],
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> Course[ModelDescription]:
+    task: Task = UNWATCHED,
+) -> ModelDescription:
     """Make the model of finished trainings in the folder of `job`, and return its description.
 
     Configurations are compared by what they found without post-processing; post-processing is then chosen for the one
@@ -69,21 +69,19 @@ def make_model(
         job: What the trainings have in common.
         trainings: All of them; the folds of a configuration become an ensemble.
         cases: Of the data set.
-        costs: By configuration, see configuration_choice.choose_configuration.
-        is_cancelled: Asked often.
-
-    Yields:
-        Events of measuring.find_in_cases and measuring.describe_figures.
+        costs: By configuration, see configurations.choose_configuration.
+        task: Told the events of held_back.find_in_cases and held_back.describe_figures, and asked often whether to go
+            on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     by_configuration: dict[str, list[Training]] = {}
     for training in trainings:
         by_configuration.setdefault(training.configuration, []).append(training)
     found = {}
     for training in trainings:
-        found[training.name] = yield from _found_in(training, cases, is_cancelled)
+        found[training.name] = _found_in(training, cases, task)
     choice = _compare(by_configuration, found, costs)
     members = by_configuration[choice.chosen]
     record = _begin_record(job, members)
@@ -96,18 +94,16 @@ def make_model(
     write_description(job.folder, description)
     held_back = {case.case for training in members for case in found[training.name]}
     is_ensemble = len(members) > 1
-    description = yield from describe_figures(
+    description = describe_figures(
         description,
         [case for training in members for case in found[training.name]],
         record,
         training_cases=[case for case in cases if is_ensemble or case.id not in held_back],
         chooses_postprocess=job.chooses_postprocess,
-        is_cancelled=is_cancelled,
+        task=task,
     )
     if is_ensemble:
-        figures["folds"] = []
-        for training in members:
-            figures["folds"].append((yield from _figures_of_fold(description, found[training.name], is_cancelled)))
+        figures["folds"] = [_figures_of_fold(description, found[training.name], task) for training in members]
     description = replace(description, figures={**description.figures, **figures})
     write_description(job.folder, description)
     write_card(job.folder, description)
@@ -119,7 +115,7 @@ def make_model(
     return description
 
 
-def _found_in(training: Training, cases: Sequence[Case], is_cancelled: Callable[[], bool]) -> Course[list[FoundCase]]:
+def _found_in(training: Training, cases: Sequence[Case], task: Task) -> list[FoundCase]:
     """Return what a training's network found in the cases that it held back."""
     folder = training.job.folder
     try:
@@ -127,7 +123,7 @@ def _found_in(training: Training, cases: Sequence[Case], is_cancelled: Callable[
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):  # cut off while the model was made
         named = read_description(folder).training["held_back_cases"]
         held_back = [case for case in cases if case.id in named]
-        return (yield from find_in_cases(Predictor(folder, device=training.job.device), held_back, is_cancelled))
+        return find_in_cases(Predictor(folder, device=training.job.device), held_back, task)
 
 
 def _compare(
@@ -191,11 +187,9 @@ def _describe(job: TrainingJob, members: Sequence[Training], cases: Sequence[Cas
     )
 
 
-def _figures_of_fold(
-    description: ModelDescription, found: Sequence[FoundCase], is_cancelled: Callable[[], bool]
-) -> Course[dict[str, Any]]:
+def _figures_of_fold(description: ModelDescription, found: Sequence[FoundCase], task: Task) -> dict[str, Any]:
     """Return mean Dice by label of one fold, after the model's own post-processing."""
-    results = yield from measure(found, description, is_cancelled)
+    results = measure(found, description, task)
     figures = figures_of_model(description.labels, results)
     dice = {name: entry["dice"] for name, entry in figures["labels"].items() if "dice" in entry}
     return {"cases": len(results), "subjects": len({case.subject for case in found}), "dice": dice}

@@ -8,11 +8,10 @@ from math import isclose
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..image.geometry import Array
+from ...core.errors import InputError
+from ...image.geometry import Array
 
 ANISOTROPY = 3.0  # slices that are thicker than this many pixels are resampled plane by plane
 SPLINE_ORDER = 3
@@ -43,6 +42,8 @@ def content_mask(array: Array) -> tuple[Array, Box]:
     Raises:
         InputError: All voxels are zero.
     """
+    from scipy import ndimage
+
     mask = ndimage.binary_fill_holes((array != 0).any(axis=0))
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
@@ -179,6 +180,8 @@ def _resized_labels(labels: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _zoomed(array: Array, shape: tuple[int, ...], *, order: int) -> Array:
+    from scipy import ndimage
+
     factors = [1 / (old / new) for old, new in zip(array.shape, shape, strict=True)]
     zoomed: Array = ndimage.zoom(array.astype(np.float64), factors, order=order, mode="nearest", grid_mode=True)
     return zoomed

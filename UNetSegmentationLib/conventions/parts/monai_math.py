@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.errors import InputError
-from ..image.geometry import Array
-from ..planning.monai_recipe import (
+from ...core.errors import InputError
+from ...core.task import Task
+from ...image.geometry import Array
+from ...planning.monai_recipe import (
     CropForeground,
     MonaiRecipe,
     Resample,
@@ -143,7 +144,7 @@ def follow(
     *,
     grid_of: Callable[[Sizes], SteppedGrid],
     check_size: Callable[[Sizes], None],
-    stop_if_cancelled: Callable[[], None],
+    task: Task,
 ) -> tuple[Tensor, SteppedGrid, Box]:
     """Apply the steps of a recipe in their order.
 
@@ -152,7 +153,7 @@ def follow(
         image: Stored values (C, D, H, W), float32, its axes turned.
         grid_of: Returns the network's grid for an image of some sizes.
         check_size: Called with the sizes of a grid before it is filled.
-        stop_if_cancelled: Called before each step.
+        task: Asked before each step whether to go on.
 
     Returns:
         What the network sees (C, d, h, w); its grid; and which box of the image that grid covers, all of it unless the
@@ -164,7 +165,7 @@ def follow(
     grid = SteppedGrid.of(_sizes(image))
     box = (slice(None), slice(None), slice(None))
     for entry in recipe.steps:
-        stop_if_cancelled()
+        task.check()
         if isinstance(entry, Resample):
             grid = grid_of(_sizes(image))
             check_size(grid.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.errors import CancelledError
-from ..image.geometry import Array
+from ...core.task import UNWATCHED, Task
+from ...image.geometry import Array
 from .monai_math import Positions, linear_along
 from .nnunet_math import nearest_planes, take_nearest_planes
 
@@ -29,7 +29,7 @@ def labelmap_of_slabs(
     positions: Positions | None = None,
     across: int | None = None,
     slices_at_once: int = SLICES_AT_ONCE,
-    is_cancelled: Callable[[], bool] | None = None,
+    task: Task = UNWATCHED,
 ) -> Array:
     """Return the class of every voxel on a grid of sizes `shape`, from logits that come slab by slab.
 
@@ -45,10 +45,10 @@ def labelmap_of_slabs(
         positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
         across: Axis of (D, H, W) along which the nearest plane is taken instead; None: none.
         slices_at_once: How many slices are interpolated together.
-        is_cancelled: Asked before each class.
+        task: Asked before each class whether to go on.
 
     Raises:
-        CancelledError: `is_cancelled` said so.
+        CancelledError: The task was cancelled.
     """
     choose = _last_positive if output == "regions" else _highest
     rows = _Rows.over(depth, shape[0], positions=positions, is_nearest=across == 0)
@@ -67,7 +67,7 @@ def labelmap_of_slabs(
                 _interpolated(window.channel(number, rows.span(part)), shape, part, rows, positions)
                 for number in range(window.classes)
             )
-            labelmap[part.start : part.stop] = choose(_watched(channels, is_cancelled)).cpu().numpy()
+            labelmap[part.start : part.stop] = choose(_watched(channels, task)).cpu().numpy()
         done = ready
         window.keep_from(rows.span(range(done, shape[0])).start)
     assert labelmap is not None
@@ -177,10 +177,9 @@ class _Rows:
         return int((last < known).cumprod(0).sum())
 
 
-def _watched(channels: Iterator[Tensor], is_cancelled: Callable[[], bool] | None) -> Iterator[Tensor]:
+def _watched(channels: Iterator[Tensor], task: Task) -> Iterator[Tensor]:
     for channel in channels:
-        if is_cancelled and is_cancelled():
-            raise CancelledError("cancelled")
+        task.check()
         yield channel
 
 

@@ -1,0 +1,1 @@
+"""What conventions share: axes, intensities, resampling, tiles, and the arithmetic of other tools."""

@@ -1,0 +1,148 @@
+"""Networks round other networks: what those inside need is asked of the caller, and what they offer is offered on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import lcm
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...core.errors import InputError
+from ...core.task import UNWATCHED, Task
+from ..contract import NETWORKS, NetworkConfig, SegmentationNetwork
+
+
+class WrapperNetwork(SegmentationNetwork):
+    """A network that asks others; all of the contract that it does not change itself is theirs.
+
+    Sub-classes that change something combine it with `super()`'s, so that wrappers can be nested.
+    """
+
+    @property
+    @abstractmethod
+    def inner(self) -> tuple[SegmentationNetwork, ...]:
+        """The networks inside, at least one."""
+
+    @property
+    def alignment(self) -> tuple[int, ...]:
+        """Least sizes that suit all networks inside."""
+        return tuple(lcm(*steps) for steps in zip(*(network.alignment for network in self.inner), strict=True))
+
+    @property
+    def accepts_missing_channels(self) -> bool:
+        """Whether all networks inside do."""
+        return all(network.accepts_missing_channels for network in self.inner)
+
+    @property
+    def raw_channels(self) -> tuple[int, ...]:
+        """Channels of the image that any network inside needs as they are stored."""
+        wanted = {channel for network in self.inner for channel in network.raw_channels}
+        return tuple(sorted(channel for channel in wanted if channel < self.config.in_channels))
+
+    @property
+    def lesson(self) -> str:
+        """What the networks inside learn from the labels, each lesson once."""
+        return "; ".join(dict.fromkeys(network.lesson for network in self.inner if network.lesson))
+
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether any network inside has."""
+        return any(network.has_own_loss for network in self.inner)
+
+    def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
+        """Let every network inside learn, each with a seed of its own."""
+        for offset, network in enumerate(self.inner):
+            network.learn_from_labels(labels, seed=seed + offset, task=task)
+
+    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:
+        """Return the mean of the terms of the networks inside; None if there are none."""
+        terms = [network.own_loss(outputs, labels) for network in self.inner]
+        given = [term for term in terms if term is not None]
+        return torch.stack(given).mean() if given else None
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Map image (B, C, ...) of any size to logits (B, K, ...); the networks inside pad."""
+        return self._combine([network(image) for network in self.inner])
+
+    def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Map image (B, C, ...) to logits (B, K, ...)."""
+        return self._combine([network.forward_aligned(image) for network in self.inner])
+
+    def _combine(self, outputs: list[Any]) -> Tensor | list[Tensor]:
+        """Return the mean of what the networks inside return, level by level."""
+        if len(outputs) == 1:
+            single: Tensor | list[Tensor] = outputs[0]
+            return single
+        if isinstance(outputs[0], Tensor):
+            return _mean(outputs)
+        return [_mean(level) for level in zip(*outputs, strict=True)]
+
+
+def _mean(logits: Sequence[Tensor]) -> Tensor:
+    # One after the other: a stack of all would hold them twice.
+    total = logits[0]
+    for entry in logits[1:]:
+        total = total + entry
+    return total / len(logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrapperConfig(NetworkConfig):
+    """Shape of the one network inside.
+
+    Attributes:
+        network: Registered name of the network inside; it gets the shape that is given here.
+        network_options: Its further options.
+    """
+
+    network: str = "unet"
+    network_options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def inner_values(self) -> dict[str, Any]:
+        """Configuration of the network inside."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(NetworkConfig)}
+        return {**values, **self.network_options}
+
+    def inner_option(self, name: str, value: Any) -> dict[str, Any]:
+        """Return the options of the network inside with one more, for it or the first further inside that has it."""
+        network, options = NETWORKS[self.network], dict(self.network_options)
+        if name in network.Config.__dataclass_fields__:
+            options.setdefault(name, value)
+        elif issubclass(network.Config, WrapperConfig):
+            known: dict[str, Any] = {key: options[key] for key in ("network", "network_options") if key in options}
+            further = network.Config.from_dict({"in_channels": 1, "num_classes": 2, **known})
+            options["network_options"] = further.inner_option(name, value)
+        return options
+
+
+class NamedWrapper(WrapperNetwork):
+    """A registered network round one other, which its configuration names."""
+
+    Config: ClassVar[type[WrapperConfig]] = WrapperConfig
+    config: WrapperConfig
+
+    def __init__(self, config: WrapperConfig) -> None:
+        super().__init__(config)
+        if isinstance(self, NETWORKS[config.network]):
+            raise InputError(f"{type(config).__name__}: network is '{config.network}': name the network inside")
+        inner = NETWORKS[config.network]
+        self.network = inner(inner.Config.from_dict(config.inner_values))
+
+    @property
+    def inner(self) -> tuple[SegmentationNetwork, ...]:
+        """The one network inside."""
+        return (self.network,)
+
+    @classmethod
+    def planned_network(cls, options: Mapping[str, Any]) -> type[SegmentationNetwork]:
+        """Return the network inside, or that inside it: its stages are those of the plan."""
+        name = options.get("network", cls.Config.__dataclass_fields__["network"].default)
+        further = options.get("network_options")
+        if not isinstance(name, str):
+            return cls  # the configuration tells what is wrong
+        return NETWORKS[name].planned_network(further if isinstance(further, Mapping) else {})
