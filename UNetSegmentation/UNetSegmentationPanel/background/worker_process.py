@@ -157,7 +157,7 @@ class WorkerProcess:
     def __init__(self, command: Sequence[str] | None = None, *, grace_ms: int = GRACE_MS) -> None:
         self.command = None if command is None else tuple(command)
         self.onReady: Callable[[Message], None] | None = None
-        self.onStillborn: Callable[[str], None] | None = None
+        self.onStartupFailed: Callable[[str], None] | None = None
         self._grace_ms = grace_ms
         self._child: _Child | None = None
         self._listeners: dict[int, Listener] = {}
@@ -261,8 +261,8 @@ class WorkerProcess:
         details = child.details() if child else ""
         lastLine = details.splitlines()[-1] if details else ""
         message = _("{reason} Its last words: {words}").format(reason=reason, words=lastLine) if lastLine else reason
-        if child is not None and not child.ready and self.onStillborn is not None:
-            self.onStillborn(details)
+        if child is not None and not child.ready and self.onStartupFailed is not None:
+            self.onStartupFailed(details)
         for requestId in list(self._listeners):
             if requestId in self._cancelled:
                 self._tell(requestId, {"event": "cancelled"})

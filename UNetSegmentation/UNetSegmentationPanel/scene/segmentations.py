@@ -40,6 +40,11 @@ class Target:
     mode: str
 
 
+def targetIn(segmentationNode: Any, mode: str) -> Target:
+    """Return a segmentation as it is now as the target of a result."""
+    return Target(segmentationId=segmentationNode.GetID(), fingerprint=fingerprint(segmentationNode), mode=mode)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Imported:
     """A result that is in the scene.
