@@ -17,7 +17,7 @@ from .jobs.foresight import Foresight, requestFor
 from .jobs.job import Outcome, Progress
 from .jobs.jobs import Jobs
 from .scene import segmentations
-from .scene.scene_exchange import nodeById
+from .scene.scene_exchange import idOf, nodeById
 from .sections import readiness
 from .sections.dependency_section import DependencySection
 from .sections.first_steps import HintSection
@@ -102,7 +102,7 @@ class Panel(VTKObservationMixin):
                 part.follow(None)
         if parameters is None:
             return
-        self._volumeId = _idOf(parameters.inputVolume)
+        self._volumeId = idOf(parameters.inputVolume)
         for part in (self._suggestions, *self.sections):
             part.follow(parameters)
         self.addObserver(parameters.parameterNode, vtkCommand.ModifiedEvent, self._onParametersModified)
@@ -221,7 +221,7 @@ class Panel(VTKObservationMixin):
             return
         # It was about another choice.
         self._question = None
-        if _idOf(self.parameters.inputVolume) != self._volumeId:
+        if idOf(self.parameters.inputVolume) != self._volumeId:
             self._onVolumeChosen()
         self.refresh()
 
@@ -230,7 +230,7 @@ class Panel(VTKObservationMixin):
         isRemoved = self._volumeId is not None and nodeById(self._volumeId) is None
         if self.outcome is not None and not (isRemoved and self.outcome.kind == "cancelled"):
             self.outcome = None
-        self._volumeId = _idOf(volume)
+        self._volumeId = idOf(volume)
         self._suggestions.followVolume(volume)
         if volume is not None and output is not None and not segmentations.belongsTo(output, volume):
             self._isUpdating = True
@@ -248,7 +248,3 @@ class Panel(VTKObservationMixin):
     def _onStartupFailed(self, output: str) -> None:
         if self.dependencies.takeStartupFailure(output):
             self.refresh()
-
-
-def _idOf(node: Any) -> str | None:
-    return node.GetID() if node is not None else None

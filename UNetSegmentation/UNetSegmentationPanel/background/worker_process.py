@@ -131,12 +131,12 @@ class _Child:
             _ending.remove(self)
         if self._slots:
             # Later: a process must not go while its own signal is being told.
-            qt.QTimer.singleShot(0, self._letGo)
+            qt.QTimer.singleShot(0, self._disconnect)
         onEnd, self._onEnd = self._onEnd, None
         if onEnd is not None:
             onEnd(reason)
 
-    def _letGo(self) -> None:
+    def _disconnect(self) -> None:
         """Cut the connections: they keep this object, and this object the process, so that neither would ever go."""
         slots, self._slots = self._slots, {}
         for name, slot in slots.items():
@@ -165,16 +165,12 @@ class WorkerProcess:
         self._nextId = 1
         self._graceTimer = qt.QTimer()
         self._graceTimer.setSingleShot(True)
-        self._graceTimer.connect("timeout()", self._losePatience)
+        self._graceTimer.connect("timeout()", self._replaceDeafWorker)
 
     @property
     def ready(self) -> Message:
         """What the running worker said of itself: version, devices; empty before that."""
         return self._child.ready if self._child else {}
-
-    @property
-    def isRunning(self) -> bool:
-        return self._child is not None
 
     def start(self) -> None:
         """Start the process ahead of the first request, so that it is warm by then."""
@@ -220,12 +216,12 @@ class WorkerProcess:
     def release(self) -> None:
         """End the process for good; a timer that stays connected would keep this object."""
         self.stop()
-        self._graceTimer.disconnect("timeout()", self._losePatience)
+        self._graceTimer.disconnect("timeout()", self._replaceDeafWorker)
 
     def _dispatch(self, message: Message) -> None:
         event = message.get("event")
         if event == "ready":
-            self._welcome(message)
+            self._onReadyMessage(message)
             return
         requestId = message.get("id")
         listener = self._listeners.get(requestId)
@@ -235,7 +231,7 @@ class WorkerProcess:
             self._forget(requestId)
         listener(message)
 
-    def _welcome(self, message: Message) -> None:
+    def _onReadyMessage(self, message: Message) -> None:
         version = message.get("protocol")
         if version != PROTOCOL_VERSION:
             message = _("The worker speaks version {its} of the protocol, the panel {ours}: restart Slicer.")
@@ -246,7 +242,7 @@ class WorkerProcess:
         elif self.onReady is not None:
             self.onReady(message)
 
-    def _losePatience(self) -> None:
+    def _replaceDeafWorker(self) -> None:
         if not self._cancelled & set(self._listeners) or self._child is None:
             return
         logging.info("The worker did not obey within %d ms and is replaced", self._grace_ms)

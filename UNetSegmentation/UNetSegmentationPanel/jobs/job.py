@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import slicer
 
-from ..background.steps import Steps, beside
+from ..background.steps import Steps, inThread
 from ..scene.undo import FormerContent
 
 
@@ -125,7 +125,7 @@ def removeFolder(folder: Path) -> None:
     if not folder.exists():
         return
     # Giving back the space of a large file takes the system a tenth of a second.
-    work = beside(lambda: shutil.rmtree(folder, ignore_errors=True), isNeeded=True)
+    work = inThread(lambda: shutil.rmtree(folder, ignore_errors=True), isNeeded=True)
     removal = Steps(
         work, onDone=lambda _nothing: _removals.discard(removal), onFailed=lambda _error: _removals.discard(removal)
     )

@@ -105,9 +105,10 @@ class SegmentJob(WorkerJob):
         self._runSteps(work, stage=stage, share=(0.0, READ_END), onDone=self._onExported)
 
     def _onExported(self, files: dict[str, ArrayFile]) -> None:
-        nodes = {volumeId: scene_exchange.nodeById(volumeId) for volumeId in files}
-        if None in nodes.values():
-            self._onFailed(InputError(_("The volume was removed from the scene before its result was there.")))
+        try:
+            nodes = {volumeId: scene_exchange.presentVolume(volumeId) for volumeId in files}
+        except InputError as error:
+            self._onFailed(error)
             return
         affines = {volumeId: scene_exchange.worldAffine(node) for volumeId, node in nodes.items()}
         request = self._requestFor(files, affines)

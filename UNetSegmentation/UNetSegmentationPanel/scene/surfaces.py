@@ -11,7 +11,7 @@ from typing import Any
 import slicer
 import vtk
 
-from ..background.steps import Steps, beside
+from ..background.steps import Steps, inThread
 from .scene_exchange import nodeById
 from .segmentations import BINARY_LABELMAP
 
@@ -30,7 +30,7 @@ def createSurfaces(segmentationId: str) -> Generator[Any, None, None]:
             continue
         yield index / count, segment.GetName()
         pipeline = _Pipeline(segment)
-        yield from beside(pipeline.run)
+        yield from inThread(pipeline.run)
         made.append((index, segment, pipeline.surface))
     node = nodeById(segmentationId)
     if node is None:

@@ -13,7 +13,7 @@ from UNetSegmentationLib.models.description import read_description
 from UNetSegmentationLib.models.installed import InstalledModel, user_models_folder
 from UNetSegmentationLib.models.user_folder import delete_model, is_users_own
 
-from ..background.steps import Steps, beside
+from ..background.steps import Steps, inThread
 from ..choices import wording
 from ..jobs.import_job import ImportJob, ImportOutcome
 from ..jobs.job import Outcome, Progress
@@ -135,7 +135,7 @@ class ImportSection(Section):
             return
         failures: list[InputError] = []
         self._deletion = Steps(
-            beside(lambda: _delete(model, failures), isNeeded=True),
+            inThread(lambda: _delete(model, failures), isNeeded=True),
             onDone=lambda _nothing: self._onDeleted(model, failures),
             onFailed=lambda error: self._onDeleted(model, [InputError(str(error))]),
         )

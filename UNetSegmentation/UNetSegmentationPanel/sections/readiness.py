@@ -58,7 +58,7 @@ def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
     isFirst = volumes[description.channels[0].name] is parameters.inputVolume
     spacing = spacing_of(scene_exchange.worldAffine(parameters.inputVolume))
     possible = [
-        wording.doubt(look, found.preset) if isFirst else "",
+        wording.doubtOfModality(look, found.preset) if isFirst else "",
         wording.sentence(doubt_of_spacing(description, spacing)),
     ]
     return [doubt for doubt in possible if doubt]

@@ -82,7 +82,7 @@ class SegmentSection(Section):
         if link != "undo" or former is None:
             return
         if former.restore():
-            uncertainty_maps.forget(former.segmentationNode)
+            uncertainty_maps.removeMaps(former.segmentationNode)
             message = _("Undone: the segmentation is as it was before the run.")
         else:
             message = _("Not undone: the segmentation was changed since the run.")

@@ -167,7 +167,7 @@ def installOthers(requirements: Path) -> None:
         return
     pip_ensure(
         load_requirements(str(requirements)),
-        skip_packages=["torch", "SimpleITK", "numpy", "scipy", "requests"],
+        skip_packages=["torch", *BUNDLED],
         prompt_install=False,
         requester="UNetSegmentation",
     )
