@@ -28,7 +28,7 @@ from UNetSegmentationPanel.background.worker_process import WorkerProcess
 from UNetSegmentationPanel.choices.parameters import UNetSegmentationParameterNode
 from UNetSegmentationPanel.jobs.job import Outcome
 from UNetSegmentationPanel.jobs.jobs import Jobs
-from UNetSegmentationPanel.jobs.segment_job import SegmentSettings
+from UNetSegmentationPanel.jobs.segment_job import SegmentJob, SegmentSettings
 from UNetSegmentationPanel.panel import Panel
 from UNetSegmentationPanel.scene import samples, scene_exchange
 
@@ -88,7 +88,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.removeObservers()
         self._parameterNode = None
-        panel.setParameters(None)
+        panel.follow(None)
         panel.cleanup()
         self.logic = None
 
@@ -104,7 +104,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, _caller: Any, _event: str) -> None:
         self.setParameterNode(None)
-        self.logic.jobs.abandon(_("Cancelled: the scene was closed."))
+        self.logic.jobs.abandonSceneJob(_("Cancelled: the scene was closed."))
 
     def onSceneEndClose(self, _caller: Any, _event: str) -> None:
         if self.parent.isEntered:
@@ -113,7 +113,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneStartImport(self, _caller: Any, _event: str) -> None:
         # The scene that comes may bring other choices: a result must not turn up among them.
         self.setParameterNode(None)
-        self.logic.jobs.abandon(_("Cancelled: another scene was loaded."))
+        self.logic.jobs.abandonSceneJob(_("Cancelled: another scene was loaded."))
 
     def onSceneEndImport(self, _caller: Any, _event: str) -> None:
         # The wrapper caches nodes, and read them before they had arrived.
@@ -132,7 +132,8 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.refresh()
 
     def onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        self.panel.onNodeRemoved()
+        # A result, a region or a map may have gone with it.
+        self.panel.refresh()
 
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node, choosing the volume on display where none is chosen."""
@@ -144,7 +145,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show a parameter node in the panel, or none."""
         self._parameterNode = parameterNode
-        self.panel.setParameters(parameterNode)
+        self.panel.follow(parameterNode)
 
 
 class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
@@ -197,7 +198,10 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
             channelIds=tuple(None if node is None else node.GetID() for node in channels),
             regionToWorld=None if region is None else scene_exchange.regionToWorld(region),
         )
-        self.jobs.segment(settings, onProgress=lambda _progress: None, onFinished=outcomes.append)
+        job = SegmentJob(
+            settings, worker=self.jobs.worker, onProgress=lambda _progress: None, onFinished=outcomes.append
+        )
+        self.jobs.start(job)
         while not outcomes:
             slicer.app.processEvents()
             # The worker needs the processor more than this loop does.

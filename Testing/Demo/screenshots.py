@@ -40,7 +40,7 @@ runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 # A worker on a computer whose memory is nearly full.
 ON_A_FULL_COMPUTER = """
 import runpy
-from UNetSegmentationLib import memory
+from UNetSegmentationLib.inference import memory
 memory.free_bytes = lambda _device: 25_000_000
 runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 """
@@ -157,30 +157,35 @@ def takeBeginning(take: Photographer) -> None:
 
 def takeDependencies(take: Photographer) -> None:
     """Pretend that torch is not there, is being installed, and cannot be loaded."""
-    from UNetSegmentationPanel.jobs.job import Progress
+    from UNetSegmentationPanel.jobs.job import Job, Progress
     from UNetSegmentationPanel.setup import dependencies
 
-    section, find = take.widget.panel._dependencySection, dependencies.findState
-    missing = dependencies.DependencyState(
+    class PretendedInstallation(Job):
+        kind = "install"
+
+        def start(self) -> None:
+            self._onProgress(Progress(fraction=0.42, stage="Downloading torch (184.5 MB)"))
+
+        def whyWait(self) -> str:
+            return ""
+
+    panel = take.widget.panel
+    panel.dependencies.state = dependencies.DependencyState(
         kind=dependencies.MISSING, message="PyTorch is not installed yet; segmenting needs it."
     )
-    section.state = missing
-    take.widget.panel.refresh()
+    panel.refresh()
     take.takePanel("no-torch")
-    section._installation = _Pretended()
-    take.widget.panel.refresh()
-    section._onProgress(Progress(fraction=0.42, stage="Downloading torch (184.5 MB)"))
+    section = next(one for one in panel.sections if type(one).__name__ == "DependencySection")
+    installation = PretendedInstallation(onProgress=section._onProgress, onFinished=lambda _outcome: None)
+    panel.jobs.start(installation)
+    panel.refresh()
     take.takePanel("installing", isMoving=True)
-    section._installation = None
-    section.state = dependencies.unloadable("OSError: libcudnn.so.9: cannot open shared object file")
-    take.widget.panel.refresh()
+    installation.abandon("")
+    panel.dependencies.state = dependencies.unloadable("OSError: libcudnn.so.9: cannot open shared object file")
+    panel.refresh()
     take.takePanel("torch-broken")
-    section.state = find()
-    take.widget.panel.refresh()
-
-
-class _Pretended:
-    canCancel = True
+    panel.dependencies.look()
+    panel.refresh()
 
 
 def takeRuns(take: Photographer) -> None:
@@ -216,6 +221,8 @@ def takeRuns(take: Photographer) -> None:
     worker.stop()
     worker.command = None
     take.clear()
+    # Opened anew, the panel starts a worker again.
+    take.widget.enter()
 
 
 def takeResults(take: Photographer) -> None:

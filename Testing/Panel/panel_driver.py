@@ -105,11 +105,15 @@ class PanelDriver:
         self.press()
         self.waitForEnd()
 
+    def section(self, name: str) -> Any:
+        """Return the section of the panel whose class has a name; a reload makes other classes of the same name."""
+        return next(section for section in self.widget.panel.sections if type(section).__name__ == name)
+
     def segmentations(self) -> list[Any]:
         return list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
 
     def close(self) -> None:
-        self.jobs.abandon("The test is over.")
+        self.jobs.abandonSceneJob("The test is over.")
         spin(lambda: not self.leftovers(), 2.0)
         self.jobs.worker.stop()
 

@@ -13,9 +13,7 @@ from UNetSegmentationLib.models.description import Channel
 def rows(panel):
     """Return the selectors of the further channels that are on display, by channel."""
     return {
-        row.label.text.rstrip(":"): row.selector
-        for row in panel.widget.panel._inputSection._rows
-        if row.selector.visible
+        row.label.text.rstrip(":"): row.selector for row in panel.section("InputSection")._rows if row.selector.visible
     }
 
 

@@ -248,7 +248,9 @@ def test_a_failed_installation_says_why_and_what_to_do_and_can_be_tried_again(ba
 
 
 def test_a_program_that_is_not_there_is_told(bare, monkeypatch):
-    monkeypatch.setattr(bare.panel.widget.panel._dependencySection, "python", "/no/such/python")
+    from UNetSegmentationPanel.setup import installation
+
+    monkeypatch.setattr(installation, "defaultPython", lambda: "/no/such/python")
     bare.ui.installButton.click()
     assert spin(lambda: "/no/such/python" in bare.ui.dependencyLabel.text)
 
@@ -256,7 +258,7 @@ def test_a_program_that_is_not_there_is_told(bare, monkeypatch):
 def test_a_closed_panel_stops_the_download(bare):
     behave(bare, "slow")
     assert spin(lambda: bare.ui.installProgressBar.value == 25)
-    installation = bare.panel.widget.panel._dependencySection._installation
+    installation = bare.panel.jobs.current
     bare.panel.widget.cleanup()
     assert spin(lambda: installation._process.state() == 0)
     slicer.modules.unetsegmentation.widgetRepresentation().reload()

@@ -47,7 +47,7 @@ def report(panel):
 
 
 def waitForImport(panel):
-    assert spin(lambda: not panel.jobs.isImporting), report(panel)
+    assert spin(lambda: not panel.jobs.isRunning), report(panel)
 
 
 def namesIn(folder):
@@ -102,7 +102,7 @@ def test_nothing_happens_where_no_folder_or_archive_is_chosen(panel, monkeypatch
     monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", staticmethod(lambda *_arguments: ""))
     action(panel, "Import a model from a zip archive").trigger()
     chooseFolder(panel, monkeypatch, "")
-    assert not panel.jobs.isImporting
+    assert not panel.jobs.isRunning
     assert report(panel) == ""
 
 
@@ -168,7 +168,7 @@ def test_closing_the_panel_ends_an_import(panel, users, monkeypatch, source):
     chooseFolder(panel, monkeypatch, source("slow"))
     assert spin(lambda: "Reading the model" in report(panel))
     panel.widget.cleanup()
-    assert not panel.jobs.isImporting
+    assert not panel.jobs.isRunning
     assert spin(lambda: namesIn(users) == [])
     slicer.modules.unetsegmentation.widgetRepresentation().reload()
     panel.open()
@@ -203,7 +203,7 @@ def test_what_is_no_model_goes_on_to_the_main_window(panel, source, tmp_path, lo
     paths = [tmp_path / "image.nii.gz", source("spheres"), source("other")]
     drop(panel, paths[0])
     drop(panel, *paths[1:])
-    assert not panel.jobs.isImporting
+    assert not panel.jobs.isRunning
     assert loaded == [str(path) for path in paths]
 
 

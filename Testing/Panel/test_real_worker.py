@@ -66,7 +66,7 @@ def test_the_real_worker_obeys_cancel_within_a_second_and_stays_warm(real_panel)
 def importModel(panel, monkeypatch, folder):
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", staticmethod(lambda *_arguments: str(folder)))
     panel.ui.manageButton.menu().actions()[0].trigger()
-    assert spin(lambda: not panel.jobs.isImporting, START_S)
+    assert spin(lambda: not panel.jobs.isRunning, START_S)
 
 
 def share_of_agreement(node, volume, labels):

@@ -180,7 +180,7 @@ def test_files_where_slicer_was_started_do_not_stand_in_for_the_workers_modules(
 
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')\n")
     monkeypatch.chdir(tmp_path)
-    worker = WorkerProcess((sys.executable, "-m", "UNetSegmentationLib.protocol"))
+    worker = WorkerProcess((sys.executable, "-m", "UNetSegmentationLib.protocol.arrays"))
     messages = []
     worker.request("segment", {}, messages.append)
     assert spin(lambda: messages)

@@ -12,6 +12,7 @@ import slicer
 import vtk
 
 from UNetSegmentationLib.image.labels import Label
+from UNetSegmentationLib.models.installed import list_models
 from UNetSegmentationLib.protocol.arrays import ArrayFile
 from UNetSegmentationLib.protocol.segment import SegmentFound, SegmentResult
 
@@ -58,7 +59,7 @@ def checkGeometry(_makeLogic: Callable[[], Any]) -> str:
 def checkSample(makeLogic: Callable[[], Any]) -> str:
     """The bundled sample is segmented where torch, a sample and a model are there."""
     logic = makeLogic()
-    models = [model for model in logic.jobs.listModels() if model.description.preset == "mri"]
+    models = [model for model in list_models() if model.description.preset == "mri"]
     if not (dependencies.findState().isReady and models and samples.available()):
         return "Not segmented: PyTorch, a model or the sample is missing"
     # Another extension may have loaded torch into Slicer before.

@@ -14,7 +14,7 @@ INTERVAL_MS = 4
 WAIT = "wait"
 
 
-def beside(work: Callable[[], None], *, isNeeded: bool = False) -> Generator[Any, None, None]:
+def inThread(work: Callable[[], None], *, isNeeded: bool = False) -> Generator[Any, None, None]:
     """Run a function on a thread of its own until it is done; yields WAIT.
 
     Slicer's event loop keeps Python's lock, so that a thread gets on only while something on the main thread runs

@@ -17,6 +17,8 @@ from slicer.i18n import tr as _
 import UNetSegmentationLib
 from UNetSegmentationLib.protocol.lines import PROTOCOL_VERSION, LineDecoder, encode
 
+from .worker_messages import translate
+
 GRACE_MS = 900
 STOP_MS = 500
 FINAL_EVENTS = ("result", "cancelled", "error")
@@ -103,7 +105,7 @@ class _Child:
             if message.get("event") == "ready":
                 self.ready = message
             if self._onEnd is not None:
-                self._onMessage(message)
+                self._onMessage(translate(message))
 
     def _readErrors(self) -> None:
         text = bytes(self._process.readAllStandardError().data()).decode("utf-8", "replace")
@@ -131,12 +133,12 @@ class _Child:
             _ending.remove(self)
         if self._slots:
             # Later: a process must not go while its own signal is being told.
-            qt.QTimer.singleShot(0, self._letGo)
+            qt.QTimer.singleShot(0, self._disconnect)
         onEnd, self._onEnd = self._onEnd, None
         if onEnd is not None:
             onEnd(reason)
 
-    def _letGo(self) -> None:
+    def _disconnect(self) -> None:
         """Cut the connections: they keep this object, and this object the process, so that neither would ever go."""
         slots, self._slots = self._slots, {}
         for name, slot in slots.items():
@@ -157,7 +159,7 @@ class WorkerProcess:
     def __init__(self, command: Sequence[str] | None = None, *, grace_ms: int = GRACE_MS) -> None:
         self.command = None if command is None else tuple(command)
         self.onReady: Callable[[Message], None] | None = None
-        self.onStillborn: Callable[[str], None] | None = None
+        self.onStartupFailed: Callable[[str], None] | None = None
         self._grace_ms = grace_ms
         self._child: _Child | None = None
         self._listeners: dict[int, Listener] = {}
@@ -165,16 +167,12 @@ class WorkerProcess:
         self._nextId = 1
         self._graceTimer = qt.QTimer()
         self._graceTimer.setSingleShot(True)
-        self._graceTimer.connect("timeout()", self._losePatience)
+        self._graceTimer.connect("timeout()", self._replaceDeafWorker)
 
     @property
     def ready(self) -> Message:
         """What the running worker said of itself: version, devices; empty before that."""
         return self._child.ready if self._child else {}
-
-    @property
-    def isRunning(self) -> bool:
-        return self._child is not None
 
     def start(self) -> None:
         """Start the process ahead of the first request, so that it is warm by then."""
@@ -220,12 +218,12 @@ class WorkerProcess:
     def release(self) -> None:
         """End the process for good; a timer that stays connected would keep this object."""
         self.stop()
-        self._graceTimer.disconnect("timeout()", self._losePatience)
+        self._graceTimer.disconnect("timeout()", self._replaceDeafWorker)
 
     def _dispatch(self, message: Message) -> None:
         event = message.get("event")
         if event == "ready":
-            self._welcome(message)
+            self._onReadyMessage(message)
             return
         requestId = message.get("id")
         listener = self._listeners.get(requestId)
@@ -235,7 +233,7 @@ class WorkerProcess:
             self._forget(requestId)
         listener(message)
 
-    def _welcome(self, message: Message) -> None:
+    def _onReadyMessage(self, message: Message) -> None:
         version = message.get("protocol")
         if version != PROTOCOL_VERSION:
             message = _("The worker speaks version {its} of the protocol, the panel {ours}: restart Slicer.")
@@ -246,7 +244,7 @@ class WorkerProcess:
         elif self.onReady is not None:
             self.onReady(message)
 
-    def _losePatience(self) -> None:
+    def _replaceDeafWorker(self) -> None:
         if not self._cancelled & set(self._listeners) or self._child is None:
             return
         logging.info("The worker did not obey within %d ms and is replaced", self._grace_ms)
@@ -261,8 +259,8 @@ class WorkerProcess:
         details = child.details() if child else ""
         lastLine = details.splitlines()[-1] if details else ""
         message = _("{reason} Its last words: {words}").format(reason=reason, words=lastLine) if lastLine else reason
-        if child is not None and not child.ready and self.onStillborn is not None:
-            self.onStillborn(details)
+        if child is not None and not child.ready and self.onStartupFailed is not None:
+            self.onStartupFailed(details)
         for requestId in list(self._listeners):
             if requestId in self._cancelled:
                 self._tell(requestId, {"event": "cancelled"})

@@ -71,7 +71,7 @@ def whyNoModel(found: Choices) -> str:
     )
 
 
-def doubt(look: Look, presetName: str) -> str:
+def doubtOfModality(look: Look, presetName: str) -> str:
     """Return what speaks against the chosen modality, in one sentence; empty when nothing does."""
     title = PRESETS.title(presetName)
     reason = why_unsuited(presetName, lowest=look.lowest, is_flat=look.isFlat, modality=look.code)

@@ -1,6 +1,6 @@
-"""Volumes and regions of the scene as arrays and matrices; RAS, IJK and KJI are converted here and in results.py.
+"""Volumes and regions of the scene as arrays and matrices; RAS, IJK and KJI are converted in this folder alone.
 
-Long work comes as generators for steps.Steps: each step moves a few megabytes and returns within milliseconds.
+Long work comes as generators for background.steps.Steps: each step moves a few megabytes and takes milliseconds.
 """
 
 from collections.abc import Generator, Sequence
@@ -31,6 +31,11 @@ NEW_REGION_SHARE = 0.7
 def nodeById(nodeId: str | None) -> Any:
     """Return the node of the scene with an ID, or None when it is gone."""
     return slicer.mrmlScene.GetNodeByID(nodeId) if nodeId else None
+
+
+def idOf(node: Any) -> str | None:
+    """Return the ID of a node, or None where there is none."""
+    return node.GetID() if node is not None else None
 
 
 def isInput(node: Any) -> bool:

@@ -40,6 +40,11 @@ class Target:
     mode: str
 
 
+def targetIn(segmentationNode: Any, mode: str) -> Target:
+    """Return a segmentation as it is now as the target of a result."""
+    return Target(segmentationId=segmentationNode.GetID(), fingerprint=fingerprint(segmentationNode), mode=mode)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Imported:
     """A result that is in the scene.
@@ -79,16 +84,16 @@ def importSegmentation(
     made = _provenance(result, volumeNode, [nodeById(channelId) for channelId in channelIds])
     # From here on in one step: a cancelled job must not leave half a result, nor half of the one before it.
     slicer.mrmlScene.SaveStateForUndo()
-    node, former = _open(target, volumeNode)
+    node, former = _targetNode(target, volumeNode)
     isAdded = former is not None and target.mode == ADD
-    image.SetImageToWorldMatrix(_seenFrom(node, volumeNode, toWorld) if isAdded else toWorld)
+    image.SetImageToWorldMatrix(_asSeenFrom(node, volumeNode, toWorld) if isAdded else toWorld)
     with slicer.util.NodeModify(node):
         if isAdded:
             made["added_to"] = provenanceOf(node) or node.GetName()
         else:
             clear(node)
             node.GetSegmentation().SetSourceRepresentationName(BINARY_LABELMAP)
-            _lieOn(node, volumeNode)
+            _placeOn(node, volumeNode)
         for segment in found:
             _addSegment(node, segment, image)
         node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(made, ensure_ascii=False))
@@ -155,7 +160,7 @@ def hide(segmentationId: str | None) -> None:
         display.SetVisibility(False)
 
 
-def _open(target: Target | None, volumeNode: Any) -> tuple[Any, FormerContent | None]:
+def _targetNode(target: Target | None, volumeNode: Any) -> tuple[Any, FormerContent | None]:
     """Return the segmentation for a result, and what it held before where it is not new."""
     chosen = nodeById(target.segmentationId) if target is not None else None
     isUnchanged = chosen is not None and fingerprint(chosen) == target.fingerprint
@@ -169,13 +174,13 @@ def _open(target: Target | None, volumeNode: Any) -> tuple[Any, FormerContent | 
     return node, None
 
 
-def _lieOn(segmentationNode: Any, volumeNode: Any) -> None:
+def _placeOn(segmentationNode: Any, volumeNode: Any) -> None:
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     segmentationNode.SetNodeReferenceID(segmentationNode.GetReferenceImageGeometryReferenceRole(), volumeNode.GetID())
     segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
 
 
-def _seenFrom(segmentationNode: Any, volumeNode: Any, toVolume: Any) -> Any:
+def _asSeenFrom(segmentationNode: Any, volumeNode: Any, toVolume: Any) -> Any:
     """Return a matrix to the volume's coordinates as one to those of a segmentation under another transform."""
     between = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(

@@ -4,13 +4,14 @@ Slicer's own conversion holds Python's lock for up to seconds; the VTK filters t
 they run. The steps and their parameters are those of Slicer's conversion rule, so that surfaces look alike.
 """
 
+import logging
 from collections.abc import Generator
 from typing import Any
 
 import slicer
 import vtk
 
-from ..background.steps import beside
+from ..background.steps import Steps, inThread
 from .scene_exchange import nodeById
 from .segmentations import BINARY_LABELMAP
 
@@ -29,7 +30,7 @@ def createSurfaces(segmentationId: str) -> Generator[Any, None, None]:
             continue
         yield index / count, segment.GetName()
         pipeline = _Pipeline(segment)
-        yield from beside(pipeline.run)
+        yield from inThread(pipeline.run)
         made.append((index, segment, pipeline.surface))
     node = nodeById(segmentationId)
     if node is None:
@@ -55,6 +56,30 @@ def hasSurfaces(segmentationNode: Any) -> bool:
     segmentation = segmentationNode.GetSegmentation()
     segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
     return all(segment.GetRepresentation(CLOSED_SURFACE) is not None for segment in segments)
+
+
+class SurfaceDisplay:
+    """Shows surfaces as a person asks for them, making those that are missing in the background."""
+
+    def __init__(self) -> None:
+        self._steps: Steps | None = None
+
+    def show(self, segmentationNode: Any, isVisible: bool) -> None:
+        """Show or hide the surfaces of a segmentation."""
+        self.stop()
+        show3D(segmentationNode, isVisible)
+        if isVisible and not hasSurfaces(segmentationNode):
+            self._steps = Steps(
+                createSurfaces(segmentationNode.GetID()),
+                onDone=lambda _nothing: None,
+                onFailed=lambda error: logging.error("Surfaces could not be made: %s", error),
+            )
+
+    def stop(self) -> None:
+        """Make no more surfaces."""
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            steps.stop()
 
 
 def _segmentWithoutSurface(segmentationId: str, index: int) -> Any:

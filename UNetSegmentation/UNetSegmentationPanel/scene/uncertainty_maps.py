@@ -27,7 +27,7 @@ def importMaps(result: SegmentResult, *, segmentationId: str, volumeId: str) -> 
     segmentation = nodeById(segmentationId)
     if segmentation is None:
         return
-    forget(segmentation)
+    removeMaps(segmentation)
     maps = []
     if result.uncertainty is not None:
         maps.append((_("uncertainty"), UNCERTAINTY_ROLE, result.uncertainty.open()))
@@ -48,7 +48,7 @@ def importMaps(result: SegmentResult, *, segmentationId: str, volumeId: str) -> 
             node.SetAttribute(MOST_UNCERTAIN_ATTRIBUTE, " ".join(map(str, result.most_uncertain)))
 
 
-def forget(segmentationNode: Any) -> None:
+def removeMaps(segmentationNode: Any) -> None:
     """Remove the volumes of a result from the scene."""
     for role in (UNCERTAINTY_ROLE, PROBABILITY_ROLE):
         ids = [

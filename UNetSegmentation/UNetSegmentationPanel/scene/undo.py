@@ -24,7 +24,7 @@ class FormerContent:
         segmentation = segmentationNode.GetSegmentation()
         self._source = segmentation.GetSourceRepresentationName()
         self._segments = [
-            (segmentation.GetNthSegmentID(index), _twin(segmentation.GetNthSegment(index)))
+            (segmentation.GetNthSegmentID(index), _copyOf(segmentation.GetNthSegment(index)))
             for index in range(segmentation.GetNumberOfSegments())
         ]
         self._attributes = {name: segmentationNode.GetAttribute(name) for name in _attributesOf(segmentationNode)}
@@ -36,7 +36,6 @@ class FormerContent:
         if segmentationNode.GetDisplayNode() is not None:
             self._display = slicer.vtkMRMLSegmentationDisplayNode()
             self._display.CopyContent(segmentationNode.GetDisplayNode())
-
         self._seal = ""
 
     @property
@@ -82,14 +81,14 @@ def clear(segmentationNode: Any) -> None:
     segmentation.RemoveAllSegments()
 
 
-def _twin(segment: Any) -> Any:
-    twin = slicer.vtkSegment()
-    twin.DeepCopyMetadata(segment)
+def _copyOf(segment: Any) -> Any:
+    copy = slicer.vtkSegment()
+    copy.DeepCopyMetadata(segment)
     names: list[str] = []
     segment.GetContainedRepresentationNames(names)
     for name in names:
-        twin.AddRepresentation(name, segment.GetRepresentation(name))
-    return twin
+        copy.AddRepresentation(name, segment.GetRepresentation(name))
+    return copy
 
 
 def _attributesOf(node: Any) -> set[str]:

@@ -6,26 +6,29 @@ from typing import Any
 import qt
 import slicer
 
+from .section import PanelAccess, Section, State
+
 SETTING = "UNetSegmentation/HintIsDone"
 
 
-class Hint:
-    """Three sentences for the first time; gone once they were read or a run has succeeded.
+class HintSection(Section):
+    """Three sentences for the first time; gone once they were read or a run has succeeded."""
 
-    Args:
-        ui: The widgets of the form.
-    """
+    def __init__(self, panel: PanelAccess) -> None:
+        super().__init__(panel)
+        self.ui.hintButton.connect("clicked(bool)", self._onRead)
 
-    def __init__(self, ui: Any) -> None:
-        self.ui = ui
-        ui.hintFrame.visible = not slicer.util.toBool(slicer.app.settings().value(SETTING, False))
-        ui.hintButton.connect("clicked(bool)", lambda _checked: self.dismiss())
+    def refresh(self, _state: State) -> None:
+        self.ui.hintFrame.visible = not slicer.util.toBool(slicer.app.settings().value(SETTING, False))
 
-    def dismiss(self) -> None:
-        """Show the hint no more, in later sessions neither."""
-        if self.ui.hintFrame.visible:
-            self.ui.hintFrame.visible = False
-            slicer.app.settings().setValue(SETTING, True)
+    def _onRead(self, _checked: bool) -> None:
+        dismissHint()
+        self.panel.refresh()
+
+
+def dismissHint() -> None:
+    """Show the hint no more from the next refresh on, in later sessions neither."""
+    slicer.app.settings().setValue(SETTING, True)
 
 
 def addShortcut(keys: str, widget: Any, action: Callable[[], None]) -> Any:

@@ -14,65 +14,50 @@ from UNetSegmentationLib.models.installed import InstalledModel
 from ..choices import channels
 from ..choices import parameters as stored
 from ..scene import scene_exchange
+from ..scene.display_window import DisplayWindow
 from .menus import fill
+from .section import PanelAccess, Section, State
 
 # Below the volume and the channel that it is.
 FIRST_CHANNEL_ROW = 2
 
 
-class InputSection(VTKObservationMixin):
-    """Widgets that say what is segmented; a model of one channel shows none of those for channels.
+class InputSection(Section, VTKObservationMixin):
+    """Widgets that say what is segmented; a model of one channel shows none of those for channels."""
 
-    Args:
-        ui: The widgets of the form.
-        onChosen: Called with a channel and a volume or None, or with "" and the region or None.
-        onChanged: Called when the chosen region was moved or the volume of a channel changed.
-    """
-
-    def __init__(self, ui: Any, *, onChosen: Callable[[str, Any], None], onChanged: Callable[[], None]) -> None:
-        super().__init__()
-        self.ui = ui
-        self._onChosen = onChosen
-        self._onChanged = onChanged
+    def __init__(self, panel: PanelAccess) -> None:
+        Section.__init__(self, panel)
+        VTKObservationMixin.__init__(self)
         self._rows: list[_ChannelRow] = []
         self._followedIds: list[str] = []
-        self._suggestedFor: tuple[Any, ...] = ()
-        self._inputVolume: Any = None
-        ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRegionChosen)
-        ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._onRegionAdded)
+        self._window = DisplayWindow()
+        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onVolumeChosen)
+        self.ui.channelComboBox.connect("currentIndexChanged(int)", self._onInputChannelChosen)
+        self.ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onRegionChosen)
+        self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._onRegionAdded)
 
-    def forget(self) -> None:
-        """Let go of the scene; another one may have nodes of the same IDs."""
-        self.removeObservers()
-        self._followedIds = []
-        self._suggestedFor = ()
-        self._inputVolume = None
+    def follow(self, parameters: Any) -> None:
+        if parameters is None:
+            # Another scene may have nodes of the same IDs.
+            self.cleanup()
+            self._window.forget()
 
-    def suggest(self, parameters: Any, model: InstalledModel | None) -> None:
-        """Choose volumes for channels where their names tell, once for each choice of volume, model and volumes."""
-        volume = parameters.inputVolume
-        if model is None or volume is None or len(model.description.channels) == 1:
-            return
-        candidates = scene_exchange.inputVolumes()
-        key = (model.description.id, volume.GetID(), tuple(node.GetID() for node in candidates))
-        if key == self._suggestedFor:
-            return
-        self._suggestedFor = key
-        own = channels.inputChannel(model.description, volume.GetName(), parameters.inputChannel)
-        for name, node in channels.suggest(model.description, own, volume, candidates).items():
-            if stored.channelVolume(parameters, name) is None:
-                stored.setChannelVolume(parameters, name, node)
-
-    def refresh(self, parameters: Any, model: InstalledModel | None, *, isEnabled: bool) -> None:
-        """Show what is chosen, with a row for each channel of a model of several."""
-        self._inputVolume = parameters.inputVolume
+    def refresh(self, state: State) -> None:
+        parameters, isEnabled = state.parameters, not state.isSceneInUse
         self.ui.inputSelector.setCurrentNode(parameters.inputVolume)
         self.ui.inputSelector.enabled = isEnabled
-        self._refreshChannels(parameters, model, isEnabled)
+        self._refreshChannels(parameters, state.choices.model, isEnabled)
         region = stored.regionNode(parameters)
         self.ui.regionSelector.setCurrentNode(region)
         self.ui.regionSelector.enabled = isEnabled
-        self._follow([region, *(row.selector.currentNode() for row in self._rows if row.isShown)])
+        self._observe([region, *(row.selector.currentNode() for row in self._rows if row.isShown)])
+        # A removed volume has left the parameters before it is noticed that there is nothing to look at.
+        if state.look is not None and parameters.inputVolume is not None:
+            self._window.follow(parameters.inputVolume, state.choices.preset)
+
+    def cleanup(self) -> None:
+        self.removeObservers()
+        self._followedIds = []
 
     def _refreshChannels(self, parameters: Any, model: InstalledModel | None, isEnabled: bool) -> None:
         description = model.description if model is not None else None
@@ -89,7 +74,7 @@ class InputSection(VTKObservationMixin):
             self.ui.channelComboBox.enabled = isEnabled
             shown = [channel for channel in description.channels if channel.name != own]
         while len(self._rows) < len(shown):
-            row = _ChannelRow(self._onChosen)
+            row = _ChannelRow(self._onChannelChosen)
             self.ui.inputSection.layout().insertRow(FIRST_CHANNEL_ROW + len(self._rows), row.label, row.selector)
             self._rows.append(row)
         for row in self._rows[len(shown) :]:
@@ -97,7 +82,7 @@ class InputSection(VTKObservationMixin):
         for row, channel in zip(self._rows, shown, strict=False):
             row.show(channel, stored.channelVolume(parameters, channel.name), isEnabled=isEnabled)
 
-    def _follow(self, nodes: list[Any]) -> None:
+    def _observe(self, nodes: list[Any]) -> None:
         """Notice from now on when one of these nodes changes."""
         nodeIds = [node.GetID() for node in nodes if node is not None]
         if nodeIds == self._followedIds:
@@ -109,14 +94,25 @@ class InputSection(VTKObservationMixin):
                 self.addObserver(node, event, self._onNodeModified)
 
     def _onNodeModified(self, _caller: Any, _event: str) -> None:
-        self._onChanged()
+        # Dragging a handle tells of every pixel.
+        self.panel.refresh(onlyIfChanged=True)
+
+    def _onVolumeChosen(self, node: Any) -> None:
+        self.panel.choose(inputVolume=node)
+
+    def _onInputChannelChosen(self, _index: int) -> None:
+        self.panel.choose(inputChannel=self.ui.channelComboBox.currentData or "")
+
+    def _onChannelChosen(self, channel: str, node: Any) -> None:
+        self.panel.edit(lambda parameters: stored.setChannelVolume(parameters, channel, node))
 
     def _onRegionChosen(self, node: Any) -> None:
-        self._onChosen("", node)
+        self.panel.edit(lambda parameters: stored.setRegionNode(parameters, node))
 
     def _onRegionAdded(self, node: Any) -> None:
-        if self._inputVolume is not None:
-            scene_exchange.fitRegion(node, self._inputVolume)
+        volume = self.panel.parameters.inputVolume
+        if volume is not None:
+            scene_exchange.fitRegion(node, volume)
         node.CreateDefaultDisplayNodes()
         # The image inside is what a person wants to see while dragging the handles.
         node.GetDisplayNode().SetFillVisibility(False)

@@ -9,6 +9,8 @@ from slicer.i18n import tr as _
 from ..choices.choices import Choices
 
 ICON_SIZE = 16
+# What the style's icon is called for how a job ended.
+OUTCOME_ICONS = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
 
 # What a menu gives as data and text of a line between its entries.
 SEPARATOR = (None, "")

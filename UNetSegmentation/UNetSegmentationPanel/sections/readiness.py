@@ -15,17 +15,24 @@ from ..scene import samples, scene_exchange
 from ..setup.dependencies import DependencyState
 
 
-def whyNoRun(parameters: Any, found: Choices, *, dependencies: DependencyState, isImporting: bool) -> str:
-    """Return why Apply cannot be pressed, in a sentence that says what to do; empty when it can."""
+def whyNoRun(parameters: Any, found: Choices, *, dependencies: DependencyState, whyWait: str) -> str:
+    """Return why no run can be started, in a sentence that says what to do; empty when one can.
+
+    Args:
+        parameters: The parameter node.
+        found: What its choices mean.
+        dependencies: Whether the worker can run.
+        whyWait: Why the current job keeps others from being started; empty where there is none.
+    """
     volume = parameters.inputVolume
     if not dependencies.isReady:
-        return _("Install the missing components above first.")
+        return _whyNotReady()
     if volume is None:
         hint = _("Load an image: drag it into the window.")
         link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
         return f"{hint} {link}".strip()
-    if isImporting:
-        return _("A model is being imported: wait for its end, or cancel it.")
+    if whyWait:
+        return whyWait
     if found.model is None:
         return wording.whyNoModel(found)
     return (
@@ -36,13 +43,9 @@ def whyNoRun(parameters: Any, found: Choices, *, dependencies: DependencyState, 
     )
 
 
-def whyNoImport(*, dependencies: DependencyState, isRunning: bool, isImporting: bool) -> str:
+def whyNoImport(*, dependencies: DependencyState, whyWait: str) -> str:
     """Return why no model can be imported now, in a sentence; empty when one can."""
-    if not dependencies.isReady:
-        return _("Install the missing components above first.")
-    if isRunning:
-        return _("Wait for the end of the run, or cancel it, before you import a model.")
-    return _("A model is being imported: wait for its end, or cancel it.") if isImporting else ""
+    return whyWait if dependencies.isReady else _whyNotReady()
 
 
 def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
@@ -55,10 +58,14 @@ def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
     isFirst = volumes[description.channels[0].name] is parameters.inputVolume
     spacing = spacing_of(scene_exchange.worldAffine(parameters.inputVolume))
     possible = [
-        wording.doubt(look, found.preset) if isFirst else "",
+        wording.doubtOfModality(look, found.preset) if isFirst else "",
         wording.sentence(doubt_of_spacing(description, spacing)),
     ]
     return [doubt for doubt in possible if doubt]
+
+
+def _whyNotReady() -> str:
+    return _("Install the missing components above first.")
 
 
 def _whyNoRegion(parameters: Any) -> str:

@@ -1,39 +1,44 @@
 """The panel's result: its segments, how they are shown, and how they were made."""
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
 from slicer.i18n import tr as _
 
-from UNetSegmentationLib.models.installed import InstalledModel
-
 from ..scene import provenance, scene_exchange, segmentations, uncertainty_maps
+from ..scene.surfaces import SurfaceDisplay
+from .section import PanelAccess, Section, State
 
 # Few segments leave room for what comes below them.
 LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT, TABLE_ROW_HEIGHT = 110, 40, 30
 
 
-class ResultSection:
-    """Widgets that show one segmentation; hidden while there is none.
+class ResultSection(Section):
+    """Widgets that show one segmentation; hidden while there is none."""
 
-    Args:
-        ui: The widgets of the form.
-    """
-
-    def __init__(self, ui: Any) -> None:
-        self.ui = ui
+    def __init__(self, panel: PanelAccess) -> None:
+        super().__init__(panel)
         self._segmentationId: str | None = None
-        self._models: Sequence[InstalledModel] = ()
         self._isDetailed = False
-        ui.provenanceLabel.connect("linkActivated(QString)", self._onDetails)
-        ui.mostUncertainButton.connect("clicked(bool)", self._onMostUncertain)
-        ui.overlayCheckBox.connect("toggled(bool)", self._onOverlay)
-        ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
+        self._isShown3D = True
+        self._surfaces = SurfaceDisplay()
+        self.ui.show3DCheckBox.connect("toggled(bool)", lambda isChecked: self.panel.choose(show3D=isChecked))
+        self.ui.provenanceLabel.connect("linkActivated(QString)", self._onDetails)
+        self.ui.mostUncertainButton.connect("clicked(bool)", self._onMostUncertain)
+        self.ui.overlayCheckBox.connect("toggled(bool)", self._onOverlay)
+        self.ui.opacitySlider.connect("valueChanged(double)", self._onOpacity)
 
-    def refresh(self, segmentation: Any, models: Sequence[InstalledModel]) -> None:
-        """Show a segmentation, or none; models give the titles of those it may have been made with."""
-        self._models = models
+    def follow(self, parameters: Any) -> None:
+        if parameters is not None:
+            self._isShown3D = parameters.show3D
+            return
+        self._surfaces.stop()
+        self._segmentationId = None
+        self.ui.segmentsTable.setSegmentationNode(None)
+
+    def refresh(self, state: State) -> None:
+        segmentation = state.parameters.outputSegmentation
+        self._refreshSurfaces(state)
         self.ui.resultSection.visible = segmentation is not None
         self.ui.segmentsTable.setSegmentationNode(segmentation)
         self._segmentationId = segmentation.GetID() if segmentation is not None else None
@@ -50,17 +55,26 @@ class ResultSection:
         made = segmentations.provenanceOf(segmentation)
         self.ui.provenanceLabel.visible = bool(made)
         modelId = str(made.get("model_id", "?"))
-        title = next((model.description.title for model in models if model.description.id == modelId), modelId)
+        title = next((model.description.title for model in state.models if model.description.id == modelId), modelId)
         sentence = _("Made with {model} on {device}.").format(model=title, device=str(made.get("device", "?")).upper())
         self.ui.provenanceLabel.text = f'{html.escape(sentence)} <a href="details">{_("Details")}</a>'
         self.ui.provenanceBrowser.visible = self._isDetailed and bool(made)
         if self._isDetailed:
             self.ui.provenanceBrowser.setHtml(provenance.asTable(provenance.linesOf(made, title)))
 
-    def forget(self) -> None:
-        """Let go of the segmentation: the scene is being closed."""
-        self._segmentationId = None
-        self.ui.segmentsTable.setSegmentationNode(None)
+    def cleanup(self) -> None:
+        self._surfaces.stop()
+
+    def _refreshSurfaces(self, state: State) -> None:
+        parameters = state.parameters
+        self.ui.show3DCheckBox.checked = parameters.show3D
+        if state.isSceneInUse:
+            # The job may replace the segments that they are of.
+            self._surfaces.stop()
+        if parameters.show3D != self._isShown3D:
+            self._isShown3D = parameters.show3D
+            if parameters.outputSegmentation is not None:
+                self._surfaces.show(parameters.outputSegmentation, self._isShown3D)
 
     def _refreshUncertainty(self, uncertainty: Any) -> None:
         self.ui.mostUncertainButton.visible = self.ui.overlayCheckBox.visible = uncertainty is not None
@@ -81,7 +95,7 @@ class ResultSection:
 
     def _onDetails(self, _link: str) -> None:
         self._isDetailed = not self._isDetailed
-        self.refresh(scene_exchange.nodeById(self._segmentationId), self._models)
+        self.panel.refresh()
 
     def _onOpacity(self, value: float) -> None:
         segmentation = scene_exchange.nodeById(self._segmentationId)

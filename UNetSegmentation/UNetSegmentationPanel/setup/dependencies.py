@@ -67,10 +67,33 @@ def findState() -> DependencyState:
     return DependencyState(kind=READY)
 
 
-def unloadable(lastWords: str) -> DependencyState:
+def unloadable(reason: str) -> DependencyState:
     """Return the state of a PyTorch that is there and cannot be loaded."""
     message = _("PyTorch is there and cannot be loaded ({reason}). Install it anew; if that does not help, restart.")
-    return DependencyState(kind=BROKEN, message=message.format(reason=lastWords))
+    return DependencyState(kind=BROKEN, message=message.format(reason=reason))
+
+
+class DependencyWatch:
+    """Knows whether the worker can run, as far as it has been looked for and has come out.
+
+    Attributes:
+        state: What was found out last.
+    """
+
+    def __init__(self) -> None:
+        self.state = findState()
+
+    def look(self) -> None:
+        """Look again for what may have changed outside."""
+        self.state = findState()
+
+    def takeStartupFailure(self, output: str) -> bool:
+        """Take note of the last output of a worker that failed to start; tell whether PyTorch was the reason."""
+        lines = [line for line in output.splitlines() if line.strip()]
+        isTorch = any("import torch" in line or "/torch/" in line.replace("\\", "/") for line in lines)
+        if isTorch:
+            self.state = unloadable(lines[-1].strip())
+        return isTorch
 
 
 def missingOthers() -> list[str]:
@@ -146,7 +169,7 @@ def installOthers(requirements: Path) -> None:
         return
     pip_ensure(
         load_requirements(str(requirements)),
-        skip_packages=["torch", "SimpleITK", "numpy", "scipy", "requests"],
+        skip_packages=["torch", *BUNDLED],
         prompt_install=False,
         requester="UNetSegmentation",
     )

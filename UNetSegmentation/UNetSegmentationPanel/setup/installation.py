@@ -2,16 +2,20 @@
 
 import os
 import re
+import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
 
 import qt
 from slicer.i18n import tr as _
 
 from ..background.worker_process import defaultPython
-from ..jobs.job import Outcome, Progress
-from .dependencies import PythonStep
+from ..jobs.job import Job, Outcome, Progress, newFolder
+from . import dependencies
+from .dependencies import DependencyState, PythonStep
 
 # Slicer's Python is started by a launcher: only the process itself can tell which one is to be stopped.
 BOOTSTRAP = (
@@ -29,53 +33,77 @@ CAUSES = {
 }
 
 
-class Installation:
-    """Runs modules of Slicer's Python one after the other.
-
-    `onFinished` is called exactly once, with an outcome of kind "done", "cancelled" or "failed".
+class Installation(Job):
+    """Runs with Slicer's Python, one after the other, the modules that bring what is missing.
 
     Args:
-        steps: What to run.
-        python: The program; by default Slicer's Python.
+        state: What is missing.
+        onProgress: Called with the progress while the installation goes on.
+        onFinished: Called with the outcome, exactly once.
     """
+
+    kind: ClassVar[str] = "install"
 
     def __init__(
         self,
-        steps: Sequence[PythonStep],
+        state: DependencyState,
         *,
         onProgress: Callable[[Progress], None],
         onFinished: Callable[[Outcome], None],
-        python: str | None = None,
     ) -> None:
-        self._steps = deque(steps)
-        self._python = python or defaultPython()
-        self._onProgress = onProgress
-        self._onFinished: Callable[[Outcome], None] | None = onFinished
+        super().__init__(onProgress=onProgress, onFinished=onFinished)
+        self._state = state
+        self._python = defaultPython()
+        self._folder: Path | None = None
+        self._steps: deque[PythonStep] = deque()
         self._lines: deque[str] = deque(maxlen=200)
         self._pid = 0
         self._isCancelled = False
         self._stage = _("Starting")
-        # Stopped now, packages would be left half there.
-        self.canCancel = True
+        self._isChangingPackages = False
         self._process = qt.QProcess()
         self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
         self._process.connect("readyReadStandardOutput()", self._read)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._onProcessFinished)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+
+    @property
+    def canCancel(self) -> bool:
+        """Tell whether nothing is being changed: stopped then, packages would be left half there."""
+        return not self._isChangingPackages
+
+    def whyWait(self) -> str:
+        return _("Components are being installed: wait for the end.")
 
     def start(self) -> None:
-        """Start the first step."""
-        self._onProgress(Progress(fraction=0.0, stage=self._stage))
-        self._next()
+        self._report(self._stage, 0.0)
+        try:
+            self._folder = newFolder()
+            constraints = self._folder / "constraints.txt"
+            constraints.write_text(dependencies.bundledVersions(), encoding="utf-8")
+        except OSError as error:
+            self._finish(Outcome(kind="failed", message=_("Installing failed: {error}").format(error=error)))
+            return
+        self._steps.extend(dependencies.stepsFor(self._state, constraints))
+        self._startNextStep()
 
     def cancel(self) -> None:
         """Stop, as long as nothing is being changed; the outcome follows soon."""
-        if not self.canCancel or self._onFinished is None:
+        if not self.canCancel or not self.isRunning:
             return
         self._isCancelled = True
-        self._steps.clear()
+        self._stop()
         if self._process.state() == qt.QProcess.NotRunning:
-            self._end(Outcome(kind="cancelled", message=_("Cancelled; nothing was installed.")))
+            self._finishCancelled()
+
+    def abandon(self, message: str) -> None:
+        """Stop now; a step that is changing packages comes to its end unheard."""
+        self._stop()
+        super().abandon(message)
+
+    def _stop(self) -> None:
+        self._steps.clear()
+        if not self.canCancel or self._process.state() == qt.QProcess.NotRunning:
             return
         if self._pid:
             try:
@@ -84,12 +112,12 @@ class Installation:
                 self._pid = 0
         self._process.kill()
 
-    def _next(self) -> None:
+    def _startNextStep(self) -> None:
         if not self._steps:
-            self._end(Outcome(kind="done", message=""))
+            self._finish(Outcome(kind="done", message=""))
             return
         step = self._steps.popleft()
-        self._pid, self.canCancel = 0, True
+        self._pid, self._isChangingPackages = 0, False
         self._process.start(self._python, ["-u", "-c", BOOTSTRAP, step.module, *step.arguments])
 
     def _read(self) -> None:
@@ -104,34 +132,38 @@ class Installation:
         share = re.fullmatch(r"Progress (\d+) of (\d+)", line)
         if share:
             done, whole = int(share[1]), int(share[2])
-            self._onProgress(Progress(fraction=done / whole if whole else 0.0, stage=self._stage))
+            self._report(self._stage, done / whole if whole else 0.0)
             return
         self._lines.append(line)
         stage = _stageOf(line)
         if stage:
             self._stage = stage
-            self.canCancel = not line.startswith("Installing collected")
-            self._onProgress(Progress(fraction=0.0, stage=stage))
+            self._isChangingPackages = line.startswith("Installing collected")
+            self._report(stage, 0.0)
 
-    def _failed(self, error: int) -> None:
+    def _onProcessError(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:
             message = _("Installing failed: there is no program “{name}”.").format(name=self._python)
-            self._end(Outcome(kind="failed", message=message))
+            self._finish(Outcome(kind="failed", message=message))
 
-    def _finished(self, code: int, status: int) -> None:
+    def _onProcessFinished(self, code: int, status: int) -> None:
         self._read()
         if self._isCancelled:
-            self._end(Outcome(kind="cancelled", message=_("Cancelled; nothing was installed.")))
+            self._finishCancelled()
         elif code or status == qt.QProcess.CrashExit:
             text = "\n".join(self._lines)
-            self._end(Outcome(kind="failed", message=_describeFailure(list(self._lines)), details=text))
+            self._finish(Outcome(kind="failed", message=_describeFailure(list(self._lines)), details=text))
         else:
-            self._next()
+            self._startNextStep()
 
-    def _end(self, outcome: Outcome) -> None:
-        onFinished, self._onFinished = self._onFinished, None
-        if onFinished is not None:
-            onFinished(outcome)
+    def _finishCancelled(self) -> None:
+        self._finish(Outcome(kind="cancelled", message=_("Cancelled; nothing was installed.")))
+
+    def _finish(self, outcome: Outcome) -> None:
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        super()._finish(outcome)
 
 
 def _stageOf(line: str) -> str:

@@ -1,0 +1,71 @@
+"""What is chosen for a person until they choose otherwise: the modality of a volume, and volumes for channels."""
+
+from collections.abc import Callable
+from typing import Any
+
+from UNetSegmentationLib.models.installed import InstalledModel
+
+from ..scene import scene_exchange
+from . import channels
+from .modality import Look, Watch
+from .parameters import channelVolume, setChannelVolume
+
+
+class Suggestions:
+    """Writes suggestions into a parameter node.
+
+    Args:
+        onVolumeModified: Called when more has become known of the chosen volume.
+    """
+
+    def __init__(self, *, onVolumeModified: Callable[[], None]) -> None:
+        self._watch = Watch(onVolumeModified)
+        # None: to be guessed; otherwise the guess, or "" where the modality was chosen.
+        self._guessed: str | None = None
+        self._channelsFor: tuple[Any, ...] = ()
+        self._isFollowing = False
+
+    @property
+    def look(self) -> Look | None:
+        """What the chosen volume shows; None while there is none that can be segmented."""
+        return self._watch.look
+
+    def follow(self, parameters: Any) -> None:
+        """Suggest from now on for another parameter node, or the same one anew; None while there is none."""
+        if parameters is None:
+            self._watch.follow(None)
+            self._channelsFor = ()
+            self._isFollowing = False
+            return
+        if not self._isFollowing:
+            self._isFollowing = True
+            self._guessed = "" if parameters.preset else None
+        self._watch.follow(parameters.inputVolume)
+
+    def followVolume(self, volumeNode: Any) -> None:
+        """Suggest for another volume, from its beginning."""
+        self._guessed = None
+        self._watch.follow(volumeNode)
+
+    def suggestPreset(self, parameters: Any) -> None:
+        """Choose a modality, anew with all that becomes known of the volume, until a person chooses another one."""
+        if self.look is None or self._guessed not in (None, parameters.preset):
+            return
+        self._guessed = self.look.guess()
+        if parameters.preset != self._guessed:
+            parameters.preset = self._guessed
+
+    def suggestChannels(self, parameters: Any, model: InstalledModel | None) -> None:
+        """Choose volumes for channels where their names tell, once for each choice of volume, model and volumes."""
+        volume = parameters.inputVolume
+        if model is None or volume is None or len(model.description.channels) == 1:
+            return
+        candidates = scene_exchange.inputVolumes()
+        key = (model.description.id, volume.GetID(), tuple(node.GetID() for node in candidates))
+        if key == self._channelsFor:
+            return
+        self._channelsFor = key
+        own = channels.inputChannel(model.description, volume.GetName(), parameters.inputChannel)
+        for name, node in channels.suggest(model.description, own, volume, candidates).items():
+            if channelVolume(parameters, name) is None:
+                setChannelVolume(parameters, name, node)
