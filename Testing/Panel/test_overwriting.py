@@ -238,3 +238,23 @@ def test_a_result_in_a_segmentation_of_another_volume_is_shown(panel, volume):  
     answer(panel, panel.ui.addButton)
     assert panel.parameters.outputSegmentation is own
     assert "Found" in panel.says
+
+
+def test_the_question_goes_when_a_job_begins_that_may_change_what_it_is_about(panel, volume, users):
+    from UNetSegmentationPanel.jobs.import_job import ImportJob
+
+    addOwn(panel, volume)
+    ask(panel)
+    job = ImportJob(
+        users / "nothing",
+        modelsFolder=users,
+        worker=panel.jobs.worker,
+        onProgress=lambda _progress: None,
+        onFinished=lambda _outcome: None,
+    )
+    panel.jobs.start(job)
+    panel.widget.panel.refresh()
+    assert not panel.ui.questionFrame.visible
+    job.abandon("")
+    panel.widget.panel.refresh()
+    assert panel.ui.applyButton.enabled

@@ -6,15 +6,17 @@ import dataclasses
 import pytest
 import slicer
 from conftest import REPOSITORY
-from panel_driver import spheres, spin
+from panel_driver import FAKE_WORKER, spheres, spin
 
 PANEL = REPOSITORY / "UNetSegmentation" / "UNetSegmentationPanel" / "panel.py"
 
 
 @pytest.fixture
-def withFake(panel):
-    """The panel with one more section, which notes what it is told."""
+def withFake(panel):  # noqa: ARG001
+    """A panel of its own with one more section, which notes what it is told."""
     from UNetSegmentationPanel import panel as panel_module
+    from UNetSegmentationPanel.background.worker_process import WorkerProcess
+    from UNetSegmentationPanel.jobs.jobs import Jobs
     from UNetSegmentationPanel.sections.section import Section
 
     class FakeSection(Section):
@@ -48,12 +50,18 @@ def withFake(panel):
 
     form = slicer.util.loadUI(str(PANEL.parents[1] / "Resources" / "UI" / "UNetSegmentation.ui"))
     form.setMRMLScene(slicer.mrmlScene)
-    made = panel_module.Panel(form, panel.jobs, requirements=PANEL, sections=(*panel_module.SECTIONS, FakeSection))
+    made = panel_module.Panel(
+        form,
+        Jobs(WorkerProcess(FAKE_WORKER)),
+        requirements=PANEL,
+        sections=(*panel_module.SECTIONS, FakeSection),
+    )
     made.enter()
     yield made, made.sections[-1]
-    # The other panel is the one that hears of the worker, as it did before.
-    shown = panel.widget.panel
-    panel.jobs.worker.onReady, panel.jobs.worker.onStartupFailed = shown._onWorkerReady, shown._onStartupFailed
+    made.follow(None)
+    made.cleanup()
+    # Its widgets hold on to what they call.
+    form.delete()
 
 
 def test_a_section_is_told_of_the_scene_of_the_state_and_of_the_end(panel, withFake):
@@ -74,9 +82,7 @@ def test_a_section_is_told_of_the_scene_of_the_state_and_of_the_end(panel, withF
     fake.clear()
     made.refresh()
     assert fake.told == ()
-    cleanup, made.jobs.cleanup = made.jobs.cleanup, lambda: None
     made.cleanup()
-    made.jobs.cleanup = cleanup
     assert fake.told == (("cleanup",),)
 
 
@@ -107,7 +113,6 @@ def test_a_move_of_the_mouse_that_changes_nothing_brings_nothing_up_to_date(pane
     made.refresh(onlyIfChanged=True)
     assert fake.names == ["refresh"]
     assert "Install the missing components" in fake.state.whyNoRun
-    made.follow(None)
 
 
 def test_a_section_sees_a_run_by_its_state_and_its_progress(panel, withFake):
@@ -121,10 +126,9 @@ def test_a_section_sees_a_run_by_its_state_and_its_progress(panel, withFake):
     assert fake.state.jobKind == "segment"
     assert fake.state.isSceneInUse
     assert not fake.state.canRun
-    assert spin(lambda: not panel.jobs.isRunning)
+    assert spin(lambda: not made.jobs.isRunning)
     assert "showProgress" in fake.names
     assert (fake.state.jobKind, fake.state.progress, fake.state.outcome.kind) == ("", None, "done")
-    made.follow(None)
 
 
 def test_what_a_section_stores_reaches_all_of_them_and_what_it_only_shows_is_not_stored(panel, withFake):
@@ -143,7 +147,6 @@ def test_what_a_section_stores_reaches_all_of_them_and_what_it_only_shows_is_not
     fake.refresh = chooseWhileRefreshing
     made.refresh()
     assert panel.parameters.preset == "ct"
-    made.follow(None)
 
 
 def test_the_panel_names_every_section_only_where_it_lists_them():

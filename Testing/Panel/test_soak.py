@@ -6,7 +6,7 @@ from soak import EVENTS, Report, faults, soak
 def test_runs_with_cancels_closed_scenes_and_reloads_leave_nothing(panel):
     report = soak(panel, 10, seed=5, model="plain", slowModel="slow")
     assert set(report.events) == set(EVENTS)
-    assert faults(report) == []
+    assert faults(report) == [], report
 
 
 def test_a_leak_is_told(panel):

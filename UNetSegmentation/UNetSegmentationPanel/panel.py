@@ -11,7 +11,6 @@ from vtk import vtkCommand
 
 from UNetSegmentationLib.models.installed import InstalledModel, list_models
 
-from .choices import choices
 from .choices.suggestions import Suggestions
 from .jobs.foresight import Foresight, requestFor
 from .jobs.job import Outcome, Progress
@@ -33,7 +32,7 @@ from .sections.status_section import StatusSection
 from .setup.dependencies import DependencyWatch
 from .setup.installation import Installation
 
-SECTIONS: tuple[type[Section], ...] = (
+SECTIONS = (
     HintSection,
     DependencySection,
     InputSection,
@@ -46,9 +45,8 @@ SECTIONS: tuple[type[Section], ...] = (
     ResultSection,
 )
 
-# Choices that leave what was said about the last run as it is: see _onVolumeChosen for the volume, which a selector
-# chooses by itself when the one before is removed.
-NOT_OF_THE_NEXT_RUN = {"show3D", "outputSegmentation", "inputVolume"}
+# What was said about the last run stays with these; a selector chooses a volume by itself, see _onVolumeChosen.
+KEEPING_OUTCOME = {"show3D", "outputSegmentation", "inputVolume"}
 
 
 class Panel(VTKObservationMixin):
@@ -78,7 +76,6 @@ class Panel(VTKObservationMixin):
         self._progress: Progress | None = None
         self._question: Question | None = None
         self._models: tuple[InstalledModel, ...] = ()
-        self._networkTitles = choices.declaredNetworks()
         self._volumeId: str | None = None
         self._state: State | None = None
         self._isUpdating = False
@@ -95,8 +92,7 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         self._question = None
         if former is not None and (parameters is None or former.parameterNode is not parameters.parameterNode):
-            # What ended a run while the scene changed comes after this, and is to be read; as is how a run ended when
-            # a person comes back from another module.
+            # What ends a run while the scene changes comes later and is to be read, as is what a person comes back to.
             self.outcome = None
             for part in (self._suggestions, *self.sections):
                 part.follow(None)
@@ -134,6 +130,7 @@ class Panel(VTKObservationMixin):
             return
         self._isUpdating = True
         try:
+            self._dropWhatIsOver()
             former, self._state = self._state, self._computeState()
             if onlyIfChanged and self._state == former:
                 return
@@ -146,19 +143,16 @@ class Panel(VTKObservationMixin):
             self._isWarm = True
             self.jobs.worker.start()
 
-    def _computeState(self) -> State:
-        parameters, whyWait = self.parameters, self.jobs.whyWait()
-        self._suggestions.suggestPreset(parameters)
-        found = choices.findChoices(
-            self._models,
-            preset=parameters.preset,
-            network=parameters.network,
-            model=parameters.model,
-            networkTitles=self._networkTitles,
-        )
-        self._suggestions.suggestChannels(parameters, found.model)
+    def _dropWhatIsOver(self) -> None:
         if self.outcome is not None and self.outcome.segmentationId and nodeById(self.outcome.segmentationId) is None:
             self.outcome = None
+        if self.jobs.isRunning:
+            # What it was about may be another one at the end of the job.
+            self._question = None
+
+    def _computeState(self) -> State:
+        parameters, whyWait = self.parameters, self.jobs.whyWait()
+        found = self._suggestions.complete(parameters, self._models)
         whyNoRun = readiness.whyNoRun(parameters, found, dependencies=self.dependencies.state, whyWait=whyWait)
         self._foresight.follow(requestFor(parameters, found.model) if not whyNoRun else None)
         doubts = readiness.doubts(parameters, found, self._suggestions.look) if not whyNoRun else []
@@ -183,7 +177,7 @@ class Panel(VTKObservationMixin):
         """Store choices by their names in the parameter node, unless a widget only shows what is chosen already."""
         if self._isUpdating or self.parameters is None:
             return
-        if not values.keys() & NOT_OF_THE_NEXT_RUN:
+        if not values.keys() & KEEPING_OUTCOME:
             self.outcome = None
         for name, value in values.items():
             setattr(self.parameters, name, value)
@@ -233,9 +227,7 @@ class Panel(VTKObservationMixin):
         self._volumeId = idOf(volume)
         self._suggestions.followVolume(volume)
         if volume is not None and output is not None and not segmentations.belongsTo(output, volume):
-            self._isUpdating = True
             self.parameters.outputSegmentation = None
-            self._isUpdating = False
 
     def _onVolumeModified(self) -> None:
         if not self.jobs.isSceneInUse:

@@ -1,12 +1,13 @@
 """What is chosen for a person until they choose otherwise: the modality of a volume, and volumes for channels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from UNetSegmentationLib.models.installed import InstalledModel
 
 from ..scene import scene_exchange
 from . import channels
+from .choices import Choices, declaredNetworks, findChoices
 from .modality import Look, Watch
 from .parameters import channelVolume, setChannelVolume
 
@@ -19,6 +20,7 @@ class Suggestions:
     """
 
     def __init__(self, *, onVolumeModified: Callable[[], None]) -> None:
+        self._networkTitles = declaredNetworks()
         self._watch = Watch(onVolumeModified)
         # None: to be guessed; otherwise the guess, or "" where the modality was chosen.
         self._guessed: str | None = None
@@ -47,7 +49,20 @@ class Suggestions:
         self._guessed = None
         self._watch.follow(volumeNode)
 
-    def suggestPreset(self, parameters: Any) -> None:
+    def complete(self, parameters: Any, models: Sequence[InstalledModel]) -> Choices:
+        """Choose what can be suggested, and return what all choices mean with these models."""
+        self._suggestPreset(parameters)
+        found = findChoices(
+            models,
+            preset=parameters.preset,
+            network=parameters.network,
+            model=parameters.model,
+            networkTitles=self._networkTitles,
+        )
+        self._suggestChannels(parameters, found.model)
+        return found
+
+    def _suggestPreset(self, parameters: Any) -> None:
         """Choose a modality, anew with all that becomes known of the volume, until a person chooses another one."""
         if self.look is None or self._guessed not in (None, parameters.preset):
             return
@@ -55,7 +70,7 @@ class Suggestions:
         if parameters.preset != self._guessed:
             parameters.preset = self._guessed
 
-    def suggestChannels(self, parameters: Any, model: InstalledModel | None) -> None:
+    def _suggestChannels(self, parameters: Any, model: InstalledModel | None) -> None:
         """Choose volumes for channels where their names tell, once for each choice of volume, model and volumes."""
         volume = parameters.inputVolume
         if model is None or volume is None or len(model.description.channels) == 1:

@@ -36,6 +36,8 @@ def requestFor(parameters: Any, model: InstalledModel) -> ForeseeRequest:
 class Foresight:
     """What is to be known of memory before a run that is possible.
 
+    No job: nobody waits for it, and the answer to a former question is not listened to.
+
     Args:
         worker: Which is asked once it is ready.
         onChanged: Called when there is another doubt.
