@@ -77,7 +77,7 @@ def makeJob(module, record):  # noqa: ARG001
             self._send("count", {"folder": str(folder)}, stage="Counting", share=(0.2, 0.6))
 
         def _onResult(self, message):
-            self._finish(Outcome(kind="done", message=str(message["count"]), warnings=tuple(self._warnings)))
+            self._finish(Outcome(kind="done", message=str(message["count"]), warnings=tuple(message["warnings"])))
 
     def make(worker, kind=CountJob):
         return kind(worker=worker, onProgress=record.progress.append, onFinished=record.outcomes.append)
@@ -96,8 +96,7 @@ def test_a_result_ends_a_job_which_then_leaves_no_files(makeJob, worker, record)
     assert job.isRunning
     assert job.folder.exists()
     worker.say("progress", fraction=0.5, stage="Half")
-    worker.say("warning", message="one is missing")
-    worker.say("result", count=3)
+    worker.say("result", count=3, warnings=["one is missing"])
     assert [(round(one.fraction, 6), one.stage) for one in record.progress] == [(0.2, "Counting"), (0.4, "Half")]
     assert [(one.kind, one.message, one.warnings) for one in record.outcomes] == [("done", "3", ("one is missing",))]
     assert not job.isRunning
@@ -143,7 +142,7 @@ def test_a_crash_while_the_result_is_brought_in_does_not_end_the_job(makeJob, wo
 
     job = makeJob(worker, SlowJob)
     job.start()
-    worker.say("result", count=3)
+    worker.say("result", count=3, warnings=[])
     worker.say("error", message="the worker stopped")
     assert record.kinds == []
     assert spin(lambda: record.kinds)
@@ -158,7 +157,7 @@ def test_a_result_that_comes_before_the_worker_obeys_a_cancel_counts(makeJob, wo
     assert worker.cancelled == [1]
     assert record.progress[-1].stage == "Cancelling"
     assert record.kinds == []
-    worker.say("result", count=3)
+    worker.say("result", count=3, warnings=[])
     worker.say("cancelled")
     job.cancel()
     assert record.kinds == ["done"]
@@ -173,7 +172,7 @@ def test_an_abandoned_job_ends_at_once_and_keeps_its_files_until_the_worker_has_
     assert worker.cancelled == [1]
     worker.say("progress", fraction=0.5, stage="Late")
     assert not spin(lambda: not job.folder.exists(), 0.1)
-    worker.say("result", count=3)
+    worker.say("result", count=3, warnings=[])
     assert len(record.outcomes) == 1
     assert "Late" not in [one.stage for one in record.progress]
     assert folderIsGone(job)
@@ -294,7 +293,7 @@ def test_a_job_that_cannot_be_stopped_now_is_not_cancelled(makeJob, worker, reco
     jobs.start(makeJob(worker, StubbornJob))
     jobs.cancel()
     assert worker.cancelled == []
-    worker.say("result", count=1)
+    worker.say("result", count=1, warnings=[])
     assert record.kinds == ["done"]
     jobs.cleanup()
 
