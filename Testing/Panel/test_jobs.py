@@ -77,7 +77,9 @@ def makeJob(module, record):  # noqa: ARG001
             self._send("count", {"folder": str(folder)}, stage="Counting", share=(0.2, 0.6))
 
         def _onResult(self, message):
-            self._finish(Outcome(kind="done", message=str(message["count"]), warnings=tuple(message["warnings"])))
+            self._finish(
+                Outcome(kind="done", message=str(message["count"]), warnings=tuple(message.get("warnings", ())))
+            )
 
     def make(worker, kind=CountJob):
         return kind(worker=worker, onProgress=record.progress.append, onFinished=record.outcomes.append)
@@ -142,7 +144,7 @@ def test_a_crash_while_the_result_is_brought_in_does_not_end_the_job(makeJob, wo
 
     job = makeJob(worker, SlowJob)
     job.start()
-    worker.say("result", count=3, warnings=[])
+    worker.say("result", count=3)
     worker.say("error", message="the worker stopped")
     assert record.kinds == []
     assert spin(lambda: record.kinds)
@@ -157,7 +159,7 @@ def test_a_result_that_comes_before_the_worker_obeys_a_cancel_counts(makeJob, wo
     assert worker.cancelled == [1]
     assert record.progress[-1].stage == "Cancelling"
     assert record.kinds == []
-    worker.say("result", count=3, warnings=[])
+    worker.say("result", count=3)
     worker.say("cancelled")
     job.cancel()
     assert record.kinds == ["done"]
@@ -172,7 +174,7 @@ def test_an_abandoned_job_ends_at_once_and_keeps_its_files_until_the_worker_has_
     assert worker.cancelled == [1]
     worker.say("progress", fraction=0.5, stage="Late")
     assert not spin(lambda: not job.folder.exists(), 0.1)
-    worker.say("result", count=3, warnings=[])
+    worker.say("result", count=3)
     assert len(record.outcomes) == 1
     assert "Late" not in [one.stage for one in record.progress]
     assert folderIsGone(job)
@@ -293,7 +295,7 @@ def test_a_job_that_cannot_be_stopped_now_is_not_cancelled(makeJob, worker, reco
     jobs.start(makeJob(worker, StubbornJob))
     jobs.cancel()
     assert worker.cancelled == []
-    worker.say("result", count=1, warnings=[])
+    worker.say("result", count=1)
     assert record.kinds == ["done"]
     jobs.cleanup()
 
