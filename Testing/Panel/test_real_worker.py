@@ -146,3 +146,33 @@ def _noting(check, said):
         return said[-1]
 
     return run
+
+
+def test_what_the_worker_says_is_shown_in_the_language_of_the_application(real_panel, monkeypatch):
+    """Stages, warnings and errors, whose values come through unchanged."""
+    from UNetSegmentationPanel.background import worker_messages
+
+    german = {
+        "Segmenting": "Segmentieren",
+        "{0} voxels of {1} were NaN or infinite and were taken as background": "{1}: {0} Voxel ohne Wert",
+    }
+    monkeypatch.setattr(worker_messages, "_", lambda text: german.get(text, text))
+    array = spheres(64).astype(np.float32)
+    array[:2, 0, 0] = np.nan
+    real_panel.addVolume(array)
+    real_panel.press()
+    stages = []
+    assert spin(lambda: stages.append(real_panel.says) or not real_panel.jobs.isRunning, START_S)
+    assert any("Segmentieren" in stage for stage in stages)
+    assert not any("Segmenting" in stage for stage in stages)
+    assert ": 2 Voxel ohne Wert" in real_panel.says
+
+
+def test_every_message_of_the_worker_is_marked_for_translation(module):  # noqa: ARG001
+    import json
+
+    from UNetSegmentationPanel.background import worker_messages
+
+    from UNetSegmentationLib.core.messages import CATALOGUE
+
+    assert list(worker_messages.templates()) == json.loads(CATALOGUE.read_text(encoding="utf-8"))

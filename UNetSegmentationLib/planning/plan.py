@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.json_dataclass import OMITTED_AT_DEFAULT, JsonDataclass
+from ..core.registry import Registry
 from ..image.geometry import is_orientation
 from ..presets.contract import NORMALIZATIONS
 from .monai_recipe import MonaiRecipe
 
-CONVENTIONS = ("own", "nnunet", "monai")
+# Their names alone: the package imports torch.
+CONVENTIONS: Registry[object] = Registry("set of conventions", "UNetSegmentationLib.conventions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,8 @@ class Plan(JsonDataclass):
             (all(axis in (0, 1, 2) for axis in self.mirror_axes), "mirror_axes are out of 0, 1, 2"),
             (sorted(self.transpose) == [0, 1, 2], f"transpose is {self.transpose}: give 0, 1 and 2 in some order"),
             (
-                self.conventions in CONVENTIONS,
-                f"conventions is '{self.conventions}': choose {', '.join(CONVENTIONS)}",
+                self.conventions in CONVENTIONS.declared,
+                f"conventions is '{self.conventions}': choose {', '.join(CONVENTIONS.declared)}",
             ),
             (
                 self.conventions == "own" or not self.longest_side,
