@@ -46,10 +46,9 @@ def translate(message):
     return translated
 
 
-def templates():
-    """Return every template, marked for translation."""
-    # fmt: off
-    return (
+# Every template, marked for translation.
+# fmt: off
+TEMPLATES = (
 '''
 
 
@@ -59,10 +58,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is out of date")
     is_check = parser.parse_args().check
     found = sorted({template for path in _sources() for template in templates_in(path.read_text(encoding="utf-8"))})
-    marked = "".join(f"        _({json.dumps(template, ensure_ascii=False)}),\n" for template in found)
+    marked = "".join(f"    _({json.dumps(template, ensure_ascii=False)}),\n" for template in found)
     texts = {
         CATALOGUE: json.dumps(found, indent=0, ensure_ascii=False) + "\n",
-        FOR_TRANSLATORS: f"{HEADER}{marked}    )\n",
+        FOR_TRANSLATORS: f"{HEADER}{marked})\n",
     }
     for path, text in texts.items():
         if is_check and not (path.is_file() and path.read_text(encoding="utf-8") == text):

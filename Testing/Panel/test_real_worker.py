@@ -175,4 +175,4 @@ def test_every_message_of_the_worker_is_marked_for_translation(module):  # noqa:
 
     from UNetSegmentationLib.core.messages import CATALOGUE
 
-    assert list(worker_messages.templates()) == json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    assert list(worker_messages.TEMPLATES) == json.loads(CATALOGUE.read_text(encoding="utf-8"))
