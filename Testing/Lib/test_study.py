@@ -245,7 +245,8 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
     del values["plans"]
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
     assert main(["train", "-o", str(tmp_path / "m"), "--resume"]) == 2
-    assert "cannot be read ('plans'): the trainings cannot go on" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot be read (StudyRecord lacks plans: give every field that has no default): the trainings" in error
 
 
 def test_what_was_found_is_found_again_where_its_file_is_lost(tmp_path, dataset, monkeypatch):

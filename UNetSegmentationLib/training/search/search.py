@@ -67,7 +67,7 @@ class Study(JsonDataclass):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begun(JsonDataclass):
+class StudyRecord(JsonDataclass):
     """What was decided when a study began.
 
     Attributes:
@@ -83,7 +83,7 @@ class _Begun(JsonDataclass):
     plans: dict[str, Plan]
 
     @classmethod
-    def read(cls, folder: Path) -> _Begun:
+    def read(cls, folder: Path) -> StudyRecord:
         path = folder / STUDY_FILE
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), folder=folder)
@@ -97,7 +97,7 @@ def unfinished_study(folder: Path) -> Study:
     Raises:
         InputError: There is none, or its description cannot be understood.
     """
-    return _Begun.read(folder).study
+    return StudyRecord.read(folder).study
 
 
 def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
@@ -169,7 +169,7 @@ def _part_of_study(task: Task, training: Training, *, number: int, count: int) -
     return task.observed_by(report)
 
 
-def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
+def _begin(study: Study, cases: Sequence[Case], task: Task) -> StudyRecord:
     """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
@@ -181,7 +181,7 @@ def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
         plans = {"full": read_plan(job.plan)}
     else:
         plans = _plans_of(study, fingerprint, labels)
-    begun = _Begun(
+    begun = StudyRecord(
         study=replace(study, configurations=tuple(plans)),
         cases=tuple(case.id for case in cases),
         plans=plans,
@@ -214,7 +214,7 @@ def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes
     return flops / (prod(plan.patch_size) * prod(steps))
 
 
-def _announcement(begun: _Begun) -> str:
+def _announcement(begun: StudyRecord) -> str:
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
         return f"Configuration: {trainings[0].configuration} alone suits these data"
@@ -223,7 +223,7 @@ def _announcement(begun: _Begun) -> str:
     return f"{len(trainings)} trainings of {share} each: {', '.join(training.title for training in trainings)}"
 
 
-def _trainings_of(begun: _Begun) -> list[Training]:
+def _trainings_of(begun: StudyRecord) -> list[Training]:
     """Return the trainings of a study, each with its share of the budget."""
     study, job = begun.study, begun.study.job
     part, parts = job.fold
@@ -280,13 +280,13 @@ def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
     )
 
 
-def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
+def _go_on(study: Study, cases: Sequence[Case]) -> StudyRecord:
     """Return what was begun in the study's folder.
 
     Raises:
         InputError: It was another study, or the data set has changed since.
     """
-    begun = _Begun.read(study.job.folder)
+    begun = StudyRecord.read(study.job.folder)
     asked, before = (_flat(entry) for entry in (study, begun.study))
     if not study.configurations:
         asked["configurations"] = before["configurations"]
