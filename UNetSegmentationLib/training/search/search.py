@@ -84,6 +84,7 @@ class StudyRecord(JsonDataclass):
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:
+        """Return the record in a folder; raises InputError where it cannot be understood."""
         path = folder / STUDY_FILE
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), folder=folder)
