@@ -178,7 +178,7 @@ def test_cancelled_work_ends_with_the_results_that_it_has(tmp_path, tiny_model, 
     task = Task(seen.append, lambda: bool(seen) and seen[-1]["stage"].startswith("3 of 3"))
     predictor = Predictor(folder, device="cpu")
     with pytest.raises(CancelledError):
-        list(cohort.segment_all(predictor, cases, cohort.Settings(), model=model, task=task))
+        list(cohort.segment_all(lambda: predictor, cases, cohort.Settings(), model=model, task=task))
     assert sorted(path.name for path in tmp_path.glob("*.nrrd")) == ["a.seg.nrrd", "b.seg.nrrd"]
     shares = [event["fraction"] for event in seen]
     assert shares == sorted(shares)
