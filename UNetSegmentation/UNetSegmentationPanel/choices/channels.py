@@ -24,9 +24,9 @@ def inputChannel(description: ModelDescription, volumeName: str, chosen: str) ->
     names = [channel.name for channel in description.channels]
     if chosen in names:
         return chosen
-    told = [name for index, name in enumerate(names) if _suits(name, index, volumeName)]
+    matching = [name for index, name in enumerate(names) if _suits(name, index, volumeName)]
     # "T1 contrast" is more specific than "T1".
-    return max(told, key=lambda name: len(_words(name)), default=names[0])
+    return max(matching, key=lambda name: len(_words(name)), default=names[0])
 
 
 def volumesByChannel(parameters: Any, description: ModelDescription) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _inWorld(node: Any, matrix: Any) -> tuple[tuple[float, ...], ...]:
 
 
 def regionToWorld(regionNode: Any) -> tuple[tuple[float, ...], ...]:
-    """Return the 4x4 matrix that maps the cube from -1 to 1 onto a markups ROI in world coordinates, also if rotated."""
+    """Return the 4x4 that maps the cube from -1 to 1 onto a markups ROI in world coordinates, rotated or not."""
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(regionNode.GetObjectToNodeMatrix())
     size = regionNode.GetSize()

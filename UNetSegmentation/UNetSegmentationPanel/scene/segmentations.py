@@ -16,7 +16,7 @@ from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.protocol.segment import SegmentFound, SegmentResult
 
 from . import provenance
-from .scene_exchange import SLAB_BYTES, nodeById, existingVolume, voxels
+from .scene_exchange import SLAB_BYTES, existingVolume, nodeById, voxels
 from .undo import FormerContent, clear, fingerprint
 
 PROVENANCE_ATTRIBUTE = "UNetSegmentation.Provenance"

@@ -69,7 +69,7 @@ class Installation(Job):
 
     @property
     def canCancel(self) -> bool:
-        """Whether the installation can be cancelled; not while packages are changed, which would leave them incomplete."""
+        """Whether the installation can be cancelled: not while packages are being changed, to keep them complete."""
         return not self._isChangingPackages
 
     def whyWait(self) -> str:
