@@ -1,5 +1,5 @@
 # Every target does its own set-up: the Python environment in .venv, and on Debian the system packages.
-# Paths are relative throughout, so that the checkout may lie in a folder with spaces in its name.
+# All paths are relative, so that the path of the checkout may contain spaces.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help demo app test lint format screenshots soak venv system clean
@@ -10,17 +10,17 @@ HOST = PYTHONPATH="$$PWD/Testing/Host" $(PYTHON) -m slicer_host --additional-mod
 
 help:
 	@echo "make demo         segment the bundled MRI case with the panel; result and picture in output/"
-	@echo "make app          open the panel as a program in a window; FILES=image.nii.gz loads data"
+	@echo "make app          open the panel in a window, without Slicer; FILES=image.nii.gz loads data"
 	@echo "make test         run every check"
-	@echo "make lint         run ruff and mypy only"
-	@echo "make format       let ruff rewrite what it can"
-	@echo "make screenshots  take the pictures of every state of the panel anew"
-	@echo "make soak         200 runs of the panel with cancels, closed scenes and reloads between them"
-	@echo "make venv         prepare the Python environment only"
-	@echo "make clean        remove what the targets above wrote"
+	@echo "make lint         run only ruff and mypy"
+	@echo "make format       fix and format the code with ruff"
+	@echo "make screenshots  retake the screenshots of every state of the panel"
+	@echo "make soak         run the panel 200 times with cancels, closed scenes and reloads in between"
+	@echo "make venv         prepare only the Python environment"
+	@echo "make clean        remove everything that the targets above created"
 
 .venv/complete: Testing/requirements.txt Testing/prepare.sh pyproject.toml
-	@echo "preparing the Python environment in .venv (some minutes, once)"
+	@echo "preparing the Python environment in .venv (a few minutes, only once)"
 	@Testing/prepare.sh venv
 
 venv: .venv/complete
@@ -34,7 +34,7 @@ demo: venv system
 
 app: venv system
 	@if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
-		echo "make app opens a window and there is no display (DISPLAY is not set): use make demo here" >&2; exit 2; fi
+		echo "make app needs a display (DISPLAY is not set): use make demo instead" >&2; exit 2; fi
 	@$(HOST) $(FILES)
 
 test: venv system

@@ -1,4 +1,4 @@
-"""UNetSegmentation: the module, its panel, its logic and its self test, as Slicer looks for them."""
+"""The UNetSegmentation module for Slicer: module, widget, logic and self test."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ from slicer.util import VTKObservationMixin
 try:
     import UNetSegmentationLib  # noqa: F401
 except ModuleNotFoundError:
-    # Installed, the library is on the path; in the source tree it lies beside the module's folder.
+    # When installed, the library is on the path; in the source tree it is next to the module's folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from UNetSegmentationPanel.background.worker_process import WorkerProcess
@@ -36,7 +36,7 @@ POLL_S = 0.005
 
 
 class UNetSegmentation(ScriptedLoadableModule):
-    """What Slicer shows of the module before it is opened."""
+    """Module description shown by Slicer."""
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
@@ -45,18 +45,18 @@ class UNetSegmentation(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["UNetSegmentation contributors"]
         parent.helpText = _(
-            "Segments CT, MRI and X-ray images with networks of the U-Net family, on the GPU or the CPU."
-            "<ol><li>Choose a volume.</li><li>Check modality and model; both are suggested.</li>"
-            "<li>Press Apply.</li></ol>The result is a segmentation with named segments, on the volume's own grid."
+            "Segments CT, MRI and X-ray images with networks of the U-Net family, on the GPU or CPU."
+            "<ol><li>Choose a volume.</li><li>Check the suggested modality and model.</li>"
+            "<li>Press Apply.</li></ol>The result is a segmentation with named segments and the geometry of the volume."
         )
         parent.acknowledgementText = _(
-            "Built on PyTorch and 3D Slicer. Each model names its training data and their licence on its card."
+            "Built on PyTorch and 3D Slicer. Each model card states the training data and their licence."
         )
         slicer.app.connect("startupCompleted()", samples.register)
 
 
 class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Loads the form and keeps the panel in step with the scene."""
+    """Loads the form and keeps the panel in sync with the scene."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -84,7 +84,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         panel, self.panel = self.panel, None
         if panel is None:
-            # At its end Slicer cleans up panels again that went with a reload, and their widgets with them.
+            # On exit, Slicer cleans up panels again that were already removed by a reload, together with their widgets.
             return
         self.removeObservers()
         self._parameterNode = None
@@ -97,7 +97,7 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.enter()
 
     def onReload(self) -> None:
-        # Slicer reloads this file alone; what it imports has to be read anew as well.
+        # Slicer reloads only this file; the modules it imports must be reloaded as well.
         for name in [name for name in sys.modules if name.partition(".")[0] == "UNetSegmentationPanel"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -111,48 +111,48 @@ class UNetSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneStartImport(self, _caller: Any, _event: str) -> None:
-        # The scene that comes may bring other choices: a result must not turn up among them.
+        # The imported scene may contain other choices, which a result must not mix with.
         self.setParameterNode(None)
         self.logic.jobs.abandonSceneJob(_("Cancelled: another scene was loaded."))
 
     def onSceneEndImport(self, _caller: Any, _event: str) -> None:
-        # The wrapper caches nodes, and read them before they had arrived.
+        # The wrapper caches nodes, and looked them up before they were loaded.
         self.setParameterNode(None)
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
-        # The first volume that comes along is what a person wants to segment; later ones are theirs to choose.
+        # The first volume added is selected automatically; users choose later ones themselves.
         isWaiting = self._parameterNode is not None and self._parameterNode.inputVolume is None
         if isWaiting and self.parent.isEntered and scene_exchange.isInput(node):
             self._parameterNode.inputVolume = node
         elif self._parameterNode is not None and scene_exchange.isInput(node):
-            # It may be a channel of the model.
+            # The volume may be a channel of the model.
             self.panel.refresh()
 
     def onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        # A result, a region or a map may have gone with it.
+        # The node may have been a result, a region or a map.
         self.panel.refresh()
 
     def initializeParameterNode(self) -> None:
-        """Take the scene's parameter node, choosing the volume on display where none is chosen."""
+        """Use the scene's parameter node; select the displayed volume if none is selected."""
         parameterNode = self.logic.getParameterNode()
         if parameterNode.inputVolume is None:
             parameterNode.inputVolume = self.logic.suggestedVolume()
         self.setParameterNode(parameterNode)
 
     def setParameterNode(self, parameterNode: Any) -> None:
-        """Show a parameter node in the panel, or none."""
+        """Show a parameter node in the panel; None shows none."""
         self._parameterNode = parameterNode
         self.panel.follow(parameterNode)
 
 
 class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
-    """For scripts as for the panel: the parameter node and the jobs.
+    """Parameter node and jobs, for the panel and for scripts.
 
     Args:
-        worker: The process that segments; by default Slicer's Python with the library's worker.
+        worker: Process that segments; by default, Slicer's Python running the library's worker.
     """
 
     def __init__(self, worker: WorkerProcess | None = None) -> None:
@@ -163,7 +163,7 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
         return UNetSegmentationParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))
 
     def suggestedVolume(self) -> Any:
-        """Return the volume on display, otherwise the first of the scene, otherwise None."""
+        """Return the displayed volume, else the first one in the scene, else None."""
         selection = slicer.app.applicationLogic().GetSelectionNode()
         active = slicer.mrmlScene.GetNodeByID(selection.GetActiveVolumeID() or "") if selection is not None else None
         candidates = [active, *scene_exchange.inputVolumes()]
@@ -178,17 +178,17 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
         channels: Sequence[Any] = (),
         region: Any = None,
     ) -> Outcome:
-        """Segment a volume and wait for it while the window stays alive; for scripts.
+        """Segment a volume and wait for the result while the window stays responsive; for scripts.
 
         Args:
-            volumeNode: Volume to segment; the result lies on its grid.
+            volumeNode: Volume to segment; the result has its geometry.
             modelFolder: Folder of the model.
-            device: "auto", "cpu" or an id of the worker's devices.
-            channels: For a model of several channels the volume of each, or None where one is missing.
+            device: "auto", "cpu" or the id of one of the worker's devices.
+            channels: For multi-channel models, the volume of each channel, or None if it is missing.
             region: Markups ROI that limits the run.
 
         Returns:
-            How it ended; `segmentationId` names the result.
+            Outcome of the run; `segmentationId` is the ID of the result.
         """
         outcomes: list[Outcome] = []
         settings = SegmentSettings(
@@ -204,13 +204,13 @@ class UNetSegmentationLogic(ScriptedLoadableModuleLogic):
         self.jobs.start(job)
         while not outcomes:
             slicer.app.processEvents()
-            # The worker needs the processor more than this loop does.
+            # Leave the processor to the worker.
             time.sleep(POLL_S)
         return outcomes[0]
 
 
 class UNetSegmentationTest(ScriptedLoadableModuleTest):
-    """Self test: without torch everything up to the worker, with torch and a model a real segmentation."""
+    """Self test: everything except the worker without torch; a real segmentation with torch and a model."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()

@@ -1,6 +1,6 @@
-"""Segment the bundled case as a user would: open the panel, load the sample, press Apply, look at the result.
+"""Segment the bundled case as a user would: open the panel, load the sample, press Apply, check the result.
 
-The host runs it: `make demo`.
+Run in the host with `make demo`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 import slicer
 
 LIMIT_S = 120
-# Views draw a moment after their data changed.
+# Views are redrawn a moment after their data has changed.
 SETTLE_S = 1.5
 
 
@@ -25,11 +25,11 @@ def say(text: str) -> None:
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Keep the window alive until a claim holds; leave with a sentence where it does not come to hold."""
+    """Keep the window responsive until a condition holds; exit with a message if it never does."""
     end = time.monotonic() + LIMIT_S
     while not holds():
         if time.monotonic() > end:
-            sys.exit(f"the demo gave up: {what} did not happen within {LIMIT_S} s")
+            sys.exit(f"the demo failed: {what} took longer than {LIMIT_S} s")
         slicer.app.processEvents()
         time.sleep(0.005)
 
@@ -40,29 +40,29 @@ def settle() -> None:
 
 
 def segment_sample(widget: Any) -> tuple[Any, Any]:
-    """Follow the panel's link to the sample, press Apply, and return the nodes of volume and result."""
+    """Follow the panel's link to the sample, press Apply, and return the volume and segmentation nodes."""
     ui, parameters = widget.ui, widget.logic.getParameterNode()
     if "sample" not in ui.statusLabel.text:
-        sys.exit("the panel offers no sample image: Resources/Samples holds none")
+        sys.exit("the panel offers no sample image: Resources/Samples contains none")
     ui.statusLabel.linkActivated.emit("sample")
     wait_until(lambda: parameters.inputVolume is not None, "loading the sample")
     say(f"volume    {parameters.inputVolume.GetName()}")
     say(f"model     {ui.modelComboBox.currentText}: {plain(ui.modelLabel.text)}")
     if not ui.applyButton.enabled:
-        sys.exit(f"Apply cannot be pressed: {plain(ui.statusLabel.text)}")
+        sys.exit(f"Apply is disabled: {plain(ui.statusLabel.text)}")
     start = time.monotonic()
     ui.applyButton.click()
     if ui.applyButton.text != "Cancel":
-        sys.exit(f"Apply started nothing: {plain(ui.statusLabel.text)}")
-    wait_until(lambda: ui.applyButton.text == "Apply", "the end of the run")
-    say(f"result    {plain(ui.statusLabel.text)} ({time.monotonic() - start:.1f} s after Apply was pressed)")
+        sys.exit(f"Apply did not start a run: {plain(ui.statusLabel.text)}")
+    wait_until(lambda: ui.applyButton.text == "Apply", "the run")
+    say(f"result    {plain(ui.statusLabel.text)} ({time.monotonic() - start:.1f} s after pressing Apply)")
     if parameters.outputSegmentation is None:
         sys.exit(1)
     return parameters.inputVolume, parameters.outputSegmentation
 
 
 def plain(text: str) -> str:
-    """Return rich text without its marks and links."""
+    """Return rich text without tags and links."""
     return re.sub(r"<[^>]+>", "", re.sub(r"<a .*?</a>", "", text)).strip()
 
 
@@ -75,7 +75,7 @@ def save_picture(path: Path) -> None:
 
 
 def measure(saved: Path, volume: Any) -> dict[str, float]:
-    """Return the Dice of each segment of the saved file against the sample's reference, on the volume's grid."""
+    """Return the Dice of each saved segment against the sample's reference, on the grid of the volume."""
     from UNetSegmentationLib.evaluation.metrics import dice
     from UNetSegmentationLib.image.volume_io import read_labelmap
 
@@ -94,12 +94,12 @@ def measure(saved: Path, volume: Any) -> dict[str, float]:
 
 
 def find_reference(volume: Any) -> Path:
-    """Return the reference segmentation that lies beside the sample."""
+    """Return the reference segmentation next to the sample."""
     image = Path(volume.GetStorageNode().GetFileName())
     stem = image.name.split(".", maxsplit=1)[0]
     found = sorted({*image.parent.glob(f"{stem}_*.nii.gz"), *image.parent.glob(f"{stem}.seg.nrrd")} - {image})
     if not found:
-        sys.exit(f"there is no reference segmentation beside {image}")
+        sys.exit(f"there is no reference segmentation next to {image}")
     return found[0]
 
 
@@ -111,10 +111,10 @@ def model_labels() -> tuple[Any, ...]:
 
 
 def main() -> None:
-    """Run the demo; `sys.exit` leaves the application with its exit code."""
+    """Run the demo; `sys.exit` ends the application with its exit code."""
     parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder for the result and the picture")
-    parser.add_argument("--picture", type=Path, help="where to save the picture instead")
+    parser.add_argument("--picture", type=Path, help="file for the picture, if not in the output folder")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
 

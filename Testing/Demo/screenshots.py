@@ -1,4 +1,4 @@
-"""Take the pictures of every state of the panel, as a user brings it about; `make screenshots` runs it in the host."""
+"""Take screenshots of every state of the panel, reached as a user would; run in the host with `make screenshots`."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ SMALL_WINDOW = (1280, 720)
 XRAY_WINDOW = (1120, 640)
 COLOURS = (256, 128, 96, 64)
 LARGEST_KB, LARGEST_SUM_KB = 150, 1500
-# Leaves the worker so little memory, once the model is there, that what it makes of the image does not fit.
+# A worker with so little memory left after loading the model that the result does not fit.
 WITHOUT_MEMORY = """
 import resource, runpy
 from UNetSegmentationLib.inference.predictor import Predictor
@@ -37,7 +37,7 @@ def segment_in_little_memory(*arguments, **options):
 Predictor.segment = segment_in_little_memory
 runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 """
-# A worker on a computer whose memory is nearly full.
+# A worker on a computer with nearly full memory.
 ON_A_FULL_COMPUTER = """
 import runpy
 from UNetSegmentationLib.inference import memory
@@ -47,20 +47,20 @@ runpy.run_module("UNetSegmentationLib.worker", run_name="__main__")
 
 
 def wait_until(holds: Callable[[], Any], what: str) -> None:
-    """Keep the window alive until a claim holds; leave with a sentence where it does not come to hold."""
+    """Keep the window responsive until a condition holds; exit with a message if it never does."""
     end = time.monotonic() + LIMIT_S
     while not holds():
         if time.monotonic() > end:
-            sys.exit(f"no pictures: {what} did not happen within {LIMIT_S} s")
+            sys.exit(f"no screenshots: {what} took longer than {LIMIT_S} s")
         slicer.app.processEvents()
         time.sleep(0.005)
 
 
 class Photographer:
-    """Brings the panel into its states and takes their pictures.
+    """Brings the panel into its states and takes screenshots.
 
     Args:
-        folder: Where the pictures go.
+        folder: Folder for the screenshots.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class Photographer:
         self.save(name, self.window.grab())
 
     def takePanel(self, name: str, *, isMoving: bool = False) -> None:
-        """Take the panel alone, as high as what it shows; a moving state would be over if it had to settle."""
+        """Take only the panel, cropped to its contents; a moving state would end if the panel had to settle first."""
         self.window.resize(*WINDOW)
         if not isMoving:
             self.settle()
@@ -102,7 +102,7 @@ class Photographer:
         if not picture.save(str(path)):
             sys.exit(f"the picture could not be written to {path}")
         image = Image.open(path).convert("RGB")
-        # As many colours as the size allows; spread by dithering they would take several times the space.
+        # As many colours as the size allows; dithering would increase the size several times.
         for colours in COLOURS:
             image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
             if path.stat().st_size <= 1000 * LARGEST_KB:
@@ -116,7 +116,7 @@ class Photographer:
         wait_until(lambda: time.monotonic() > end, "drawing")
 
     def readLinksAnew(self) -> None:
-        """Links take their colour when their text is set, not when the style changes."""
+        """Set link texts again: their colour is set with the text, not when the style changes."""
         for label in (self.ui.modelLabel, self.ui.statusLabel, self.ui.provenanceLabel):
             text = label.text
             label.text = ""
@@ -128,18 +128,18 @@ class Photographer:
 
     def loadSample(self) -> Any:
         self.ui.statusLabel.linkActivated.emit("sample")
-        wait_until(lambda: self.ui.applyButton.enabled, "the panel's being ready")
-        wait_until(lambda: self.widget.logic.jobs.worker.ready, "the start of the worker")
+        wait_until(lambda: self.ui.applyButton.enabled, "preparing the panel")
+        wait_until(lambda: self.widget.logic.jobs.worker.ready, "starting the worker")
         return self.parameters.inputVolume
 
     def start(self) -> None:
         self.ui.applyButton.click()
         if not self.isRunning:
-            sys.exit(f"Apply started nothing: {self.ui.statusLabel.text}")
+            sys.exit(f"Apply did not start a run: {self.ui.statusLabel.text}")
 
     def run(self) -> None:
         self.start()
-        wait_until(lambda: not self.isRunning, "the end of a run")
+        wait_until(lambda: not self.isRunning, "a run")
 
 
 def _isShown(child: Any) -> bool:
@@ -156,7 +156,7 @@ def takeBeginning(take: Photographer) -> None:
 
 
 def takeDependencies(take: Photographer) -> None:
-    """Pretend that torch is not there, is being installed, and cannot be loaded."""
+    """Simulate that torch is missing, is being installed, and cannot be loaded."""
     from UNetSegmentationPanel.jobs.job import Job, Progress
     from UNetSegmentationPanel.setup import dependencies
 
@@ -171,7 +171,7 @@ def takeDependencies(take: Photographer) -> None:
 
     panel = take.widget.panel
     panel.dependencies.state = dependencies.DependencyState(
-        kind=dependencies.MISSING, message="PyTorch is not installed yet; segmenting needs it."
+        kind=dependencies.MISSING, message="PyTorch, which is required for segmentation, is not installed yet."
     )
     panel.refresh()
     take.takePanel("no-torch")
@@ -181,7 +181,7 @@ def takeDependencies(take: Photographer) -> None:
     panel.refresh()
     take.takePanel("installing", isMoving=True)
     installation.abandon("")
-    panel.dependencies.state = dependencies.unloadable("OSError: libcudnn.so.9: cannot open shared object file")
+    panel.dependencies.state = dependencies.failedToLoad("OSError: libcudnn.so.9: cannot open shared object file")
     panel.refresh()
     take.takePanel("torch-broken")
     panel.dependencies.look()
@@ -189,7 +189,7 @@ def takeDependencies(take: Photographer) -> None:
 
 
 def takeRuns(take: Photographer) -> None:
-    # Large enough that a run can be interrupted.
+    # Large enough to interrupt a run.
     volume = take.loadSample()
     slicer.util.updateVolumeFromArray(volume, np.tile(slicer.util.arrayFromVolume(volume), (4, 3, 3)))
     slicer.util.resetSliceViews()
@@ -197,7 +197,7 @@ def takeRuns(take: Photographer) -> None:
     worker.stop()
     worker.command = (sys.executable, "-c", ON_A_FULL_COMPUTER)
     take.widget.panel.enter()
-    wait_until(lambda: "memory" in take.ui.statusLabel.text, "a doubt about memory")
+    wait_until(lambda: "memory" in take.ui.statusLabel.text, "the warning about memory")
     take.takePanel("foreseen")
     worker.stop()
     worker.command = None
@@ -205,12 +205,12 @@ def takeRuns(take: Photographer) -> None:
     wait_until(lambda: "left" in take.ui.statusLabel.text or not take.isRunning, "progress")
     take.takePanel("running", isMoving=True)
     take.ui.applyButton.click()
-    wait_until(lambda: not take.isRunning, "the end of a run")
+    wait_until(lambda: not take.isRunning, "a run")
     take.takePanel("cancelled")
     take.start()
     wait_until(lambda: take.ui.progressBar.value > 5, "progress")
     os.kill(worker.ready["pid"], signal.SIGKILL)
-    wait_until(lambda: not take.isRunning, "the end of a run")
+    wait_until(lambda: not take.isRunning, "a run")
     take.takePanel("failed")
     worker.stop()
     worker.command = (sys.executable, "-c", WITHOUT_MEMORY)
@@ -221,7 +221,7 @@ def takeRuns(take: Photographer) -> None:
     worker.stop()
     worker.command = None
     take.clear()
-    # Opened anew, the panel starts a worker again.
+    # When entered again, the panel starts a new worker.
     take.widget.enter()
 
 
@@ -254,7 +254,7 @@ def takeQuestion(take: Photographer) -> None:
     take.ui.applyButton.click()
     take.takePanel("question")
     take.ui.replaceButton.click()
-    wait_until(lambda: not take.isRunning, "the end of a run")
+    wait_until(lambda: not take.isRunning, "a run")
     take.takePanel("undo")
     segment.SetName(name)
 
@@ -268,14 +268,14 @@ def takeInputs(take: Photographer) -> None:
     take.clear()
     for name, values in (("CT", (-900, 40, 60)), ("PET", (0, 1, 9)), ("MR T2", (20, 300, 700))):
         slicer.util.addVolumeFromArray(phantom(*values), name=f"Leg {name}")
-    wait_until(lambda: take.parameters.inputVolume is not None, "the choice of a volume")
+    wait_until(lambda: take.parameters.inputVolume is not None, "choosing a volume")
     preset = take.ui.presetComboBox
     preset.setCurrentIndex(preset.findData("multimodal"))
     slicer.util.setSliceViewerLayers(background=take.parameters.inputVolume, fit=True)
     take.takePanel("channels")
     take.clear()
     slicer.util.loadVolume(str(Path("Resources/Samples/xray_lungs.png").resolve()))
-    wait_until(lambda: take.ui.applyButton.enabled, "the panel's being ready")
+    wait_until(lambda: take.ui.applyButton.enabled, "preparing the panel")
     layout = slicer.app.layoutManager().layout
     slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
     take.run()
@@ -286,7 +286,7 @@ def takeInputs(take: Photographer) -> None:
 
 
 def phantom(outside: float, tissue: float, tumour: float) -> np.ndarray:
-    """Return a leg with a tumour, in three values."""
+    """Return a leg with a tumour, as an image with three values."""
     k, j, i = np.ogrid[:40, :64, :64]
     leg = ((j - 32) / 26) ** 2 + ((i - 32) / 24) ** 2 < 1
     lump = ((k - 20) / 9) ** 2 + ((j - 26) / 8) ** 2 + ((i - 40) / 7) ** 2 < 1
@@ -297,10 +297,10 @@ PARTS = {"beginning": takeBeginning, "runs": takeRuns, "results": takeResults, "
 
 
 def main() -> None:
-    """Take the pictures; `sys.exit` leaves the application with its exit code."""
+    """Take the screenshots; `sys.exit` ends the application with its exit code."""
     parser = argparse.ArgumentParser(prog="screenshots.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("Resources/Screenshots"), help="folder for the pictures")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which of the states")
+    parser.add_argument("--output", type=Path, default=Path("Resources/Screenshots"), help="folder for the screenshots")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="states to take")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     take = Photographer(options.output)
@@ -308,9 +308,9 @@ def main() -> None:
         PARTS[name](take)
     too_large = [name for name, size in take.sizes_kb.items() if size > LARGEST_KB]
     total = sum(take.sizes_kb.values())
-    sys.stdout.write(f"{total:6.0f} kB  together\n")
+    sys.stdout.write(f"{total:6.0f} kB  in total\n")
     if too_large or total > LARGEST_SUM_KB:
-        sys.exit(f"too large for the repository: {', '.join(too_large) or 'all together'}")
+        sys.exit(f"too large for the repository: {', '.join(too_large) or 'all screenshots'}")
     sys.exit(0)
 
 

@@ -1,4 +1,4 @@
-"""docs/EXTENDING.md: what a change touches, read from the sources."""
+"""docs/EXTENDING.md: the files that each kind of change affects, read from the sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from UNetSegmentationLib.core.registry import Registry
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "UNetSegmentationLib"
 PANEL = ROOT / "UNetSegmentation/UNetSegmentationPanel"
-# What a registry holds, its folder, and the document that is generated with a new entry.
+# Kind of entry, folder of its registry, and the document to regenerate for a new entry.
 ENTRIES = (
     ("network", "networks", "docs/NETWORKS.md"),
     ("modality preset", "presets", ""),
@@ -27,21 +27,21 @@ ENTRIES = (
 )
 
 INTRODUCTION = """\
-# What a change touches
+# Files affected by a change
 
-This file is written by `python Testing/Docs/make_tables.py` from the sources; a test fails where the two differ.
+This file is generated from the sources by `python Testing/Docs/make_tables.py`; a test fails if it is out of date.
 
-A new entry of a registry is one file: whoever needs the entries scans the folder. The third column counts the entries
-in the tree that no other file of the extension or the library imports; the others are named by files that build on
-them, and that a new entry does not need."""
+A new registry entry is a single file; the registry finds it by scanning the folder. The third column counts the
+existing entries that no other file of the extension or the library imports. The others are imported by files that
+build on them, which a new entry does not require."""
 
 OPERATIONS_TEXT = """\
-An operation of the worker is two files in the library and, where the panel uses it, a job and the section that starts
-it. These are the files that name the messages of each operation."""
+An operation of the worker consists of two files in the library and, if the panel uses it, a job and the section
+that starts it. These files use the messages of each operation."""
 
 SECTIONS_TEXT = """\
-A section of the panel is its own file and a line in the list of `panel.py`; one with widgets of its own adds them to
-the form, and one that remembers something adds it to the parameters."""
+A section of the panel is one file and a line in the list in `panel.py`. New widgets are added to the form, and
+settings to be stored are added to the parameter node."""
 
 
 def document() -> str:
@@ -52,7 +52,7 @@ def document() -> str:
 
 
 def operations() -> dict[str, list[str]]:
-    """Return for each operation of the worker the files that a new one like it takes, relative to the repository."""
+    """Return the files that each operation of the worker consists of, relative to the repository."""
     names = [path.stem for path in sorted((LIBRARY / "protocol").glob("*.py"))]
     files = {}
     for name in names:
@@ -65,7 +65,7 @@ def operations() -> dict[str, list[str]]:
 
 
 def sections() -> dict[str, list[str]]:
-    """Return for each section of the panel the files that name its module, itself included."""
+    """Return the files that refer to the module of each panel section, including itself."""
     return {
         path.stem: sorted(
             other.relative_to(ROOT).as_posix()
@@ -77,7 +77,7 @@ def sections() -> dict[str, list[str]]:
 
 
 def others_that_import(folder: str) -> dict[str, set[str]]:
-    """Return for each entry of a registry's folder the files outside it that import the file of the entry."""
+    """Return, for each entry in a registry's folder, the other files that import it."""
     found = {}
     for name, module in _modules(folder).items():
         users = (path for path in (*_sources(LIBRARY), *_sources(PANEL)) if module in _imports(path))
@@ -98,17 +98,17 @@ def _entry_table() -> str:
         file = f"`UNetSegmentationLib/{folder}/<name>.py`"
         rows.append([kind, f"{file}{', or a folder' if folder == 'importers' else ''}", f"{alone} of {len(users)}"])
         rows[-1].append(f"`{generated}`" if generated else "")
-    return table(["a new", "file", "entries that no other file imports", "generated with it"], rows)
+    return table(["new entry", "file", "entries that no other file imports", "document to regenerate"], rows)
 
 
 def _operation_table() -> str:
     rows = [[f"`{name}`", str(len(files)), ", ".join(f"`{f}`" for f in files)] for name, files in operations().items()]
-    return table(["operation", "files", "which"], rows, right=[1])
+    return table(["operation", "count", "files"], rows, right=[1])
 
 
 def _section_table() -> str:
     rows = [[f"`{name}`", str(len(files)), ", ".join(f"`{f}`" for f in files)] for name, files in sections().items()]
-    return table(["section", "files", "which name it"], rows, right=[1])
+    return table(["section", "count", "files"], rows, right=[1])
 
 
 def _modules(folder: str) -> dict[str, str]:
@@ -134,7 +134,7 @@ def _sources(folder: Path) -> list[Path]:
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
-    """Return every module that a source imports, relative names made absolute."""
+    """Return the absolute names of all modules that a source file imports."""
     base = PANEL.parent if path.is_relative_to(PANEL) else ROOT
     package = path.parent.relative_to(base).parts
     found = set()

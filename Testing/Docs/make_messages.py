@@ -1,4 +1,4 @@
-"""Write what the library says to the user, for the worker to take apart and for the panel's translators.
+"""Collect the library's user-visible messages for the worker and for the panel's translators.
 
     python Testing/Docs/make_messages.py [--check]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "UNetSegmentationLib"
 CATALOGUE = LIBRARY / "core/messages.json"
 FOR_TRANSLATORS = ROOT / "UNetSegmentation/UNetSegmentationPanel/background/worker_messages.py"
-# What only the command line says.
+# These messages appear only on the command line.
 OTHERS = ("commands", "benchmark", "cli.py", "__main__.py")
 
 HEADER = '''"""What the worker says, in the language of the application. Written by Testing/Docs/make_messages.py."""
@@ -53,9 +53,9 @@ TEMPLATES = (
 
 
 def main() -> int:
-    """Write the files, or with --check tell whether they are up to date."""
+    """Write the files, or with --check only check whether they are up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     is_check = parser.parse_args().check
     found = sorted({template for path in _sources() for template in templates_in(path.read_text(encoding="utf-8"))})
     marked = "".join(f"    _({json.dumps(template, ensure_ascii=False)}),\n" for template in found)
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def templates_in(source: str) -> Iterator[str]:
-    """Yield the templates of the sentences in a source."""
+    """Yield the templates of the sentences in a source file."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
@@ -102,7 +102,7 @@ def _name_of(node: ast.expr) -> str:
 
 
 def _template_of(text: ast.expr) -> str:
-    """Return the template of a literal: the values of an f-string are numbered, equal ones alike; else nothing."""
+    """Return the template of a literal, with equal f-string values numbered alike; empty for anything else."""
     if isinstance(text, ast.Constant) and isinstance(text.value, str):
         return " ".join(text.value.split())
     if not isinstance(text, ast.JoinedStr):

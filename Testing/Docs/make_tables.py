@@ -1,4 +1,4 @@
-"""Write the documents that are made of tables: docs/EXTENDING.md, docs/MODELS.md and docs/NETWORKS.md.
+"""Generate docs/EXTENDING.md, docs/MODELS.md and docs/NETWORKS.md.
 
 python Testing/Docs/make_tables.py [--check]
 """
@@ -24,9 +24,9 @@ DOCUMENTS = {
 
 
 def main() -> int:
-    """Write the files, or with --check tell whether they are up to date."""
+    """Write the files, or with --check only check whether they are up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     is_check = parser.parse_args().check
     for name, document in DOCUMENTS.items():
         target, text = DOCS / name, document()

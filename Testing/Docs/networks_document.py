@@ -1,4 +1,4 @@
-"""docs/NETWORKS.md: every network, loss and step, with the figures that the code gives."""
+"""docs/NETWORKS.md: all networks, losses and post-processing steps, with figures computed from the code."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from UNetSegmentationLib.postprocess import STEPS
 from UNetSegmentationLib.postprocess.probabilities import PROBABILITY_STEPS
 
 SIZES = ((96, 96, 96), (256, 256))
-# The networks of fixed channels say so themselves; the others are counted with one.
+# One channel, or four for networks that require four.
 CHANNELS = (1, 4)
 CLASSES = 2
 
 INTRODUCTION = """\
 # Networks, losses and post-processing steps
 
-This file is written by `python Testing/Docs/make_tables.py` from the code; a test fails where the two differ.
+This file is generated from the code by `python Testing/Docs/make_tables.py`; a test fails if it is out of date.
 
 ## Networks
 
-Choose one with `unetseg train --variant NAME`; `unetseg models --networks` prints this table too. All networks take 2D
-and 3D images of any size, any number of channels (`brain_tumour`: four) and of classes. Counted for one image of one
-channel (`brain_tumour`: four) and {classes} classes in each network's default shape; in training the plan of the data
-set gives depth, width, strides and kernels. Weights in millions, operations of the forward pass in GFLOP (a
-multiplication and an addition are two), peak memory of prediction in MB (float32, without the scratch space of the
-convolutions)."""
+Choose one with `unetseg train --variant NAME`; `unetseg models --networks` also prints this table. All networks
+accept 2D and 3D images of any size with any number of channels (`brain_tumour`: four) and classes. Figures are for
+one image with one channel (`brain_tumour`: four) and {classes} classes, with each network's default configuration;
+in training, the dataset's plan sets depth, width, strides and kernels. Weights are in millions, operations of the
+forward pass in GFLOP (a multiplication and an addition count as two), and peak memory of prediction in MB (float32,
+without the scratch space of the convolutions)."""
 
 PAPERS = """\
-## Configurations of papers
+## Configurations from papers
 
-Named in `Testing/Docs/paper_configurations.py`, with the number of weights that was published or that
-the widely used version has."""
+Defined in `Testing/Docs/paper_configurations.py`, with the published number of weights or that of the widely used
+version."""
 
 LOSS_TEXT = """\
 ## Losses
 
-Choose one with `unetseg train --loss NAME`, and its options with `--loss-option`. Each takes any number of classes,
-class weights, regions and an ignored label, and is applied to every level of a network with deep supervision.
-`boundary` alone gives a network that knows nothing yet too little to go by: add it to another with `weighted_sum`."""
+Choose one with `unetseg train --loss NAME` and set its options with `--loss-option`. Each supports any number of
+classes, class weights, regions and an ignored label, and is applied to every level of a network with deep
+supervision. `boundary` alone is too weak for training from scratch: combine it with another loss using
+`weighted_sum`."""
 
 STEP_TEXT = """\
 ## Post-processing steps
@@ -69,7 +70,7 @@ def document() -> str:
 
 
 def _network_table() -> str:
-    header = ["name", "what it is"]
+    header = ["name", "description"]
     for size in SIZES:
         header += [f"{' x '.join(map(str, size))}: weights", "GFLOP", "MB"]
     rows = []
@@ -106,14 +107,15 @@ def _paper_table() -> str:
             f"{entry.weights:,}",
             f"{entry.published:,}",
             entry.source,
-            entry.difference or "equal",
+            entry.difference or "none",
         ]
         for entry in PAPER_CONFIGURATIONS.values()
     ]
-    header = ["configuration", "network", "weights here", "published", "source of that number", "why they differ"]
+    header = ["configuration", "network", "weights here", "published", "source of the published number"]
+    header.append("reason for the difference")
     return table(header, rows, right=(2, 3))
 
 
 def _lines(summaries: Mapping[str, str]) -> str:
     rows = [[f"`{name}`", summaries[name].rstrip(".")] for name in sorted(summaries)]
-    return table(["name", "what it is"], rows)
+    return table(["name", "description"], rows)

@@ -1,4 +1,4 @@
-"""Configurations that papers and their widely used versions describe, with the sizes that were published for them."""
+"""Configurations from papers and their widely used versions, with their published sizes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class PaperConfiguration:
     """One published configuration.
 
     Attributes:
-        title: Name shown to people.
+        title: Displayed name.
         network: Registered name.
         config: Its configuration.
         weights: Number of weights of our network.
-        published: Number of weights of the published one.
-        source: Where that number comes from.
-        difference: Why the two differ; empty where they agree.
+        published: Number of weights of the published network.
+        source: Source of the published number.
+        difference: Why the two differ; empty if they agree.
     """
 
     title: str
@@ -34,9 +34,9 @@ class PaperConfiguration:
 _WIDE = (64, 128, 256, 512, 1024)
 _NESTED = (32, 64, 128, 256, 512)
 _PLAIN_2D: dict[str, Any] = {"dimensions": 2, "activation": "relu"}
-# Two classes need one head channel more than the published single sigmoid.
+# Two classes need one more head channel than the published single sigmoid.
 _SECOND_CLASS = "{} more weights: {} with a second output channel, where the published one has a single sigmoid"
-_VNET_HEAD = "7,944 weights fewer: our head is the paper's 1x1x1 convolution, that code has a 5x5x5 before it"
+_VNET_HEAD = "7,944 fewer weights: our head is the paper's 1x1x1 convolution; MONAI adds a 5x5x5 convolution before it"
 
 
 PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
@@ -53,7 +53,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=31_030_658,
             published=31_030_658,
-            source="count over the paper's layers with padded convolutions and biases",
+            source="counted from the paper's layers, with padded convolutions and biases",
         ),
         "unet_2d_batch_norm": PaperConfiguration(
             title="U-Net with batch norm",
@@ -67,10 +67,10 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=31_036_546,
             published=31_036_546,
-            source="the same with batch norm instead of convolution biases",
+            source="as above, with batch norm instead of convolution biases",
         ),
         "unet_2d_interpolating": PaperConfiguration(
-            title="U-Net with interpolation and convolution upwards",
+            title="U-Net with upsampling by interpolation and convolution",
             network="unet",
             config={
                 **_PLAIN_2D,
@@ -83,7 +83,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=34_527_106,
             published=34_521_153,
-            source="count over the widely used version, whose stages leave the convolution bias out",
+            source="counted from the widely used version, whose stages have no convolution bias",
             difference="5,888 convolution biases before batch norms, and a second output channel (65)",
         ),
         "vnet_3d": PaperConfiguration(
@@ -118,7 +118,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=9_162_984,
             published=9_162_852,
-            source="count over the widely used version; the paper's 9.04 M is for three channels without norm weights",
+            source="counted from the widely used version; the paper's 9.04 M has three channels and no norm weights",
             difference=_SECOND_CLASS.format("132", "four heads"),
         ),
         "unet_plus_plus_2d_wide": PaperConfiguration(
@@ -135,7 +135,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=36_628_936,
             published=36_628_676,
-            source="count over the widely used version",
+            source="counted from the widely used version",
             difference=_SECOND_CLASS.format("260", "four heads"),
         ),
         "attention_unet_2d": PaperConfiguration(
@@ -152,7 +152,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=34_878_638,
             published=34_878_573,
-            source="count over the widely used version",
+            source="counted from the widely used version",
             difference=_SECOND_CLASS.format("65", "a head"),
         ),
         "nnunet_3d_fullres": PaperConfiguration(
@@ -167,7 +167,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=31_195_594,
             published=31_195_594,
-            source="dynamic-network-architectures' PlainConvUNet of the same plan",
+            source="dynamic-network-architectures' PlainConvUNet with the same plan",
         ),
         "nnunet_residual_3d": PaperConfiguration(
             title="nnU-Net residual encoder M, patch 128 x 128 x 128",
@@ -181,7 +181,7 @@ PAPER_CONFIGURATIONS: Mapping[str, PaperConfiguration] = MappingProxyType(
             },
             weights=102_349_770,
             published=102_349_770,
-            source="dynamic-network-architectures' ResidualEncoderUNet of the same plan",
+            source="dynamic-network-architectures' ResidualEncoderUNet with the same plan",
         ),
     }
 )

@@ -45,7 +45,7 @@ def test_what_is_missing_is_named_until_it_is_chosen(panel):
     other = panel.addVolume(spheres() + 1, name="Other")
     panel.chooseModel("pair")
     assert panel.ui.channelComboBox.currentText == "T1"
-    assert panel.says == "The model needs FLAIR as well: choose its volume above."
+    assert panel.says == "The model also needs FLAIR: choose its volume above."
     assert not panel.ui.applyButton.enabled
     rows(panel)["FLAIR"].setCurrentNode(other)
     assert panel.says == ""
@@ -107,7 +107,7 @@ def test_one_volume_for_two_channels_is_refused(panel):
     volume = panel.addVolume(name="<Head>")
     panel.chooseModel("pair")
     rows(panel)["FLAIR"].setCurrentNode(volume)
-    assert panel.says.startswith("&lt;Head&gt; is chosen for T1 and for FLAIR")
+    assert panel.says.startswith("&lt;Head&gt; is used for both T1 and FLAIR")
 
 
 def test_a_channel_that_cannot_be_used_is_named(panel):
@@ -125,7 +125,7 @@ def test_removing_a_channel_cancels_the_run(panel):
     panel.press()
     slicer.mrmlScene.RemoveNode(other)
     assert not panel.jobs.isRunning
-    assert re.search("the volume was removed|needs FLAIR", panel.says)
+    assert re.search("the volume was removed|also needs FLAIR", panel.says)
     assert chosen(panel) == {"FLAIR": None}
     assert panel.segmentations() == []
 

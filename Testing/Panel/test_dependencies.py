@@ -128,7 +128,7 @@ def test_the_tool_of_the_pytorch_extension_is_brought_first(without, tmp_path):
 def test_a_broken_torch_is_replaced_without_its_dependencies(module, tmp_path):  # noqa: ARG001
     from UNetSegmentationPanel.setup import dependencies
 
-    steps = dependencies.stepsFor(dependencies.unloadable("DLL load failed"), tmp_path / "c.txt")
+    steps = dependencies.stepsFor(dependencies.failedToLoad("DLL load failed"), tmp_path / "c.txt")
     assert {"--force-reinstall", "--no-deps"} <= set(steps[-1].arguments)
 
 
@@ -147,7 +147,7 @@ def test_pip_ensure_gets_lower_bounds_and_leaves_alone_what_slicer_brings(withou
     monkeypatch.setattr(slicer.packaging, "pip_ensure", lambda wanted, **options: calls.append((wanted, options)))
     without("safetensors")
     (tmp_path / "requirements.txt").write_text("safetensors>=0.4.5\n")
-    dependencies.installOthers(tmp_path / "requirements.txt")
+    dependencies.installPackages(tmp_path / "requirements.txt")
     [(wanted, options)] = calls
     assert [str(item) for item in wanted] == ["safetensors>=0.4.5"]
     assert {"numpy", "scipy", "SimpleITK", "requests", "torch"} <= set(options["skip_packages"])
@@ -161,7 +161,7 @@ def test_without_slicer_packaging_pip_gets_the_file_as_one_argument(without, mon
     monkeypatch.setattr(slicer.util, "pip_install", calls.append, raising=False)
     without("safetensors")
     requirements = tmp_path / "a folder with spaces" / "requirements.txt"
-    dependencies.installOthers(requirements)
+    dependencies.installPackages(requirements)
     assert calls == [["-r", str(requirements)]]
 
 

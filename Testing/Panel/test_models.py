@@ -180,7 +180,7 @@ def test_one_job_at_a_time(panel, users, monkeypatch, source, loaded):
     panel.press()
     assert not action(panel, "Import a model from a folder").enabled
     drop(panel, source("spheres"))
-    assert report(panel).startswith("Wait for the end of the run, or cancel it")
+    assert report(panel).startswith("A run is in progress: wait for it to finish, or cancel it")
     panel.press()
     panel.waitForEnd()
     chooseFolder(panel, monkeypatch, source("slow"))
@@ -214,7 +214,7 @@ def test_without_torch_a_dropped_model_is_told_why_not(panel, source, monkeypatc
     monkeypatch.setattr(dependencies, "findState", lambda: missing)
     panel.widget.enter()
     drop(panel, source("spheres"))
-    assert report(panel) == "Install the missing components above first."
+    assert report(panel) == "Install the missing packages first (see above)."
     assert not action(panel, "Import a model from a folder").enabled
 
 
@@ -282,17 +282,17 @@ def test_where_models_lie_is_shown_or_told(panel, users, monkeypatch, isOpened):
         return isOpened
 
     monkeypatch.setattr(qt.QDesktopServices, "openUrl", staticmethod(openUrl))
-    action(panel, "Open the folder of my models").trigger()
+    action(panel, "Open my models folder").trigger()
     assert opened == [users]
     assert users.is_dir()
-    assert report(panel) == ("" if isOpened else f"Your models lie in {users}.")
+    assert report(panel) == ("" if isOpened else f"Your models are in {users}.")
 
 
 def test_a_folder_of_models_that_cannot_be_made_is_told(panel, users):
     users.parent.parent.mkdir()
     users.parent.write_text("")
-    action(panel, "Open the folder of my models").trigger()
-    assert "cannot be made" in report(panel)
+    action(panel, "Open my models folder").trigger()
+    assert "cannot be created" in report(panel)
 
 
 def test_an_import_does_not_load_torch(panel, monkeypatch, source):

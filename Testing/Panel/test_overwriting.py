@@ -65,7 +65,7 @@ def test_the_question_names_the_segmentation_and_stops_a_second_press(panel, vol
     addOwn(panel, volume, "A <b> case")
     ask(panel)
     assert "A &lt;b&gt; case" in panel.ui.questionLabel.text
-    assert "1 segment" in panel.ui.questionLabel.text
+    assert "segments: 1" in panel.ui.questionLabel.text
     assert not panel.ui.applyButton.enabled
 
 
@@ -126,7 +126,7 @@ def test_replacing_takes_the_segments_away_and_undo_brings_them_back(panel, volu
     assert panel.segmentations() == [own]
     assert namesIn(own) == ["Body", "Core"]
     panel.ui.statusLabel.linkActivated.emit("undo")
-    assert "Undone" in panel.says
+    assert "was undone" in panel.says
     assert namesIn(own) == ["Mine"]
     np.testing.assert_array_equal(maskOf(own, "mine", volume), oneVoxel())
     assert own.GetDescription() == "by hand"
@@ -161,7 +161,7 @@ def test_undo_does_not_touch_what_was_edited_since_the_run(panel, volume):
     answer(panel, panel.ui.replaceButton)
     own.GetSegmentation().GetNthSegment(0).SetName("Edited")
     panel.ui.statusLabel.linkActivated.emit("undo")
-    assert "Not undone" in panel.says
+    assert "Undo is not possible" in panel.says
     assert namesIn(own) == ["Edited", "Core"]
 
 

@@ -61,7 +61,7 @@ def test_a_run_is_limited_to_the_chosen_region(panel):
 
     made = segmentations.provenanceOf(panel.parameters.outputSegmentation)
     np.testing.assert_allclose(made["region_to_ras"], scene_exchange.regionToWorld(region))
-    assert "Region: 20 x 20 x 20 mm round (20, 20, 20)" in panel.parameters.outputSegmentation.GetDescription()
+    assert "Region: 20 x 20 x 20 mm around (20, 20, 20)" in panel.parameters.outputSegmentation.GetDescription()
     chooseRegion(panel, None)
     panel.run("plain")
     assert segmentations.provenanceOf(panel.parameters.outputSegmentation)["region_to_ras"] is None
@@ -73,7 +73,7 @@ def test_a_region_outside_the_volume_is_told_and_moving_it_back_helps(panel):
     chooseRegion(panel, region)
     assert panel.ui.applyButton.enabled
     region.SetCenter(200.0, 0.0, 0.0)
-    assert panel.says == "The region lies outside the volume: move it there."
+    assert panel.says == "The region is outside the volume: move it into the volume."
     assert not panel.ui.applyButton.enabled
     region.SetCenter(20.0, 20.0, 20.0)
     assert panel.says == ""

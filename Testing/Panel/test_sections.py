@@ -112,7 +112,7 @@ def test_a_move_of_the_mouse_that_changes_nothing_brings_nothing_up_to_date(pane
     made.dependencies.state = dataclasses.replace(made.dependencies.state, kind="missing")
     made.refresh(onlyIfChanged=True)
     assert fake.names == ["refresh"]
-    assert "Install the missing components" in fake.state.whyNoRun
+    assert "Install the missing packages" in fake.state.whyNoRun
 
 
 def test_a_section_sees_a_run_by_its_state_and_its_progress(panel, withFake):

@@ -111,15 +111,15 @@ def test_a_chosen_modality_stays_when_dicom_says_another_one_later_and_the_panel
     panel.choose(panel.ui.presetComboBox, "ct")
     volume.SetAttribute("DICOM.Modality", "MR")
     assert panel.parameters.preset == "ct"
-    assert panel.says == "The volume is MR by its DICOM header, and CT is chosen: check the modality."
+    assert panel.says == "The volume is MR by its DICOM header, but CT is selected: check the modality."
     assert panel.ui.applyButton.enabled
 
 
 @pytest.mark.parametrize(
     ("array", "preset", "clue"),
     [
-        (spheres(20) - 1024, "mri", "as CT has, and MRI is chosen"),
-        (spheres(20), "ct", "no values as CT has"),
+        (spheres(20) - 1024, "mri", "but MRI is selected: check the modality"),
+        (spheres(20), "ct", "intensities of the volume are unusual for CT"),
         (spheres(20) - 1024, "ct", ""),
         (spheres(20), "mri", ""),
         (spheres(20) - 60, "ct", ""),
@@ -155,7 +155,7 @@ def test_a_network_without_a_model_says_so_and_which_one_to_take(panel):
     ]
     panel.choose(panel.ui.networkComboBox, without[0])
     assert not panel.ui.applyButton.enabled
-    assert "Choose U-Net" in panel.says
+    assert "choose U-Net" in panel.says
     panel.choose(panel.ui.networkComboBox, "unet")
     assert panel.ui.applyButton.enabled
 
@@ -226,7 +226,7 @@ def test_a_single_slice_does_not_go_to_a_model_of_volumes(panel):
 def test_a_volume_does_not_go_to_a_model_of_single_images(panel):
     panel.addVolume(spheres(20))
     panel.choose(panel.ui.presetComboBox, "xray")
-    assert panel.says == "The volume has 20 slices and this model takes a single image: choose another model."
+    assert panel.says == "The volume has 20 slices and this model is for single images: choose another model."
     assert not panel.ui.applyButton.enabled
 
 
@@ -292,10 +292,10 @@ def test_how_a_result_was_made_can_be_read_in_the_panel_and_on_the_node(panel):
     assert not panel.ui.provenanceBrowser.visible
     panel.ui.provenanceLabel.linkActivated.emit("details")
     text = panel.ui.provenanceBrowser.plainText
-    for part in ("Spheres, plain", "Model id\nplain", "<Head>", "0.2 s"):
+    for part in ("Spheres, plain", "Model ID\nplain", "<Head>", "0.2 s"):
         assert part in text
     description = panel.parameters.outputSegmentation.GetDescription()
-    assert "Model id: plain\nVolume: <Head>\n" in description
+    assert "Model ID: plain\nVolume: <Head>\n" in description
     panel.ui.provenanceLabel.linkActivated.emit("details")
     assert not panel.ui.provenanceBrowser.visible
 

@@ -1,1 +1,1 @@
-"""The panel of the UNetSegmentation module, in a sub-package: Slicer tries every file beside the module as a module."""
+"""The panel of UNetSegmentation; a sub-package, since Slicer tries to load each file in its folder as a module."""

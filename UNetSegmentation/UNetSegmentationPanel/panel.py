@@ -1,4 +1,4 @@
-"""The panel: a list of sections, which are told how it stands, and the scene, which it keeps in step with them."""
+"""The panel: computes its state from the scene and the jobs, and updates its sections."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -45,21 +45,21 @@ SECTIONS = (
     ResultSection,
 )
 
-# What was said about the last run stays with these; a selector chooses a volume by itself, see _onVolumeChosen.
+# Changing these keeps the message of the last run; selectors may select a volume on their own, see _onVolumeChosen.
 KEEPING_OUTCOME = {"show3D", "outputSegmentation", "inputVolume"}
 
 
 class Panel(VTKObservationMixin):
-    """Brings the sections up to date in one direction: parameter node and jobs to state, state to widgets.
+    """Updates the sections in one direction: from parameter node and jobs to state, from state to widgets.
 
-    Widgets are bound by hand: what the wrapper's connectGui binds stays bound to the node for good, also after the
-    module was reloaded and its widgets are gone. What sections may use is described in PanelAccess.
+    Widgets are connected by hand: connections of the wrapper's connectGui outlive the widgets when the module is
+    reloaded. PanelAccess describes what sections may use.
 
     Args:
         form: The panel's form.
-        jobs: The one current job, and the worker.
-        requirements: File with what is needed besides PyTorch.
-        sections: The kinds of sections.
+        jobs: The current job and the worker.
+        requirements: Requirements file for the packages needed in addition to PyTorch.
+        sections: Section classes.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Panel(VTKObservationMixin):
         jobs.worker.onStartupFailed = self._onStartupFailed
 
     def follow(self, parameters: Any) -> None:
-        """Show another parameter node, or the same one anew; None while the scene is closed."""
+        """Show a parameter node, or update the current one; None while the scene is closing."""
         former, self.parameters = self.parameters, parameters
         self.removeObservers()
         self._question = None
         if former is not None and (parameters is None or former.parameterNode is not parameters.parameterNode):
-            # What ends a run while the scene changes comes later and is to be read, as is what a person comes back to.
+            # A run that ends because the scene changes reports later, and that message must stay visible.
             self.outcome = None
             for part in (self._suggestions, *self.sections):
                 part.follow(None)
@@ -105,7 +105,7 @@ class Panel(VTKObservationMixin):
         self.refresh()
 
     def enter(self) -> None:
-        """Look again for what may have changed outside: models, installed packages and free memory."""
+        """Check again what may have changed outside: models, installed packages and free memory."""
         self.listModels()
         if self.jobs.currentKind != Installation.kind:
             self.dependencies.look()
@@ -114,7 +114,7 @@ class Panel(VTKObservationMixin):
         self.refresh()
 
     def cleanup(self) -> None:
-        """Let go of the scene and the worker."""
+        """Release the scene and the worker."""
         self.removeObservers()
         self._suggestions.follow(None)
         self.parameters = None
@@ -125,12 +125,12 @@ class Panel(VTKObservationMixin):
         self.jobs.cleanup()
 
     def refresh(self, *, onlyIfChanged: bool = False) -> None:
-        """Bring all sections up to date, or only where the state is another one than before."""
+        """Update all sections, or only if the state has changed."""
         if self.parameters is None or self._isUpdating:
             return
         self._isUpdating = True
         try:
-            self._dropWhatIsOver()
+            self._discardOutdated()
             former, self._state = self._state, self._computeState()
             if onlyIfChanged and self._state == former:
                 return
@@ -139,15 +139,15 @@ class Panel(VTKObservationMixin):
         finally:
             self._isUpdating = False
         if self._state.canRun and not self._isWarm:
-            # So that the worker has loaded torch by the time Apply is pressed.
+            # Start early, so that torch is loaded when Apply is pressed.
             self._isWarm = True
             self.jobs.worker.start()
 
-    def _dropWhatIsOver(self) -> None:
+    def _discardOutdated(self) -> None:
         if self.outcome is not None and self.outcome.segmentationId and nodeById(self.outcome.segmentationId) is None:
             self.outcome = None
         if self.jobs.isRunning:
-            # What it was about may be another one at the end of the job.
+            # The segmentation may have changed by the end of the job.
             self._question = None
 
     def _computeState(self) -> State:
@@ -174,7 +174,7 @@ class Panel(VTKObservationMixin):
         )
 
     def choose(self, **values: Any) -> None:
-        """Store choices by their names in the parameter node, unless a widget only shows what is chosen already."""
+        """Store choices in the parameter node by name; ignored while the widgets are being updated."""
         if self._isUpdating or self.parameters is None:
             return
         if not values.keys() & KEEPING_OUTCOME:
@@ -183,7 +183,7 @@ class Panel(VTKObservationMixin):
             setattr(self.parameters, name, value)
 
     def edit(self, change: Callable[[Any], None]) -> None:
-        """Like `choose`, for what is stored otherwise: call a function with the parameter node."""
+        """Like `choose`, for node references: call a function with the parameter node."""
         if self._isUpdating or self.parameters is None:
             return
         self.outcome = None
@@ -191,29 +191,29 @@ class Panel(VTKObservationMixin):
         self.refresh()
 
     def listModels(self) -> None:
-        """Look again which models there are."""
+        """Refresh the list of installed models."""
         self._models = tuple(list_models())
 
     def ask(self, question: Question | None) -> None:
-        """Put a question, or withdraw it."""
+        """Show a question, or hide it if None."""
         self._question = question
         self.refresh()
 
     def showProgress(self, progress: Progress) -> None:
-        """Tell in the status line how far the current job is."""
+        """Show the progress of the current job in the status line."""
         self._progress = progress
         for section in self.sections:
             section.showProgress(progress)
 
     def tell(self, outcome: Outcome | None) -> None:
-        """Tell in the status line how a job ended; None takes away what was told."""
+        """Show in the status line how a job ended; None clears the message."""
         self.outcome, self._progress = outcome, None
         self.refresh()
 
     def _onParametersModified(self, _caller: Any, _event: str) -> None:
         if self._isUpdating or self.parameters is None:
             return
-        # It was about another choice.
+        # The question was about the previous choices.
         self._question = None
         if idOf(self.parameters.inputVolume) != self._volumeId:
             self._onVolumeChosen()
@@ -238,5 +238,5 @@ class Panel(VTKObservationMixin):
         self.refresh()
 
     def _onStartupFailed(self, output: str) -> None:
-        if self.dependencies.takeStartupFailure(output):
+        if self.dependencies.evaluateStartupFailure(output):
             self.refresh()

@@ -1,4 +1,4 @@
-"""The checks of UNetSegmentationTest; they run in Slicer itself, without torch and with it."""
+"""Checks of UNetSegmentationTest, run in Slicer with or without torch."""
 
 import json
 import sys
@@ -21,16 +21,16 @@ from .setup import dependencies
 
 
 def checkParameterNode(makeLogic: Callable[[], Any]) -> str:
-    """Choices survive in the scene's parameter node."""
+    """Choices are stored in the scene's parameter node."""
     logic = makeLogic()
     logic.getParameterNode().preset = "ct"
     assert makeLogic().getParameterNode().preset == "ct"
     assert logic.getParameterNode().show3D
-    return "Choices are kept in the scene"
+    return "Choices are stored in the scene"
 
 
 def checkGeometry(_makeLogic: Callable[[], Any]) -> str:
-    """A result on an oblique, flipped, anisotropic volume lies where its voxels lie."""
+    """A result for an oblique, flipped, anisotropic volume has the geometry of the volume."""
     volume = _obliqueVolume()
     labelmap = np.zeros((5, 6, 7), np.uint8)
     labelmap[1:3, 2:5, 3:6] = 2
@@ -53,16 +53,16 @@ def checkGeometry(_makeLogic: Callable[[], Any]) -> str:
     found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
     np.testing.assert_array_equal(found > 0, labelmap > 0)
     assert json.loads(segmentation.GetAttribute(segmentations.PROVENANCE_ATTRIBUTE))["model_id"] == "test"
-    return "The result lies on the volume's grid"
+    return "The result has the geometry of the volume"
 
 
 def checkSample(makeLogic: Callable[[], Any]) -> str:
-    """The bundled sample is segmented where torch, a sample and a model are there."""
+    """The bundled sample is segmented if torch, a sample and a model are available."""
     logic = makeLogic()
     models = [model for model in list_models() if model.description.preset == "mri"]
     if not (dependencies.findState().isReady and models and samples.available()):
         return "Not segmented: PyTorch, a model or the sample is missing"
-    # Another extension may have loaded torch into Slicer before.
+    # Another extension may already have loaded torch into Slicer.
     hadTorch = "torch" in sys.modules
     outcome = logic.segment(samples.load(), models[0].folder)
     logic.jobs.cleanup()

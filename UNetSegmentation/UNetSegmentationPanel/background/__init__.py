@@ -1,1 +1,1 @@
-"""Work beside the main thread: the worker process, and work in steps on the main thread."""
+"""Background work: the worker process, and incremental work on the main thread."""

@@ -1,4 +1,4 @@
-"""Work on the main thread in slices so short that the window stays alive."""
+"""Work on the main thread in slices short enough to keep the window responsive."""
 
 import logging
 import threading
@@ -15,14 +15,14 @@ WAIT = "wait"
 
 
 def inThread(work: Callable[[], None], *, isNeeded: bool = False) -> Generator[Any, None, None]:
-    """Run a function on a thread of its own until it is done; yields WAIT.
+    """Run a function in a separate thread; yields WAIT until it is done.
 
-    Slicer's event loop keeps Python's lock, so that a thread gets on only while something on the main thread runs
-    Python: here, the timer of Steps.
+    Slicer's event loop holds Python's global lock, so a thread makes progress only while the main thread runs
+    Python code: here, the timer of Steps.
 
     Args:
         work: The function.
-        isNeeded: Whether it has to end before the application does.
+        isNeeded: Whether the application must wait for it before exiting.
     """
     thread = threading.Thread(target=work, daemon=not isNeeded)
     thread.start()
@@ -31,10 +31,10 @@ def inThread(work: Callable[[], None], *, isNeeded: bool = False) -> Generator[A
 
 
 class Steps:
-    """Runs a generator by a timer, for at most SLICE_S at a time.
+    """Runs a generator from a timer, for at most SLICE_S at a time.
 
-    A generator that yields WAIT gives up the rest of its slice. Exactly one of `onDone` (with its return value) and
-    `onFailed` (with the exception) is called, or neither after `stop`.
+    A generator that yields WAIT gives up the rest of its slice. Either `onDone` (with its return value) or `onFailed`
+    (with the exception) is called once; after `stop`, neither is.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Steps:
         self._timer.start()
 
     def stop(self) -> None:
-        """End the work; what the generator holds is released by its own clean-up."""
+        """Stop the work; the generator releases its resources itself."""
         if not self._isActive:
             return
         self._isActive = False
         self._timer.stop()
         self._timer.disconnect("timeout()", self._advance)
-        # A step may set off the event that stops it; a running generator cannot be closed.
+        # A step may trigger the event that stops it, and a running generator cannot be closed.
         if not self._isInside:
             self._generator.close()
 
@@ -89,7 +89,7 @@ class Steps:
             value = end.value
             return lambda: self._onDone(value)
         except Exception as error:
-            # Whatever goes wrong has to reach the panel: an exception in a slot is only printed, the job would hang.
+            # Any failure must reach the panel: an exception in a slot is only printed, and the job would hang.
             logging.exception("A step of UNetSegmentation failed")
             failure = error
             return lambda: self._onFailed(failure)

@@ -1,14 +1,14 @@
-"""How long a run still takes, from the pace of its present stage."""
+"""Remaining time of a run, estimated from the pace of its current stage."""
 
 import time
 from collections.abc import Callable
 
-# Before that an estimate would jump about.
+# Earlier estimates would be unstable.
 AFTER_S, AFTER_SHARE = 2.0, 0.04
 
 
 class Pace:
-    """Follows the progress of a run; stages differ in pace, so that each is measured from its own beginning.
+    """Follows the progress of a run; each stage is measured separately, because their pace differs.
 
     Args:
         clock: Returns seconds.
@@ -21,11 +21,11 @@ class Pace:
         self._startedWith = 0.0
 
     def left_s(self, fraction: float, stage: str) -> float | None:
-        """Return the seconds left as of now; None while they cannot be told.
+        """Return the seconds left; None if not known yet.
 
         Args:
-            fraction: Share of the whole run that is done, 0 to 1.
-            stage: What is being done.
+            fraction: Completed fraction of the whole run, 0 to 1.
+            stage: Name of the current stage.
         """
         now = self._clock()
         if stage != self._stage:

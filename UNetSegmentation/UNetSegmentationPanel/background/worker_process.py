@@ -1,4 +1,4 @@
-"""One warm child process; sends it requests and hands its messages to the main thread."""
+"""The worker process: sends requests to it and receives its messages on the main thread."""
 
 import logging
 import os
@@ -28,18 +28,18 @@ Listener = Callable[[Message], None]
 
 
 def defaultPython() -> str:
-    """Return the program that is Slicer's own Python."""
+    """Return the executable of Slicer's Python."""
     ownFolder = str(Path(slicer.app.slicerHome) / "bin")
     return shutil.which("PythonSlicer", path=ownFolder) or shutil.which("PythonSlicer") or sys.executable
 
 
 def defaultCommand() -> tuple[str, ...]:
-    """Return the program and arguments that start the worker with Slicer's own Python."""
+    """Return the program and arguments that start the worker with Slicer's Python."""
     return (defaultPython(), "-u", "-m", "UNetSegmentationLib.worker")
 
 
 class _Child:
-    """A QProcess that speaks the protocol; lives from its start to its end."""
+    """A QProcess that uses the protocol, from its start to its end."""
 
     def __init__(
         self, command: Sequence[str], *, onMessage: Callable[[Message], None], onEnd: Callable[[str], None]
@@ -62,21 +62,21 @@ class _Child:
             self._process.connect(name, slot)
 
     def start(self) -> None:
-        """Start the process; where that fails at once, as it does on Windows, `onEnd` is called in here."""
+        """Start the process; if this fails at once, as on Windows, `onEnd` is called before returning."""
         self._process.start(self._command[0], list(self._command[1:]))
 
     def send(self, message: Message) -> None:
         self._process.write(encode(message))
 
     def details(self) -> str:
-        """Return the last lines that the process printed outside the protocol."""
+        """Return the last lines printed by the process that are not messages."""
         return "\n".join([*self._decoder.noise, *self._stderr]).strip()
 
     def isOver(self) -> bool:
         return self._process.state() == qt.QProcess.NotRunning
 
     def end(self, wait_ms: int = 0) -> None:
-        """Close its input, which ends it, and kill it if it is still there after `wait_ms`."""
+        """Close its input, which ends it, and kill it if it still runs after `wait_ms`."""
         if self._onEnd is None:
             return
         self._onEnd = None
@@ -84,20 +84,20 @@ class _Child:
         if not self.isOver() and not (wait_ms and self._process.waitForFinished(wait_ms)):
             self._kill()
             if wait_ms:
-                # The application may be about to end, and then nobody would hear of the process's end.
+                # The application may be exiting, and would then miss the end of the process.
                 self._process.waitForFinished(wait_ms)
         if not self.isOver():
-            # A QProcess that is deleted too early waits for its end and holds up the window.
+            # Deleting a QProcess that still runs would block the window until it ends.
             _ending.append(self)
 
     def _kill(self) -> None:
-        # The process that we started is only a launcher; the worker tells its own id.
+        # The process that we started is only a launcher; the worker reports its own ID.
         pid = int(self.ready.get("pid", 0))
         if pid > 0 and pid not in (os.getpid(), int(self._process.processId())):
             try:
                 os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             except OSError:
-                logging.debug("The worker process %d was gone already", pid)
+                logging.debug("The worker process %d had already ended", pid)
         self._process.kill()
 
     def _read(self) -> None:
@@ -113,7 +113,7 @@ class _Child:
 
     def _failed(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:
-            message = _("The worker could not be started: there is no program '{name}'.")
+            message = _("The worker could not be started: the program '{name}' was not found.")
             self._close(message.format(name=self._command[0]))
 
     def _finished(self, code: int, status: int) -> None:
@@ -121,25 +121,25 @@ class _Child:
         self._readErrors()
         if status == qt.QProcess.CrashExit:
             message = _(
-                "The worker was ended by the system (signal {code}), as it is when memory runs out; the next run "
-                "starts a new one."
+                "The worker was terminated by the system (signal {code}), possibly because memory ran out; the next "
+                "run starts a new one."
             )
         else:
-            message = _("The worker stopped by itself (exit code {code}); the next run starts a new one.")
+            message = _("The worker stopped unexpectedly (exit code {code}); the next run starts a new one.")
         self._close(message.format(code=code))
 
     def _close(self, reason: str) -> None:
         if self in _ending:
             _ending.remove(self)
         if self._slots:
-            # Later: a process must not go while its own signal is being told.
+            # Later, because a process must not be deleted while it emits a signal.
             qt.QTimer.singleShot(0, self._disconnect)
         onEnd, self._onEnd = self._onEnd, None
         if onEnd is not None:
             onEnd(reason)
 
     def _disconnect(self) -> None:
-        """Cut the connections: they keep this object, and this object the process, so that neither would ever go."""
+        """Disconnect the signals, which would keep this object and the process alive."""
         slots, self._slots = self._slots, {}
         for name, slot in slots.items():
             self._process.disconnect(name, slot)
@@ -149,11 +149,11 @@ _ending: list[_Child] = []
 
 
 class WorkerProcess:
-    """The warm worker; starts with the first request and again after a crash.
+    """The worker, kept running between requests; starts with the first request and again after a crash.
 
     Args:
-        command: Program and arguments; by default Slicer's Python with UNetSegmentationLib.worker.
-        grace_ms: How long a cancelled job may go on before the process is killed.
+        command: Program and arguments; by default, Slicer's Python running UNetSegmentationLib.worker.
+        grace_ms: Time that a cancelled job has to stop before the process is killed.
     """
 
     def __init__(self, command: Sequence[str] | None = None, *, grace_ms: int = GRACE_MS) -> None:
@@ -167,25 +167,25 @@ class WorkerProcess:
         self._nextId = 1
         self._graceTimer = qt.QTimer()
         self._graceTimer.setSingleShot(True)
-        self._graceTimer.connect("timeout()", self._replaceDeafWorker)
+        self._graceTimer.connect("timeout()", self._replaceUnresponsiveWorker)
 
     @property
     def ready(self) -> Message:
-        """What the running worker said of itself: version, devices; empty before that."""
+        """The worker's ready message (protocol version, devices); empty until it is received."""
         return self._child.ready if self._child else {}
 
     def start(self) -> None:
-        """Start the process ahead of the first request, so that it is warm by then."""
+        """Start the process before the first request, so that it is ready in time."""
         if self._child is None:
             command = self.command or defaultCommand()
             self._child = _Child(command, onMessage=self._dispatch, onEnd=self._ended)
             self._child.start()
 
     def request(self, op: str, fields: Message, listener: Listener) -> int:
-        """Send a request; `listener` gets its messages, the last being a result, cancelled or error.
+        """Send a request; `listener` receives its messages, ending with a result, cancelled or error.
 
         Returns:
-            Id of the request, for `cancel`.
+            ID of the request, for `cancel`.
         """
         requestId = self._nextId
         self._nextId += 1
@@ -196,12 +196,12 @@ class WorkerProcess:
         return requestId
 
     def cancel(self, requestId: int) -> None:
-        """Ask the worker to give up a request; it is killed when it does not obey in time."""
+        """Ask the worker to cancel a request; the worker is killed if it does not respond in time."""
         if requestId not in self._listeners or requestId in self._cancelled:
             return
         self._child.send({"id": requestId, "op": "cancel", "target": requestId})
         if not self.ready:
-            # It is still loading torch and has touched nothing yet; there is no use in killing it.
+            # It is still loading torch and has changed nothing yet, so it need not be killed.
             self._tell(requestId, {"event": "cancelled"})
             return
         self._cancelled.add(requestId)
@@ -216,9 +216,9 @@ class WorkerProcess:
         self._tellAll({"event": "cancelled"})
 
     def release(self) -> None:
-        """End the process for good; a timer that stays connected would keep this object."""
+        """End the process and disconnect the timer, which would keep this object alive."""
         self.stop()
-        self._graceTimer.disconnect("timeout()", self._replaceDeafWorker)
+        self._graceTimer.disconnect("timeout()", self._replaceUnresponsiveWorker)
 
     def _dispatch(self, message: Message) -> None:
         event = message.get("event")
@@ -236,7 +236,7 @@ class WorkerProcess:
     def _onReadyMessage(self, message: Message) -> None:
         version = message.get("protocol")
         if version != PROTOCOL_VERSION:
-            message = _("The worker speaks version {its} of the protocol, the panel {ours}: restart Slicer.")
+            message = _("The worker uses protocol version {its}, the panel version {ours}: restart Slicer.")
             reason = message.format(its=version, ours=PROTOCOL_VERSION)
             child, self._child = self._child, None
             child.end()
@@ -244,10 +244,10 @@ class WorkerProcess:
         elif self.onReady is not None:
             self.onReady(message)
 
-    def _replaceDeafWorker(self) -> None:
+    def _replaceUnresponsiveWorker(self) -> None:
         if not self._cancelled & set(self._listeners) or self._child is None:
             return
-        logging.info("The worker did not obey within %d ms and is replaced", self._grace_ms)
+        logging.info("The worker did not respond within %d ms and is replaced", self._grace_ms)
         child, self._child = self._child, None
         child.end()
         self._tellAll({"event": "cancelled"})
@@ -258,7 +258,7 @@ class WorkerProcess:
         self._graceTimer.stop()
         details = child.details() if child else ""
         lastLine = details.splitlines()[-1] if details else ""
-        message = _("{reason} Its last words: {words}").format(reason=reason, words=lastLine) if lastLine else reason
+        message = _("{reason} Last output: {words}").format(reason=reason, words=lastLine) if lastLine else reason
         if child is not None and not child.ready and self.onStartupFailed is not None:
             self.onStartupFailed(details)
         for requestId in list(self._listeners):
@@ -287,6 +287,6 @@ def _environment() -> Any:
     present = environment.value("PYTHONPATH", "")
     environment.insert("PYTHONPATH", os.pathsep.join([folder, present]) if present else folder)
     environment.insert("PYTHONIOENCODING", "utf-8")
-    # Otherwise a random.py or numpy.py in the folder that Slicer was started from would be taken for the real one.
+    # Otherwise a random.py or numpy.py in Slicer's working directory would be imported instead of the real one.
     environment.insert("PYTHONSAFEPATH", "1")
     return environment

@@ -1,1 +1,1 @@
-"""What can be chosen, and how it is worded."""
+"""Choices offered to the user, and their wording."""

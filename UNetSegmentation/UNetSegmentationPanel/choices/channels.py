@@ -1,4 +1,4 @@
-"""Which volume is which channel of a model."""
+"""Assignment of volumes to the channels of a model."""
 
 import html
 import re
@@ -14,23 +14,23 @@ from . import parameters as stored
 
 
 def inputChannel(description: ModelDescription, volumeName: str, chosen: str) -> str:
-    """Return the name of the channel that the input volume is: the chosen one, what its name tells, or the first.
+    """Return the channel of the input volume: the chosen one, the one suggested by its name, or the first.
 
     Args:
         description: The model.
         volumeName: Name of the input volume.
-        chosen: Name of a channel, of this model or another one, or empty.
+        chosen: Name of a channel of this or another model, or empty.
     """
     names = [channel.name for channel in description.channels]
     if chosen in names:
         return chosen
-    told = [name for index, name in enumerate(names) if _suits(name, index, volumeName)]
-    # "T1 contrast" tells more than "T1".
-    return max(told, key=lambda name: len(_words(name)), default=names[0])
+    matching = [name for index, name in enumerate(names) if _suits(name, index, volumeName)]
+    # "T1 contrast" is more specific than "T1".
+    return max(matching, key=lambda name: len(_words(name)), default=names[0])
 
 
 def volumesByChannel(parameters: Any, description: ModelDescription) -> dict[str, Any]:
-    """Return the volume, or None, of every channel, in the model's order."""
+    """Return the volume of each channel, or None, in the model's order."""
     volume = parameters.inputVolume
     own = inputChannel(description, volume.GetName() if volume is not None else "", parameters.inputChannel)
     return {
@@ -40,13 +40,13 @@ def volumesByChannel(parameters: Any, description: ModelDescription) -> dict[str
 
 
 def suggest(description: ModelDescription, own: str, inputVolume: Any, candidates: Sequence[Any]) -> dict[str, Any]:
-    """Return the volumes whose names tell that they are a channel, by channel.
+    """Return the volumes whose names match a channel, by channel.
 
     Args:
         description: The model.
-        own: Name of the channel that the input volume is.
+        own: Channel of the input volume.
         inputVolume: The input volume.
-        candidates: Volumes of the scene.
+        candidates: Volumes in the scene.
     """
     order = sorted(enumerate(description.channels), key=lambda entry: -len(_words(entry[1].name)))
     free = [node for node in candidates if node is not inputVolume]
@@ -60,16 +60,16 @@ def suggest(description: ModelDescription, own: str, inputVolume: Any, candidate
 
 
 def whyUnusable(parameters: Any, description: ModelDescription) -> str:
-    """Return why the volumes of the channels cannot be segmented, in a sentence of rich text; empty when they can."""
+    """Return why the volumes of the channels cannot be used, in one sentence of rich text; empty if they can."""
     volumes = volumesByChannel(parameters, description)
     missing = [
         channel.name for channel in description.channels if volumes[channel.name] is None and not channel.is_optional
     ]
     if missing:
         message = (
-            _("The model needs {names} as well: choose its volume above.")
+            _("The model also needs {names}: choose its volume above.")
             if len(missing) == 1
-            else _("The model needs {names} as well: choose their volumes above.")
+            else _("The model also needs {names}: choose their volumes above.")
         )
         return message.format(names=html.escape(", ".join(missing)))
     seen: dict[str, str] = {}
@@ -77,7 +77,7 @@ def whyUnusable(parameters: Any, description: ModelDescription) -> str:
         if node is None:
             continue
         if node.GetID() in seen:
-            message = _("{volume} is chosen for {first} and for {second}: choose another volume for one of them.")
+            message = _("{volume} is used for both {first} and {second}: choose another volume for one of them.")
             return html.escape(message.format(volume=node.GetName(), first=seen[node.GetID()], second=name))
         seen[node.GetID()] = name
         reason = scene_exchange.whyUnusable(node)

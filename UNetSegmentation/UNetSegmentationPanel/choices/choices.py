@@ -1,4 +1,4 @@
-"""Which presets, networks and models there are, and which of them a user's choices mean; nothing is imported for it."""
+"""Available presets, networks and models, and the current choice among them; found without importing them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ FIRST_NETWORK = "unet"
 
 
 def declaredPresets() -> dict[str, str]:
-    """Return titles of the modality presets by name."""
+    """Return the titles of the modality presets by name."""
     return PRESETS.declared
 
 
 def declaredNetworks() -> dict[str, str]:
-    """Return titles of the networks by name, read from their sources: importing them would load torch."""
+    """Return the titles of the networks by name, read from their sources because importing them would load torch."""
     return Registry("network", "UNetSegmentationLib.networks").declared
 
 
 def modalitiesByPreset() -> dict[str, tuple[str, ...]]:
-    """Return the DICOM modality codes that each preset stands for."""
+    """Return the DICOM modality codes of each preset."""
     return {name: preset.modalities for name, preset in PRESETS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the menus offer and what is chosen in them.
+    """Entries of the menus and the current choices.
 
     Attributes:
         preset: Name of the preset.
-        networks: Name, title and whether a model of it fits the preset, for every network; those with models first.
+        networks: Name and title of each network, and whether it has a model for the preset; those with models first.
         network: Name of the network.
-        models: Models of that network that fit the preset.
-        model: The chosen one; None where there is none.
+        models: Models of this network for the preset.
+        model: The chosen model, or None.
     """
 
     preset: str
@@ -53,13 +53,13 @@ def findChoices(
     model: str,
     networkTitles: Mapping[str, str],
 ) -> Choices:
-    """Return what a user's choices mean; an empty or vanished choice takes the first that works.
+    """Resolve the user's choices; an empty or unavailable choice is replaced by the first suitable entry.
 
     Args:
-        installed: All models.
-        preset: Chosen preset or empty.
-        network: Chosen network or empty.
-        model: Chosen model's id or empty.
+        installed: All installed models.
+        preset: Chosen preset, or empty.
+        network: Chosen network, or empty.
+        model: ID of the chosen model, or empty.
         networkTitles: Titles of the networks by name.
     """
     preset = preset or FIRST_PRESET

@@ -1,4 +1,4 @@
-"""What kind of image a volume looks like, from what DICOM says of it and from its values."""
+"""The likely modality of a volume, from its DICOM attributes and intensities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from . import choices
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a volume with voxels shows of its kind.
+    """Properties of a volume that indicate its modality.
 
     Attributes:
-        code: DICOM modality code; empty when it did not come from DICOM.
+        code: DICOM modality code; empty if not loaded from DICOM.
         isFlat: Whether it is a single slice.
-        lowest: Smallest finite value of a sample of its voxels; infinity where none is finite.
+        lowest: Smallest finite value in a sample of its voxels; infinity if none is finite.
     """
 
     code: str
@@ -29,7 +29,7 @@ class Look:
     lowest: float
 
     def guess(self) -> str:
-        """Return the name of the preset that the volume most likely needs."""
+        """Return the name of the most likely preset."""
         for name, codes in choices.modalitiesByPreset().items():
             if self.code in codes:
                 return name
@@ -39,13 +39,13 @@ class Look:
 
 
 def lookAt(volumeNode: Any) -> Look:
-    """Look at a volume that has voxels."""
+    """Return the properties of a volume that has voxels."""
     isFlat = volumeNode.GetImageData().GetDimensions()[2] == 1
     return Look(code=codeOf(volumeNode), isFlat=isFlat, lowest=lowest_value(scene_exchange.sampleOf(volumeNode)))
 
 
 def codeOf(volumeNode: Any) -> str:
-    """Return the DICOM modality code of a volume; empty when it did not come from DICOM."""
+    """Return the DICOM modality code of a volume; empty if it was not loaded from DICOM."""
     code = volumeNode.GetAttribute("DICOM.Modality")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     if not code and hierarchy is not None:
@@ -55,13 +55,13 @@ def codeOf(volumeNode: Any) -> str:
 
 
 class Watch(VTKObservationMixin):
-    """Follows one volume: a node may be chosen before its voxels are there, and those before what DICOM says.
+    """Observes one volume: voxels and DICOM attributes may be set after its node was chosen.
 
     Args:
-        onChanged: Called when voxels, their size, place, DICOM modality or display of the volume changed.
+        onChanged: Called when the voxels, spacing, transform, DICOM modality or display node of the volume changed.
 
     Attributes:
-        look: What the volume shows; None while there is no volume or none that can be segmented.
+        look: Properties of the volume; None if there is no volume or it cannot be segmented.
     """
 
     def __init__(self, onChanged: Callable[[], None]) -> None:
@@ -72,7 +72,7 @@ class Watch(VTKObservationMixin):
         self.look: Look | None = None
 
     def follow(self, volumeNode: Any) -> None:
-        """Follow another volume, or none."""
+        """Observe another volume, or none."""
         self.removeObservers()
         self._volumeId = volumeNode.GetID() if volumeNode is not None else None
         self._lookAgain()
@@ -105,7 +105,7 @@ class Watch(VTKObservationMixin):
 
 
 def _attributesOf(volumeNode: Any) -> tuple[Any, ...]:
-    """Return what may become known of a volume after its voxels."""
+    """Return the attributes of a volume that may be set after its voxels."""
     if volumeNode is None:
         return ()
     return codeOf(volumeNode), volumeNode.GetSpacing(), volumeNode.GetDisplayNodeID()

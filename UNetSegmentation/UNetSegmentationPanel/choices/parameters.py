@@ -1,4 +1,4 @@
-"""Every choice of the user, kept in the scene's parameter node so that it survives save and reload."""
+"""The user's choices, stored in the scene's parameter node so that they are saved with the scene."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ REGION_ROLE = "region"
 
 @parameterNodeWrapper
 class UNetSegmentationParameterNode:
-    """State of the panel; besides, the node refers to a volume for each further channel, and to the region.
+    """State of the panel; the node also holds references to the volumes of the other channels and to the region.
 
     Attributes:
-        inputVolume: Volume to segment; the result lies on its grid.
-        inputChannel: Name of the model's channel that it is; empty takes the one that its name tells, else the first.
-        outputSegmentation: Where the result went; None until there is one, and for a new one.
+        inputVolume: Volume to segment; the result has its geometry.
+        inputChannel: Channel of the input volume; if empty, the one suggested by its name, else the first.
+        outputSegmentation: Segmentation of the result; None for a new one.
         preset: Registered name of the modality preset; empty until a volume is chosen.
-        network: Registered name of the network; empty takes the first that has a model.
-        model: Id of the model; empty takes the first that fits.
-        device: "auto", "cpu", or an id that the worker offered.
+        network: Registered name of the network; if empty, the first one with a model.
+        model: ID of the model; if empty, the first suitable one.
+        device: "auto", "cpu" or the ID of a device offered by the worker.
         mirror: Average over mirrored copies.
-        show3D: Make surfaces and show them in 3D views.
-        uncertainty: Make a volume of the uncertainty.
-        probabilities: Make a volume of probabilities for each segment.
+        show3D: Create surfaces and show them in 3D views.
+        uncertainty: Create an uncertainty map.
+        probabilities: Create a probability map for each segment.
     """
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
@@ -43,12 +43,12 @@ class UNetSegmentationParameterNode:
 
 
 def channelVolume(parameters: Any, channel: str) -> Any:
-    """Return the volume chosen for a channel besides that of the input volume, or None."""
+    """Return the volume chosen for a channel other than that of the input volume, or None."""
     return parameters.parameterNode.GetNodeReference(_roleOf(channel))
 
 
 def setChannelVolume(parameters: Any, channel: str, node: Any) -> None:
-    """Choose a volume for a channel, or None."""
+    """Set the volume of a channel, or None."""
     parameters.parameterNode.SetNodeReferenceID(_roleOf(channel), node.GetID() if node is not None else None)
 
 
@@ -58,10 +58,10 @@ def regionNode(parameters: Any) -> Any:
 
 
 def setRegionNode(parameters: Any, node: Any) -> None:
-    """Choose a markups ROI that limits the run, or None."""
+    """Set the markups ROI that limits the run, or None."""
     parameters.parameterNode.SetNodeReferenceID(REGION_ROLE, node.GetID() if node is not None else None)
 
 
 def _roleOf(channel: str) -> str:
-    # Scene files separate roles by signs that a name may hold.
+    # In scene files, roles are separated by characters that a name may contain.
     return CHANNEL_ROLE + id_from(channel)

@@ -1,4 +1,4 @@
-"""What is chosen for a person until they choose otherwise: the modality of a volume, and volumes for channels."""
+"""Suggestions for choices that the user has not made: the modality, and volumes for channels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,24 +16,24 @@ class Suggestions:
     """Writes suggestions into a parameter node.
 
     Args:
-        onVolumeModified: Called when more has become known of the chosen volume.
+        onVolumeModified: Called when the chosen volume was modified.
     """
 
     def __init__(self, *, onVolumeModified: Callable[[], None]) -> None:
         self._networkTitles = declaredNetworks()
         self._watch = Watch(onVolumeModified)
-        # None: to be guessed; otherwise the guess, or "" where the modality was chosen.
+        # The suggested preset; None before the first suggestion, "" if the user chose the modality.
         self._guessed: str | None = None
         self._channelsFor: tuple[Any, ...] = ()
         self._isFollowing = False
 
     @property
     def look(self) -> Look | None:
-        """What the chosen volume shows; None while there is none that can be segmented."""
+        """Properties of the chosen volume; None if no volume can be segmented."""
         return self._watch.look
 
     def follow(self, parameters: Any) -> None:
-        """Suggest from now on for another parameter node, or the same one anew; None while there is none."""
+        """Use another parameter node, or update the current one; None while there is none."""
         if parameters is None:
             self._watch.follow(None)
             self._channelsFor = ()
@@ -45,12 +45,12 @@ class Suggestions:
         self._watch.follow(parameters.inputVolume)
 
     def followVolume(self, volumeNode: Any) -> None:
-        """Suggest for another volume, from its beginning."""
+        """Restart the suggestions for another volume."""
         self._guessed = None
         self._watch.follow(volumeNode)
 
     def complete(self, parameters: Any, models: Sequence[InstalledModel]) -> Choices:
-        """Choose what can be suggested, and return what all choices mean with these models."""
+        """Apply suggestions and return the resolved choices."""
         self._suggestPreset(parameters)
         found = findChoices(
             models,
@@ -63,7 +63,7 @@ class Suggestions:
         return found
 
     def _suggestPreset(self, parameters: Any) -> None:
-        """Choose a modality, anew with all that becomes known of the volume, until a person chooses another one."""
+        """Suggest a modality, and update it when the volume changes until the user chooses another one."""
         if self.look is None or self._guessed not in (None, parameters.preset):
             return
         self._guessed = self.look.guess()
@@ -71,7 +71,7 @@ class Suggestions:
             parameters.preset = self._guessed
 
     def _suggestChannels(self, parameters: Any, model: InstalledModel | None) -> None:
-        """Choose volumes for channels where their names tell, once for each choice of volume, model and volumes."""
+        """Suggest volumes for channels by name, once for each combination of model, input and available volumes."""
         volume = parameters.inputVolume
         if model is None or volume is None or len(model.description.channels) == 1:
             return

@@ -1,4 +1,4 @@
-"""What the panel says about models, results and time."""
+"""Texts of the panel about models, results and time."""
 
 import html
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .modality import Look
 
 
 def describe(model: InstalledModel | None) -> str:
-    """Return what a model finds, how well, under which licence, and the link to its card, as rich text."""
+    """Return what a model finds, its accuracy, its licence and a link to its card, as rich text."""
     if model is None:
         return ""
     description = model.description
@@ -36,7 +36,7 @@ def describe(model: InstalledModel | None) -> str:
 
 
 def describeImport(model: InstalledModel) -> str:
-    """Return what was imported, in a sentence."""
+    """Return what was imported, in one sentence."""
     description = model.description
     network = declaredNetworks().get(description.network, description.network)
     if description.members > 1:
@@ -47,63 +47,65 @@ def describeImport(model: InstalledModel) -> str:
 
 
 def whyUnfit(model: InstalledModel, volume: Any) -> str:
-    """Return why a model does not fit a volume, in one sentence; empty when it fits."""
+    """Return why a model cannot be used for a volume, in one sentence; empty if it can."""
     description = model.description
     isFlat = volume.GetImageData().GetDimensions()[2] == 1
     if isFlat and description.plan.dimensions == 3:
-        return _("The volume is a single slice and this model is three-dimensional: choose another model.")
+        return _("The volume is a single slice and this model is 3D: choose another model.")
     if PRESETS[description.preset].dimensions == (2,) and not isFlat:
         slices = volume.GetImageData().GetDimensions()[2]
-        message = _("The volume has {slices} slices and this model takes a single image: choose another model.")
+        message = _("The volume has {slices} slices and this model is for single images: choose another model.")
         return message.format(slices=slices)
     return ""
 
 
 def whyNoModel(found: Choices) -> str:
-    """Return that there is no model for what is chosen, and what to do."""
+    """Return that no model is available for the choices, and what to do."""
     preset = PRESETS.title(found.preset)
     titles = {name: title for name, title, _hasModel in found.networks}
     other = next((title for _name, title, hasModel in found.networks if hasModel), "")
     if not other:
         return _('No {preset} model is installed: train one or <a href="import">import one</a>.').format(preset=preset)
-    return _("There is no {network} model for {preset} yet. Choose {other} as the network.").format(
+    return _("No {network} model for {preset} is installed: choose {other} as the network.").format(
         network=titles.get(found.network, found.network), preset=preset, other=other
     )
 
 
 def doubtOfModality(look: Look, presetName: str) -> str:
-    """Return what speaks against the chosen modality, in one sentence; empty when nothing does."""
+    """Return why the chosen modality may be wrong, in one sentence; empty if it seems right."""
     title = PRESETS.title(presetName)
     reason = why_unsuited(presetName, lowest=look.lowest, is_flat=look.isFlat, modality=look.code)
     if reason:
-        return _("The volume {reason}, and {chosen} is chosen: check the modality.").format(reason=reason, chosen=title)
+        return _("The volume {reason}, but {chosen} is selected: check the modality.").format(
+            reason=reason, chosen=title
+        )
     if look.code in UNTOLD_MODALITIES and doubt_of_values(presetName, lowest=look.lowest):
-        return _("The volume has no values as {chosen} has: check the modality.").format(chosen=title)
+        return _("The intensities of the volume are unusual for {chosen}: check the modality.").format(chosen=title)
     return ""
 
 
 def sentence(clause: str) -> str:
-    """Return a clause of the library, which has no capital and no full stop, as a sentence; empty where it is."""
+    """Return a message of the library as a sentence, with a capital and a full stop; empty if it is empty."""
     text = clause.strip()
     if not text:
         return ""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
-def describeResult(segments: Sequence[SegmentFound], *, duration_s: float, isBesideAnother: bool) -> str:
-    """Return in sentences what was found and what not, and that a former result was not overwritten."""
+def describeResult(segments: Sequence[SegmentFound], *, duration_s: float, isInNewSegmentation: bool) -> str:
+    """Return what was found and what was not, and whether the result is in a new segmentation, in sentences."""
     names = [segment.label.name for segment in segments if segment.voxels]
     missing = [segment.label.name for segment in segments if not segment.voxels]
     sentences = [_("Found {names} in {seconds:.0f}\u00a0s.").format(names=_joined(names), seconds=max(1.0, duration_s))]
     if missing:
         sentences.append(_("Not found: {names}.").format(names=_joined(missing)))
-    if isBesideAnother:
-        sentences.append(_("It lies in a new segmentation; the other one was kept and is hidden now."))
+    if isInNewSegmentation:
+        sentences.append(_("The result is in a new segmentation; the previous one was kept and hidden."))
     return " ".join(sentences)
 
 
 def timeLeft(left_s: float | None) -> str:
-    """Return a remaining time as people say it; empty where it is not known."""
+    """Return the remaining time as text; empty if unknown."""
     if left_s is None:
         return ""
     if left_s < 5:

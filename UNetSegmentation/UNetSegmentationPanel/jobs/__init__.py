@@ -1,1 +1,1 @@
-"""Jobs: one file each."""
+"""Jobs, one file per kind."""

@@ -1,4 +1,4 @@
-"""Whether a run would fit into memory, asked of the worker as soon as it is clear what would run."""
+"""Checks with the worker, before a run, whether it would fit into memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ from ..choices import channels, wording
 from ..choices.parameters import regionNode
 from ..scene import scene_exchange
 
-# Whoever tries one model after another, or drags a region, is not to keep the worker busy.
+# Trying several models or dragging a region should not keep the worker busy.
 DELAY_MS = 300
 
 
 def requestFor(parameters: Any, model: InstalledModel) -> ForeseeRequest:
-    """Return what to ask about a run of a model."""
+    """Return the request for a run of a model."""
     volume = parameters.inputVolume
     width, height, depth = volume.GetImageData().GetDimensions()
     region = regionNode(parameters)
@@ -34,13 +34,13 @@ def requestFor(parameters: Any, model: InstalledModel) -> ForeseeRequest:
 
 
 class Foresight:
-    """What is to be known of memory before a run that is possible.
+    """Memory check for a possible run.
 
-    No job: nobody waits for it, and the answer to a former question is not listened to.
+    Not a job: nothing waits for it, and answers to outdated requests are ignored.
 
     Args:
-        worker: Which is asked once it is ready.
-        onChanged: Called when there is another doubt.
+        worker: The worker, which is asked once it is ready.
+        onChanged: Called when the warning has changed.
     """
 
     def __init__(self, worker: WorkerProcess, *, onChanged: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ class Foresight:
         self._timer.connect("timeout()", self._ask)
 
     def follow(self, request: ForeseeRequest | None) -> None:
-        """Foresee this run; None while none is possible, or one is at work."""
+        """Check this run; None if no run is possible or one is running."""
         if request == self._request:
             return
         self._request, self.doubt = request, ""
@@ -63,12 +63,12 @@ class Foresight:
             self._timer.start()
 
     def askAgain(self) -> None:
-        """Ask anew what was asked: the worker has become ready, or other programs may have taken or freed memory."""
+        """Repeat the check, since the worker is now ready or free memory may have changed."""
         if self._request is not None:
             self._timer.start()
 
     def cleanup(self) -> None:
-        """Stop for good; a timer that stays connected would keep this object."""
+        """Stop and disconnect the timer, which would keep this object alive."""
         self.follow(None)
         self._onChanged = None
         self._timer.disconnect("timeout()", self._ask)
@@ -79,7 +79,7 @@ class Foresight:
             self._worker.request("foresee", request.to_dict(), lambda message: self._onMessage(request, message))
 
     def _onMessage(self, request: ForeseeRequest, message: dict[str, Any]) -> None:
-        # What goes wrong here will be told by the run.
+        # The run itself will report any error.
         if message["event"] != "result" or request != self._request or self._onChanged is None:
             return
         doubt = wording.sentence(ForeseeResult.from_dict(message).doubt)

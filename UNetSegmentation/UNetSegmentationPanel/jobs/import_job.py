@@ -1,4 +1,4 @@
-"""An import: from a folder or zip archive to a model in the user's folder of models, made by the worker."""
+"""Import of a model from a folder or zip archive into the user's models folder, by the worker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .worker_job import WorkerJob
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOutcome(Outcome):
-    """How an import ended that brought a model.
+    """Outcome of a successful import.
 
     Attributes:
         modelFolder: Folder of the model.
@@ -31,10 +31,10 @@ class ImportJob(WorkerJob):
 
     Args:
         path: Folder or zip archive of the model.
-        modelsFolder: Folder of the user's own models, where it goes.
+        modelsFolder: The user's models folder, which receives the model.
         worker: The process that imports.
-        onProgress: Called with the progress while the import goes on.
-        onFinished: Called exactly once: with an ImportOutcome where the model is there, otherwise with an Outcome.
+        onProgress: Called with the progress during the import.
+        onFinished: Called exactly once: with an ImportOutcome on success, otherwise with an Outcome.
     """
 
     kind: ClassVar[str] = "import"
@@ -51,11 +51,11 @@ class ImportJob(WorkerJob):
         super().__init__(worker=worker, onProgress=onProgress, onFinished=onFinished)
         self._path = path
         self._models = modelsFolder
-        # The worker tidies up after itself, unless it is killed.
+        # The worker cleans up after itself unless it is killed.
         self._folder = new_incoming_folder(modelsFolder)
 
     def whyWait(self) -> str:
-        return _("A model is being imported: wait for its end, or cancel it.")
+        return _("A model is being imported: wait for it to finish, or cancel the import.")
 
     def _begin(self) -> None:
         request = ImportRequest(path=str(self._path), models=str(self._models), incoming=str(self._folder))

@@ -1,4 +1,4 @@
-"""What all jobs of the panel have in common: how they stand, how they end, and the folders that they work in."""
+"""Base of all jobs of the panel: progress, outcome and temporary folders."""
 
 import logging
 import shutil
@@ -16,7 +16,7 @@ from ..scene.undo import FormerContent
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a job stands: fraction 0 to 1, the stage in words, seconds left or None when they cannot be told."""
+    """Progress of a job: fraction 0 to 1, name of the stage, and seconds left or None if unknown."""
 
     fraction: float
     stage: str
@@ -31,9 +31,9 @@ class Outcome:
         kind: "done", "cancelled" or "failed".
         message: One or two sentences for the panel.
         details: Traceback or last output, for the log.
-        segmentationId: ID of the segmentation that holds the result; None where the scene holds none.
-        former: What that segmentation held before; None for a new one.
-        warnings: What to know about the result, in sentences.
+        segmentationId: ID of the segmentation with the result, or None.
+        former: Previous content of that segmentation; None for a new one.
+        warnings: Warnings about the result, in sentences.
     """
 
     kind: str
@@ -45,9 +45,9 @@ class Outcome:
 
 
 class Job:
-    """Work that a person starts, follows and may cancel; `onFinished` is called exactly once.
+    """Work that the user starts, follows and may cancel; `onFinished` is called exactly once.
 
-    A kind of job is a subclass with `start`, `cancel` and `whyWait`; it ends by `_finish`.
+    Subclasses implement `start`, `cancel` and `whyWait`, and end by calling `_finish`.
 
     Args:
         onProgress: Called with the progress while the job runs.
@@ -55,7 +55,7 @@ class Job:
 
     Attributes:
         kind: Name of this kind of job.
-        usesScene: Whether it works on nodes of the scene, so that it ends with them.
+        usesScene: Whether it uses nodes of the scene, so that it is cancelled if they are removed.
     """
 
     kind: ClassVar[str]
@@ -68,36 +68,36 @@ class Job:
 
     @property
     def isRunning(self) -> bool:
-        """Tell whether the job has not ended yet."""
+        """Whether the job has not ended yet."""
         return self._onFinished is not None
 
     @property
     def canCancel(self) -> bool:
-        """Tell whether the job can be cancelled at present."""
+        """Whether the job can be cancelled now."""
         return True
 
     def start(self) -> None:
-        """Begin; where this fails, the job may have finished on return."""
+        """Start the job; if this fails, it may have finished on return."""
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Give up; the job finishes within a second."""
+        """Cancel the job; it finishes within a second."""
         raise NotImplementedError
 
     def whyWait(self) -> str:
-        """Return why nothing else can be started meanwhile, in a sentence that says what to do."""
+        """Return why no other job can be started now, in one sentence that says what to do."""
         raise NotImplementedError
 
     def abandon(self, message: str) -> None:
-        """Give up at once, saying why: what the job works on, or the panel, is going away."""
+        """Cancel at once with a message: the input of the job, or the panel, is being removed."""
         self._finish(Outcome(kind="cancelled", message=message))
 
     def hasLostInput(self) -> bool:
-        """Tell whether something is gone from the scene without which the job cannot go on."""
+        """Return whether a node that the job needs was removed from the scene."""
         return False
 
     def _report(self, stage: str, fraction: float | None = None, *, left_s: float | None = None) -> None:
-        """Tell the progress; without a fraction it stays where it was."""
+        """Report the progress; without a fraction, the previous one is kept."""
         if not self.isRunning:
             return
         if fraction is not None:
@@ -105,7 +105,7 @@ class Job:
         self._onProgress(Progress(fraction=self._fraction, stage=stage, left_s=left_s))
 
     def _finish(self, outcome: Outcome) -> None:
-        """End with an outcome, unless the job has ended already."""
+        """End with an outcome, unless the job has already ended."""
         onFinished, self._onFinished = self._onFinished, None
         if onFinished is None:
             return
@@ -115,16 +115,16 @@ class Job:
 
 
 def newFolder() -> Path:
-    """Return a new folder for a job's files; Slicer's own folder for such may have been tidied away meanwhile."""
+    """Return a new folder for a job's files; creates Slicer's temporary folder again if it was removed."""
     Path(slicer.app.temporaryPath).mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="UNetSegmentation-", dir=slicer.app.temporaryPath))
 
 
 def removeFolder(folder: Path) -> None:
-    """Remove a folder, if it is there, without holding up the window; it is gone before the application ends."""
+    """Remove a folder, if it exists, without blocking the window; removed before the application exits."""
     if not folder.exists():
         return
-    # Giving back the space of a large file takes the system a tenth of a second.
+    # Deleting a large file takes a tenth of a second.
     work = inThread(lambda: shutil.rmtree(folder, ignore_errors=True), isNeeded=True)
     removal = Steps(
         work, onDone=lambda _nothing: _removals.discard(removal), onFailed=lambda _error: _removals.discard(removal)

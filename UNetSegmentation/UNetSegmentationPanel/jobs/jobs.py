@@ -1,4 +1,4 @@
-"""The one current job of the panel, and the worker that all jobs share."""
+"""The current job of the panel, and the worker shared by all jobs."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from .job import Job
 
 
 class Jobs(VTKObservationMixin):
-    """Says whether a job is running and which one, and ends it; at most one runs at a time.
+    """Starts, tracks and cancels jobs; at most one runs at a time.
 
     Args:
-        worker: The process that works; by default Slicer's Python with the library's worker.
+        worker: The worker process; by default, Slicer's Python running the library's worker.
     """
 
     def __init__(self, worker: WorkerProcess | None = None) -> None:
@@ -24,33 +24,33 @@ class Jobs(VTKObservationMixin):
 
     @property
     def current(self) -> Job | None:
-        """The job that is running, or None."""
+        """The running job, or None."""
         return self._job if self._job is not None and self._job.isRunning else None
 
     @property
     def isRunning(self) -> bool:
-        """Tell whether a job is running."""
+        """Whether a job is running."""
         return self.current is not None
 
     @property
     def currentKind(self) -> str:
-        """Kind of the job that is running; empty when none is."""
+        """Kind of the running job; empty if none is running."""
         return self.current.kind if self.current is not None else ""
 
     @property
     def isSceneInUse(self) -> bool:
-        """Tell whether a job is running that works on the scene."""
+        """Whether the running job uses the scene."""
         return self.current is not None and self.current.usesScene
 
     def whyWait(self) -> str:
-        """Return why no other job can be started, in a sentence; empty when one can."""
+        """Return why no other job can be started, in one sentence; empty if none is running."""
         return self.current.whyWait() if self.current is not None else ""
 
     def start(self, job: Job) -> None:
-        """Start a job; where it fails at once, it has finished on return.
+        """Start a job; if it fails at once, it has finished on return.
 
         Raises:
-            RuntimeError: Another one is running.
+            RuntimeError: Another job is running.
         """
         if self.isRunning:
             raise RuntimeError(f"a job is running ({self.currentKind}): cancel it first")
@@ -60,13 +60,13 @@ class Jobs(VTKObservationMixin):
         job.start()
 
     def cancel(self) -> None:
-        """Give up the current job, where it can be; its outcome follows within a second."""
+        """Cancel the current job if possible; its outcome follows within a second."""
         job = self.current
         if job is not None and job.canCancel:
             job.cancel()
 
     def abandonSceneJob(self, message: str) -> None:
-        """Give up what works on the scene, now, with a message that says why; any other job goes on."""
+        """Cancel the current job at once with a message if it uses the scene; other jobs continue."""
         if self.isSceneInUse:
             self.current.abandon(message)
 
@@ -76,7 +76,7 @@ class Jobs(VTKObservationMixin):
         job = self.current
         if job is not None:
             job.abandon(_("Cancelled: the panel was closed."))
-        # Slicer keeps the widget of a module that is reloaded; it must not keep the panel by what a job calls back.
+        # Slicer keeps the widget of a reloaded module; callbacks of a job must not keep the panel alive with it.
         self._job = None
         self.worker.release()
 

@@ -1,4 +1,4 @@
-"""From what is chosen in the panel to the settings of a run."""
+"""Settings of a run from the choices in the panel."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def settingsFor(parameters: Any, model: InstalledModel, target: Target | None) -
     Args:
         parameters: The parameter node.
         model: The chosen model.
-        target: Where the result goes; None for a new segmentation.
+        target: Target segmentation; None for a new one.
     """
     volumes = channels.volumesByChannel(parameters, model.description).values()
     region = regionNode(parameters)

@@ -1,4 +1,4 @@
-"""A run: from a volume in the scene to a segmentation in the scene."""
+"""A segmentation run, from a volume in the scene to a segmentation in the scene."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ..scene.segmentations import Imported, Target
 from .job import Outcome, Progress
 from .worker_job import WorkerJob
 
-# Shares of the progress bar: reading the volume, the worker, bringing the result and its maps into the scene, surfaces.
+# Progress at the end of each stage: reading the volume, the worker, adding the result and its maps to the scene.
 READ_END, WORKER_END, IMPORT_END, MAPS_END = 0.05, 0.90, 0.94, 0.95
 
 
@@ -28,16 +28,16 @@ class SegmentSettings:
     """What to segment and how.
 
     Attributes:
-        volumeId: ID of the volume node; the result lies on its grid.
-        channelIds: IDs of the volumes of the model's channels, None where one is missing; empty: the volume is all.
-        regionToWorld: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
+        volumeId: ID of the volume node; the result has its geometry.
+        channelIds: IDs of the volumes of the model's channels, None if missing; empty for a single channel.
+        regionToWorld: 4x4 matrix that maps the cube from -1 to 1 onto the region; None for the whole volume.
         modelFolder: Folder of the model.
-        target: The chosen segmentation; None for a new one.
-        device: "auto" or an id that the worker offered.
+        target: Target segmentation; None for a new one.
+        device: "auto" or the ID of a device offered by the worker.
         mirror: Average over mirrored copies.
-        show3D: Make surfaces.
-        withUncertainty: Make a volume of the uncertainty.
-        withProbabilities: Make a volume of probabilities for each segment.
+        show3D: Create surfaces.
+        withUncertainty: Create an uncertainty map.
+        withProbabilities: Create a probability map for each segment.
     """
 
     volumeId: str
@@ -53,12 +53,12 @@ class SegmentSettings:
 
 
 class SegmentJob(WorkerJob):
-    """One run: read the volume, let the worker segment it, bring the result into the scene, make surfaces.
+    """One run: read the volume, segment it in the worker, add the result to the scene, create surfaces.
 
     Args:
         settings: What to segment and how.
         worker: The process that segments.
-        onProgress: Called with the progress while the run goes on.
+        onProgress: Called with the progress during the run.
         onFinished: Called with the outcome, exactly once.
     """
 
@@ -80,22 +80,22 @@ class SegmentJob(WorkerJob):
         self._imported: Imported | None = None
 
     def whyWait(self) -> str:
-        return _("Wait for the end of the run, or cancel it.")
+        return _("A run is in progress: wait for it to finish, or cancel it.")
 
     def cancel(self) -> None:
-        """Give up; the job finishes as cancelled within a second. A result that is in the scene already stays."""
+        """Cancel; the job ends within a second. A result that is already in the scene is kept."""
         if self._imported is not None:
             self._finishDone()
         else:
             super().cancel()
 
     def hasLostInput(self) -> bool:
-        """Tell whether a volume is gone before the result is in the scene."""
+        """Return whether a volume was removed before the result was added to the scene."""
         isGone = any(scene_exchange.nodeById(volumeId) is None for volumeId in self._volumeIds())
         return self._imported is None and isGone
 
     def _volumeIds(self) -> list[str]:
-        """Return the IDs of all volumes that are there, each once."""
+        """Return the unique IDs of all input volumes."""
         return list(dict.fromkeys([self.settings.volumeId, *(one for one in self.settings.channelIds if one)]))
 
     def _begin(self) -> None:
@@ -106,7 +106,7 @@ class SegmentJob(WorkerJob):
 
     def _onExported(self, files: dict[str, ArrayFile]) -> None:
         try:
-            nodes = {volumeId: scene_exchange.presentVolume(volumeId) for volumeId in files}
+            nodes = {volumeId: scene_exchange.existingVolume(volumeId) for volumeId in files}
         except InputError as error:
             self._onFailed(error)
             return
@@ -136,7 +136,7 @@ class SegmentJob(WorkerJob):
         self._result = SegmentResult.from_dict(message)
         if not any(segment.voxels for segment in self._result.segments):
             names = ", ".join(segment.label.name for segment in self._result.segments)
-            text = _("Nothing was found: none of {names}.").format(names=names)
+            text = _("Nothing was found; the model looks for {names}.").format(names=names)
             self._finish(Outcome(kind="done", message=text, warnings=self._allWarnings()))
             return
         work = segmentations.importSegmentation(
@@ -145,7 +145,7 @@ class SegmentJob(WorkerJob):
             target=self.settings.target,
             channelIds=self.settings.channelIds,
         )
-        stage = _("Bringing the result into the scene")
+        stage = _("Adding the result to the scene")
         self._runSteps(work, stage=stage, share=(WORKER_END, IMPORT_END), onDone=self._onImported)
 
     def _onImported(self, imported: Imported) -> None:
@@ -159,17 +159,17 @@ class SegmentJob(WorkerJob):
         work = uncertainty_maps.importMaps(
             self._result, segmentationId=imported.segmentationId, volumeId=self.settings.volumeId
         )
-        stage = _("Bringing the result into the scene")
+        stage = _("Adding the result to the scene")
         self._runSteps(work, stage=stage, share=(IMPORT_END, MAPS_END), onDone=self._onMapsImported)
 
     def _onMapsImported(self, _nothing: None) -> None:
-        # The request's files are not needed any more, and surfaces may take a while.
+        # The files of the request are no longer needed, and surfaces may take a while.
         self._removeFolder()
         if not self.settings.show3D:
             self._finishDone()
             return
         work = surfaces.createSurfaces(self._imported.segmentationId)
-        self._runSteps(work, stage=_("Making the 3D surfaces"), share=(MAPS_END, 1.0), onDone=self._onSurfacesMade)
+        self._runSteps(work, stage=_("Creating 3D surfaces"), share=(MAPS_END, 1.0), onDone=self._onSurfacesMade)
 
     def _onSurfacesMade(self, _nothing: None) -> None:
         if self._imported.isNew and slicer.app.layoutManager() is not None:
@@ -184,7 +184,7 @@ class SegmentJob(WorkerJob):
         message = wording.describeResult(
             self._result.segments,
             duration_s=time.monotonic() - self._started,
-            isBesideAnother=self.settings.target is not None and former is None,
+            isInNewSegmentation=self.settings.target is not None and former is None,
         )
         self._finish(
             Outcome(

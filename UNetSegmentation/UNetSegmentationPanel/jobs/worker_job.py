@@ -1,4 +1,4 @@
-"""A job that the worker does: what it says, cancel, and the files that panel and worker share."""
+"""Base of jobs done by the worker: messages, cancellation and shared files."""
 
 import time
 from collections.abc import Callable, Generator
@@ -15,19 +15,19 @@ from ..background.worker_process import FINAL_EVENTS, WorkerProcess
 from ..choices import wording
 from .job import Job, Outcome, Progress, newFolder, removeFolder
 
-# Telling the progress of quick steps more often would take longer than the steps.
+# Reporting quick steps more often would take longer than the steps.
 REPORT_INTERVAL_S = 0.1
 
 
 class WorkerJob(Job):
     """A job whose main part is one request to the worker.
 
-    A kind of job is a subclass: `_begin` prepares the request and hands it over with `_send`, `_onResult` takes what
-    comes back and ends the job with `_finish`. Work on the main thread, before the request or after it, goes through
-    `_runSteps`. Nodes are held by ID, since they may vanish while the job runs.
+    In a subclass, `_begin` prepares the request and sends it with `_send`, and `_onResult` handles the result and ends
+    the job with `_finish`. Work on the main thread before or after the request goes through `_runSteps`. Nodes are
+    referenced by ID, since they may be removed while the job runs.
 
     Args:
-        worker: The process that works.
+        worker: The worker process.
         onProgress: Called with the progress while the job runs.
         onFinished: Called with the outcome, exactly once.
     """
@@ -41,7 +41,7 @@ class WorkerJob(Job):
     ) -> None:
         super().__init__(onProgress=onProgress, onFinished=onFinished)
         self._worker = worker
-        # What is written for the worker or by it; removed when both are done with it.
+        # Files shared with the worker; removed when both sides are done with them.
         self._folder: Path | None = None
         self._isWithWorker = False
         self._requestId: int | None = None
@@ -56,7 +56,7 @@ class WorkerJob(Job):
             self._onFailed(error)
 
     def cancel(self) -> None:
-        """Give up; the job finishes within a second, as done where the result came before the worker could obey."""
+        """Cancel; the job ends within a second, as done if the result arrives before the worker responds."""
         if not self.isRunning:
             return
         if self._isWithWorker:
@@ -67,7 +67,7 @@ class WorkerJob(Job):
 
     def abandon(self, message: str) -> None:
         super().abandon(message)
-        # Afterwards: a worker that is still starting says at once that it has cancelled.
+        # Afterwards, because a worker that is still starting reports the cancellation at once.
         if self._isWithWorker:
             self._worker.cancel(self._requestId)
 
@@ -76,15 +76,15 @@ class WorkerJob(Job):
         raise NotImplementedError
 
     def _onResult(self, message: dict[str, Any]) -> None:
-        """Take the fields of the result; `_finish` now or after more steps."""
+        """Handle the fields of the result; call `_finish` now or after further steps."""
         raise NotImplementedError
 
     def _whenCancelled(self) -> str:
-        """Return what to say of a job that was cancelled."""
+        """Return the message of a cancelled job."""
         return _("Cancelled; nothing was changed.")
 
     def _makeFolder(self) -> Path:
-        """Return the folder for the files of this job; it is removed after its end."""
+        """Return the folder for the files of this job, which is removed when it ends."""
         if self._folder is None:
             self._folder = newFolder()
         return self._folder
@@ -102,13 +102,13 @@ class WorkerJob(Job):
         share: tuple[float, float],
         onDone: Callable[[Any], None],
     ) -> None:
-        """Work on the main thread without holding up the window.
+        """Work on the main thread without blocking the window.
 
         Args:
-            work: Yields the fraction done, (fraction, detail), or WAIT.
-            stage: What it does, in words.
-            share: From where to where it takes the progress of the job.
-            onDone: Called with what the generator returns; an exception ends the job as failed.
+            work: Yields the completed fraction, (fraction, detail), or WAIT.
+            stage: Name of the stage.
+            share: Start and end of its part of the job's progress.
+            onDone: Called with the generator's return value; an exception ends the job as failed.
         """
         self._steps = Steps(self._reporting(work, stage, share), onDone=onDone, onFailed=self._onFailed)
 
@@ -118,10 +118,10 @@ class WorkerJob(Job):
         """Send the request to the worker.
 
         Args:
-            operation: Of the protocol.
-            fields: Of the request.
-            stage: What the worker does at first, in words.
-            share: From where to where the worker takes the progress of the job.
+            operation: Operation of the protocol.
+            fields: Fields of the request.
+            stage: Name of the worker's first stage.
+            share: Start and end of the worker's part of the job's progress.
         """
         self._workerShare = share
         self._isWithWorker = True
@@ -137,7 +137,7 @@ class WorkerJob(Job):
             if self.isRunning:
                 self._onFinalMessage(message)
             else:
-                # Abandoned meanwhile; now that the worker has let go of the files they can be removed.
+                # The job was abandoned; the worker no longer uses the files, so they can be removed.
                 self._removeFolder()
 
     def _onFinalMessage(self, message: dict[str, Any]) -> None:
@@ -162,10 +162,12 @@ class WorkerJob(Job):
         if isinstance(error, InputError):
             self._finish(Outcome(kind="failed", message=wording.sentence(str(error))))
         elif isinstance(error, OSError):
-            message = _("The folder for temporary files cannot be used ({error}): make room in it or choose another.")
+            message = _(
+                "The folder for temporary files cannot be used ({error}): free up space or choose another folder."
+            )
             self._finish(Outcome(kind="failed", message=message.format(error=error), details=repr(error)))
         else:
-            message = _("Something went wrong in the panel ({error}): see the application log.").format(error=error)
+            message = _("Internal error in the panel ({error}): see the application log.").format(error=error)
             self._finish(Outcome(kind="failed", message=message, details=repr(error)))
 
     def _finishCancelled(self) -> None:
@@ -183,7 +185,7 @@ class WorkerJob(Job):
             steps.stop()
 
     def _reporting(self, work: Any, stage: str, share: tuple[float, float]) -> Generator[Any, None, Any]:
-        """Run a generator and report the fractions that it yields as this share of the whole."""
+        """Run a generator and report its fractions as this part of the whole."""
         start, end = share
         reported = 0.0
         while True:

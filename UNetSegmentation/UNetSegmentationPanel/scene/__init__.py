@@ -1,1 +1,1 @@
-"""The scene: nodes to arrays and back."""
+"""The scene: conversion between nodes and arrays."""

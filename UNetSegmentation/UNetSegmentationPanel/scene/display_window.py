@@ -1,4 +1,4 @@
-"""Window and level of the viewer by modality, as long as nobody has set them otherwise."""
+"""Default window and level by modality, unless they were already set."""
 
 from typing import Any
 
@@ -8,25 +8,25 @@ from UNetSegmentationLib.presets import PRESETS
 
 from . import scene_exchange
 
-# Markers and collimator edges lie outside of these.
+# Excludes markers and collimator edges.
 STRETCH_PERCENTILES = (1.0, 99.0)
 
 
 class DisplayWindow:
-    """Sets window and level of the chosen volume; what a person, a file or another module set is left alone."""
+    """Sets window and level of the chosen volume, unless they were set by the user, a file or another module."""
 
     def __init__(self) -> None:
         self._done: tuple[Any, ...] = ()
-        # Our own setting by volume, so that another modality may change it again.
+        # Values set here, by volume, so that they may be changed for another modality.
         self._ours: dict[str, tuple[float, float]] = {}
 
     def forget(self) -> None:
-        """Let go of the scene."""
+        """Forget all volumes."""
         self._done = ()
         self._ours = {}
 
     def follow(self, volumeNode: Any, presetName: str) -> None:
-        """Show a volume as its modality is read; once for each choice of volume and modality."""
+        """Set the window of a volume by modality, once for each combination of volume and modality."""
         display = volumeNode.GetDisplayNode()
         key = (volumeNode.GetID(), presetName, display is not None)
         if key == self._done:
@@ -48,7 +48,7 @@ class DisplayWindow:
 
 
 def windowOf(volumeNode: Any, presetName: str) -> tuple[float, float] | None:
-    """Return width and level of the window for a volume of a modality; None where the viewer chooses."""
+    """Return window and level for a volume and preset; None for Slicer's automatic window."""
     preset = PRESETS[presetName]
     if preset.display_window is not None or preset.normalization != "percentile":
         return preset.display_window

@@ -1,4 +1,4 @@
-"""How a result was made, for people: from the record on the segmentation node to lines of names and values."""
+"""Provenance of a result as readable text, from the record on the segmentation node."""
 
 import html
 import math
@@ -9,14 +9,14 @@ from slicer.i18n import tr as _
 
 
 def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
-    """Return names and values; what the record does not hold is left out."""
+    """Return names and values; missing entries are omitted."""
     settings, seconds = made.get("settings", {}), made.get("duration_s", {})
     stages = [f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total"]
     total = f"{seconds['total']:.1f} s" if "total" in seconds else ""
     steps = settings.get("postprocess")
     lines = [
         (_("Model"), modelTitle),
-        (_("Model id"), made.get("model_id")),
+        (_("Model ID"), made.get("model_id")),
         (_("Weights (SHA-256)"), made.get("weights_sha256")),
         (_("Network"), made.get("network")),
         (_("Volume"), made.get("volume")),
@@ -24,11 +24,11 @@ def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
         (_("Added to"), _addedTo(made.get("added_to"))),
         (_("Region"), _boxOf(made.get("region_to_ras"))),
         (_("Mirrored copies"), _("averaged") if settings.get("tta") else ""),
-        (_("Overlap of tiles"), f"{settings['overlap']:.0%}" if "overlap" in settings else ""),
+        (_("Tile overlap"), f"{settings['overlap']:.0%}" if "overlap" in settings else ""),
         (_("Post-processing"), ", ".join(steps) if steps else _("none") if steps is not None else ""),
         (_("Device"), " ".join(str(made[name]) for name in ("device", "precision") if made.get(name))),
         (_("Time"), f"{total} ({', '.join(stages)})" if stages else total),
-        (_("Made on"), made.get("date")),
+        (_("Date"), made.get("date")),
         (_("Versions"), ", ".join(f"{name} {value}" for name, value in made.get("versions", {}).items())),
         (_("Warnings"), " ".join(made.get("warnings", ()))),
     ]
@@ -36,7 +36,7 @@ def linesOf(made: Mapping[str, Any], modelTitle: str) -> list[tuple[str, str]]:
 
 
 def _addedTo(former: Any) -> str:
-    """Return what a segmentation was, to which a result was added: its name, or the model that had made it."""
+    """Return the name of the segmentation that a result was added to, or the ID of the model that made it."""
     return str(former.get("model_id", "")) if isinstance(former, Mapping) else str(former or "")
 
 
@@ -45,11 +45,11 @@ def _boxOf(region: Any) -> str:
         return ""
     size = " x ".join(f"{2 * math.hypot(*(row[axis] for row in region[:3])):.0f}" for axis in range(3))
     centre = ", ".join(f"{row[3]:.0f}" for row in region[:3])
-    return _("{size} mm round ({centre})").format(size=size, centre=centre)
+    return _("{size} mm around ({centre})").format(size=size, centre=centre)
 
 
 def asTable(lines: list[tuple[str, str]]) -> str:
-    """Return the lines as a table in rich text."""
+    """Return the lines as a rich-text table."""
     rows = [
         f'<tr><td style="padding-right: 8px">{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
         for name, value in lines

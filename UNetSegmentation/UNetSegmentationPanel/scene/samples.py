@@ -1,4 +1,4 @@
-"""The sample images that come with the extension."""
+"""Sample images bundled with the extension."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,21 @@ import slicer
 from UNetSegmentationLib.models.installed import bundled_resources_folder
 
 FOLDER = "Samples"
-# The smallest one, with the best model.
+# The smallest sample, with the most accurate model.
 FIRST = "mri_hippocampus"
 IMAGE_SUFFIXES = (".nii.gz", ".nrrd", ".mha", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image that comes with the extension."""
+    """A bundled sample image."""
 
     name: str
     path: Path
 
 
 def available() -> list[Sample]:
-    """Return the sample images, FIRST before the others, without the reference segmentations that lie beside them.
+    """Return the sample images, FIRST first, without the reference segmentations in the same folder.
 
     The reference of NAME.nii.gz is NAME_anything.nii.gz or NAME.seg.nrrd.
     """
@@ -36,13 +36,13 @@ def available() -> list[Sample]:
 
 
 def load() -> Any:
-    """Load the first sample into the scene and return its volume node; None where there is no sample."""
+    """Load the first sample into the scene and return its volume node, or None if there is no sample."""
     found = available()
     return slicer.util.loadVolume(str(found[0].path)) if found else None
 
 
 def register() -> None:
-    """Offer the samples in Slicer's Sample Data module, where that module is present."""
+    """Register the samples with Slicer's Sample Data module, if available."""
     try:
         import SampleData
     except ImportError:

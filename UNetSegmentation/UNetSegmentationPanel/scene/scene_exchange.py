@@ -1,6 +1,6 @@
-"""Volumes and regions of the scene as arrays and matrices; RAS, IJK and KJI are converted in this folder alone.
+"""Volumes and regions of the scene as arrays and matrices; only this folder converts between RAS, IJK and KJI.
 
-Long work comes as generators for background.steps.Steps: each step moves a few megabytes and takes milliseconds.
+Long operations are generators for background.steps.Steps: each step copies a few megabytes in milliseconds.
 """
 
 from collections.abc import Generator, Sequence
@@ -20,44 +20,44 @@ from UNetSegmentationLib.protocol.arrays import ArrayFile
 SLAB_BYTES = 4 * 2**20
 SAMPLE_VOXELS = 500_000
 
-# Marks volumes that a run made: probabilities and uncertainty.
+# Marks probability and uncertainty maps made by a run.
 MAP_ATTRIBUTE = "UNetSegmentation.Map"
-# As in the form's selector.
+# Same as in the form's selector.
 NOT_INPUT = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
-# Handles of a new region lie inside the volume, where they can be reached.
+# The handles of a new region are inside the volume, within reach.
 NEW_REGION_SHARE = 0.7
 
 
 def nodeById(nodeId: str | None) -> Any:
-    """Return the node of the scene with an ID, or None when it is gone."""
+    """Return the node with an ID, or None if it does not exist."""
     return slicer.mrmlScene.GetNodeByID(nodeId) if nodeId else None
 
 
 def idOf(node: Any) -> str | None:
-    """Return the ID of a node, or None where there is none."""
+    """Return the ID of a node, or None."""
     return node.GetID() if node is not None else None
 
 
 def isInput(node: Any) -> bool:
-    """Tell whether a node is a volume that the panel offers."""
+    """Return whether a node is a volume that the panel offers."""
     isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.GetHideFromEditors()
     isVolume = isVolume and not node.GetAttribute(MAP_ATTRIBUTE)
     return isVolume and not any(node.IsA(name) for name in NOT_INPUT)
 
 
 def inputVolumes() -> list[Any]:
-    """Return the volumes of the scene that the panel offers."""
+    """Return the volumes in the scene that the panel offers."""
     return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if isInput(node)]
 
 
 def whyUnusable(volumeNode: Any) -> str:
-    """Return why a volume cannot be segmented, in one sentence; empty when nothing speaks against it.
+    """Return why a volume cannot be segmented, in one sentence; empty if it can.
 
-    Looks at the header alone; voxels are checked by the worker, which fills gaps (NaN) and warns of them.
+    Checks only the header. The worker checks the voxels; it fills gaps (NaN) and warns about them.
     """
     image = volumeNode.GetImageData()
     scalars = image.GetPointData().GetScalars() if image is not None else None
-    # While voxels are exchanged, their number and the dimensions may disagree.
+    # While the image data is being replaced, the number of voxels and the dimensions may disagree.
     if scalars is None or not 0 < scalars.GetNumberOfTuples() == image.GetNumberOfPoints():
         return _("The volume is empty: choose one that has voxels.")
     components = image.GetNumberOfScalarComponents()
@@ -65,7 +65,7 @@ def whyUnusable(volumeNode: Any) -> str:
         return _("The volume has {count} values per voxel: choose one with a single value.").format(count=components)
     parent = volumeNode.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
-        return _("The volume is under a non-linear transform: harden the transform first (Transforms module).")
+        return _("The volume is under a non-linear transform: harden the transform (Transforms module).")
     matrix = np.array(worldAffine(volumeNode))
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
         return _("The volume's axes are degenerate: correct its spacing and directions (Volumes module).")
@@ -73,14 +73,14 @@ def whyUnusable(volumeNode: Any) -> str:
 
 
 def worldAffine(volumeNode: Any) -> tuple[tuple[float, ...], ...]:
-    """Return the 4x4 from voxel index (i, j, k) to world RAS millimetres, through linear parent transforms."""
+    """Return the 4x4 matrix from voxel index (i, j, k) to world RAS millimetres, including linear parent transforms."""
     affine = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(affine)
     return _inWorld(volumeNode, affine)
 
 
 def _inWorld(node: Any, matrix: Any) -> tuple[tuple[float, ...], ...]:
-    """Return a matrix to the coordinates of a node as one to the world, through linear parent transforms."""
+    """Return a matrix to node coordinates as a matrix to world coordinates, including linear parent transforms."""
     parent = node.GetParentTransformNode()
     if parent is not None:
         toWorld = vtk.vtkMatrix4x4()
@@ -90,7 +90,7 @@ def _inWorld(node: Any, matrix: Any) -> tuple[tuple[float, ...], ...]:
 
 
 def regionToWorld(regionNode: Any) -> tuple[tuple[float, ...], ...]:
-    """Return the 4x4 that maps the cube from -1 to 1 onto a markups ROI in the world, oblique ones included."""
+    """Return the 4x4 that maps the cube from -1 to 1 onto a markups ROI in world coordinates, rotated or not."""
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(regionNode.GetObjectToNodeMatrix())
     size = regionNode.GetSize()
@@ -101,23 +101,23 @@ def regionToWorld(regionNode: Any) -> tuple[tuple[float, ...], ...]:
 
 
 def whyRegionUnusable(regionNode: Any, volumeNode: Any) -> str:
-    """Return why a run cannot be limited to a region, in one sentence; empty when it can."""
+    """Return why a run cannot be limited to a region, in one sentence; empty if it can."""
     parent = regionNode.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
-        return _("The region is under a non-linear transform: take it out (Transforms module).")
+        return _("The region is under a non-linear transform: remove the transform (Transforms module).")
     region = np.array(regionToWorld(regionNode))
     if not np.isfinite(region).all() or abs(np.linalg.det(region[:3, :3])) < 1e-9:
-        return _("The region has no size yet: draw it, or choose another one.")
+        return _("The region has no size yet: place it in the views, or choose another one.")
     shape = tuple(reversed(volumeNode.GetImageData().GetDimensions()))
     try:
         crop_to_region(Volume(np.broadcast_to(np.uint8(0), (1, *shape)), np.array(worldAffine(volumeNode))), region)
     except InputError:
-        return _("The region lies outside the volume: move it there.")
+        return _("The region is outside the volume: move it into the volume.")
     return ""
 
 
 def fitRegion(regionNode: Any, volumeNode: Any) -> None:
-    """Place a region in the middle of a volume, along its axes."""
+    """Center a region in a volume, aligned with its axes."""
     affine = np.array(worldAffine(volumeNode))
     dimensions = np.array(volumeNode.GetImageData().GetDimensions())
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -146,19 +146,19 @@ def voxels(volumeNode: Any) -> np.ndarray:
 
 
 def sampleOf(volumeNode: Any) -> np.ndarray:
-    """Return every n-th voxel along each axis: the exact extremes of 512³ voxels would hold up a menu."""
+    """Return every n-th voxel along each axis: scanning all voxels of a 512³ volume would delay a menu."""
     array = voxels(volumeNode)
     step = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     return array[::step, ::step, ::step]
 
 
 def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]:
-    """Write the voxels of a volume as (1, D, H, W) to a raw file, slab by slab; yields the fraction done.
+    """Write the voxels of a volume as (1, D, H, W) to a raw file, slab by slab; yields the completed fraction.
 
     Raises:
-        InputError: The volume vanished or cannot be segmented.
+        InputError: The volume was removed or cannot be segmented.
     """
-    volumeNode = presentVolume(volumeId)
+    volumeNode = existingVolume(volumeId)
     reason = whyUnusable(volumeNode)
     if reason:
         raise InputError(reason)
@@ -171,13 +171,13 @@ def exportVolume(volumeId: str, path: Path) -> Generator[float, None, ArrayFile]
             slab = _grey(rows[start : start + rowsPerSlab])
             slab.astype(dtype.newbyteorder("<"), copy=False).tofile(file)
             yield min(1.0, (start + rowsPerSlab) / len(rows))
-            if presentVolume(volumeId).GetImageData() is None:
-                raise InputError(_("The volume lost its voxels while they were read: choose it again."))
+            if existingVolume(volumeId).GetImageData() is None:
+                raise InputError(_("The volume lost its voxels while it was being read: choose it again."))
     return ArrayFile(path=str(path), dtype=dtype.name, shape=(1, *array.shape[:3]))
 
 
 def exportVolumes(volumeIds: Sequence[str], folder: Path) -> Generator[float, None, dict[str, ArrayFile]]:
-    """Write volumes to files in a folder, see exportVolume; returns the files by ID."""
+    """Write volumes to files in a folder (see exportVolume); returns the files by ID."""
     files = {}
     for number, volumeId in enumerate(volumeIds):
         work = exportVolume(volumeId, folder / f"volume{number}.raw")
@@ -190,18 +190,18 @@ def exportVolumes(volumeIds: Sequence[str], folder: Path) -> Generator[float, No
     return files
 
 
-def presentVolume(volumeId: str) -> Any:
+def existingVolume(volumeId: str) -> Any:
     """Return the volume node with an ID.
 
     Raises:
-        InputError: It is gone.
+        InputError: The volume was removed.
     """
     node = nodeById(volumeId)
     if node is None:
-        raise InputError(_("The volume was removed from the scene before its result was there."))
+        raise InputError(_("The volume was removed from the scene before its result was ready."))
     return node
 
 
 def _grey(slab: np.ndarray) -> np.ndarray:
-    """Return (rows, W) of rows that may have colours: photographs and X-ray pictures saved in RGB."""
+    """Return rows as grey values (rows, W); photographs and X-ray images may be saved in RGB."""
     return slab if slab.ndim == 2 else slab[..., :3].mean(axis=-1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Results of the worker as segmentations of the scene, and what of the user's they may take the place of."""
+"""Results of the worker as segmentations in the scene, and protection of the user's edits."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -16,23 +16,23 @@ from UNetSegmentationLib.core.errors import InputError
 from UNetSegmentationLib.protocol.segment import SegmentFound, SegmentResult
 
 from . import provenance
-from .scene_exchange import SLAB_BYTES, nodeById, presentVolume, voxels
+from .scene_exchange import SLAB_BYTES, existingVolume, nodeById, voxels
 from .undo import FormerContent, clear, fingerprint
 
 PROVENANCE_ATTRIBUTE = "UNetSegmentation.Provenance"
 UNTOUCHED_ATTRIBUTE = "UNetSegmentation.Untouched"
 BINARY_LABELMAP = "Binary labelmap"
-REPLACE, ADD, BESIDE = "replace", "add", "beside"
+REPLACE, ADD, KEEP = "replace", "add", "keep"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a result goes.
+    """Target segmentation of a result.
 
     Attributes:
-        segmentationId: ID of a segmentation of the scene.
-        fingerprint: Of its content at the time when it was chosen: what was changed since is not given up.
-        mode: REPLACE its segments, ADD to them, or leave it alone and hide it for a new one BESIDE it.
+        segmentationId: ID of a segmentation in the scene.
+        fingerprint: Fingerprint of its content when it was chosen; later changes are never overwritten.
+        mode: REPLACE its segments, ADD to them, or KEEP it hidden and create a new segmentation.
     """
 
     segmentationId: str
@@ -41,17 +41,17 @@ class Target:
 
 
 def targetIn(segmentationNode: Any, mode: str) -> Target:
-    """Return a segmentation as it is now as the target of a result."""
+    """Return a segmentation with its current content as the target of a result."""
     return Target(segmentationId=segmentationNode.GetID(), fingerprint=fingerprint(segmentationNode), mode=mode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A result that is in the scene.
+    """A result in the scene.
 
     Attributes:
         segmentationId: ID of its segmentation.
-        former: What that held before; None for a new one.
+        former: Previous content of the segmentation; None for a new one.
     """
 
     segmentationId: str
@@ -65,28 +65,28 @@ class Imported:
 def importSegmentation(
     result: SegmentResult, *, volumeId: str, target: Target | None, channelIds: Sequence[str | None] = ()
 ) -> Generator[float, None, Imported]:
-    """Put a result into the scene as a segmentation, slab by slab; yields the fraction done.
+    """Add a result to the scene as a segmentation, slab by slab; yields the completed fraction.
 
-    It goes to a new segmentation where there is no target or that is gone, and where it would replace what was changed
-    since the target was chosen.
+    A new segmentation is created if there is no target, if it was removed, or if replacing its segments would
+    overwrite changes made after it was chosen.
 
     Raises:
-        InputError: The volume vanished or changed its size while the job ran.
+        InputError: The volume was removed or changed its size during the run.
     """
     found = [segment for segment in result.segments if segment.voxels]
     labelmap = result.labelmap.open()
-    if tuple(labelmap.shape) != voxels(presentVolume(volumeId)).shape[:3]:
-        raise InputError(_("The volume changed its size while it was segmented: press Apply again."))
+    if tuple(labelmap.shape) != voxels(existingVolume(volumeId)).shape[:3]:
+        raise InputError(_("The size of the volume changed during segmentation: press Apply again."))
     image = yield from _croppedImage(labelmap, _unionOfBounds(found))
-    volumeNode = presentVolume(volumeId)
+    volumeNode = existingVolume(volumeId)
     toWorld = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(toWorld)
     made = _provenance(result, volumeNode, [nodeById(channelId) for channelId in channelIds])
-    # From here on in one step: a cancelled job must not leave half a result, nor half of the one before it.
+    # The rest is one step: a cancelled job must not leave a partial result or a partly removed previous one.
     slicer.mrmlScene.SaveStateForUndo()
     node, former = _targetNode(target, volumeNode)
     isAdded = former is not None and target.mode == ADD
-    image.SetImageToWorldMatrix(_asSeenFrom(node, volumeNode, toWorld) if isAdded else toWorld)
+    image.SetImageToWorldMatrix(_inCoordinatesOf(node, volumeNode, toWorld) if isAdded else toWorld)
     with slicer.util.NodeModify(node):
         if isAdded:
             made["added_to"] = provenanceOf(node) or node.GetName()
@@ -101,7 +101,7 @@ def importSegmentation(
     if isAdded:
         node.RemoveAttribute(UNTOUCHED_ATTRIBUTE)
     else:
-        # Outside the block above: the display node may choose colours at its end.
+        # Outside the block above, because the display node may assign colours when it ends.
         node.SetAttribute(UNTOUCHED_ATTRIBUTE, fingerprint(node))
     if former is not None:
         former.seal()
@@ -109,13 +109,13 @@ def importSegmentation(
 
 
 def belongsTo(segmentationNode: Any, volumeNode: Any) -> bool:
-    """Tell whether a segmentation was made on a volume."""
+    """Return whether a segmentation has a volume as its reference geometry."""
     role = segmentationNode.GetReferenceImageGeometryReferenceRole()
     return segmentationNode.GetNodeReferenceID(role) == volumeNode.GetID()
 
 
-def isFree(segmentationNode: Any, volumeNode: Any) -> bool:
-    """Tell whether a segmentation holds nothing, or nothing but our result for this volume as we left it."""
+def isReplaceable(segmentationNode: Any, volumeNode: Any) -> bool:
+    """Return whether a segmentation is empty or contains only our unchanged result for this volume."""
     if segmentationNode.GetSegmentation().GetNumberOfSegments() == 0:
         return True
     mark = segmentationNode.GetAttribute(UNTOUCHED_ATTRIBUTE)
@@ -123,22 +123,22 @@ def isFree(segmentationNode: Any, volumeNode: Any) -> bool:
 
 
 def canAdd(segmentationNode: Any) -> bool:
-    """Tell whether segments can be added to a segmentation without a change of those that are there."""
+    """Return whether segments can be added to a segmentation without changing existing ones."""
     parent = segmentationNode.GetParentTransformNode()
     isStraight = parent is None or bool(parent.IsTransformToWorldLinear())
     return isStraight and segmentationNode.GetSegmentation().GetSourceRepresentationName() == BINARY_LABELMAP
 
 
 def provenanceOf(segmentationNode: Any) -> dict[str, Any]:
-    """Return how a segmentation was made; empty when it is not one of ours."""
+    """Return the provenance of a segmentation; empty if it was not made by a run."""
     text = segmentationNode.GetAttribute(PROVENANCE_ATTRIBUTE)
     return json.loads(text) if text else {}
 
 
 def showResult(volumeNode: Any, segmentationNode: Any, *, isNew: bool) -> None:
-    """Show a result over its volume; the first time, slices go to its centre."""
+    """Show a result over its volume; for a new one, slices jump to its centre."""
     if segmentationNode.GetDisplayNode() is not None:
-        # An older result may have been hidden since.
+        # A previous result may have been hidden.
         segmentationNode.GetDisplayNode().SetVisibility(True)
     layoutManager = slicer.app.layoutManager()
     if layoutManager is None:
@@ -153,7 +153,7 @@ def showResult(volumeNode: Any, segmentationNode: Any, *, isNew: bool) -> None:
 
 
 def hide(segmentationId: str | None) -> None:
-    """Stop showing a segmentation, where there is one; it stays in the scene as it is."""
+    """Hide a segmentation, if it exists; it stays in the scene unchanged."""
     node = nodeById(segmentationId)
     display = node.GetDisplayNode() if node is not None else None
     if display is not None:
@@ -161,7 +161,7 @@ def hide(segmentationId: str | None) -> None:
 
 
 def _targetNode(target: Target | None, volumeNode: Any) -> tuple[Any, FormerContent | None]:
-    """Return the segmentation for a result, and what it held before where it is not new."""
+    """Return the segmentation for a result, and its previous content if it is not new."""
     chosen = nodeById(target.segmentationId) if target is not None else None
     isUnchanged = chosen is not None and fingerprint(chosen) == target.fingerprint
     if chosen is not None and (target.mode == ADD or (target.mode == REPLACE and isUnchanged)):
@@ -180,8 +180,8 @@ def _placeOn(segmentationNode: Any, volumeNode: Any) -> None:
     segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
 
 
-def _asSeenFrom(segmentationNode: Any, volumeNode: Any, toVolume: Any) -> Any:
-    """Return a matrix to the volume's coordinates as one to those of a segmentation under another transform."""
+def _inCoordinatesOf(segmentationNode: Any, volumeNode: Any, toVolume: Any) -> Any:
+    """Return a matrix to the volume's coordinates as a matrix to those of a segmentation under another transform."""
     between = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
         volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode(), between
@@ -198,7 +198,7 @@ def _unionOfBounds(found: list[SegmentFound]) -> tuple[tuple[int, int], ...]:
 
 
 def _croppedImage(labelmap: np.ndarray, bounds: tuple[tuple[int, int], ...]) -> Generator[float, None, Any]:
-    """Copy a box of the labelmap to the vtkOrientedImageData that all segments share; yields the fraction done."""
+    """Copy a box of the labelmap to a vtkOrientedImageData shared by all segments; yields the completed fraction."""
     (k0, k1), (j0, j1), (i0, i1) = bounds
     image = slicer.vtkOrientedImageData()
     image.SetExtent(i0, i1, j0, j1, k0, k1)

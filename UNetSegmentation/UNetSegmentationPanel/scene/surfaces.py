@@ -1,7 +1,7 @@
-"""Closed surfaces of segments, computed beside the main thread.
+"""Closed surfaces of segments, computed in a separate thread.
 
-Slicer's own conversion holds Python's lock for up to seconds; the VTK filters that it consists of give it up while
-they run. The steps and their parameters are those of Slicer's conversion rule, so that surfaces look alike.
+Slicer's own conversion holds Python's global lock for up to several seconds; its VTK filters release the lock while
+they run. Steps and parameters are those of Slicer's conversion rule, so that surfaces look the same.
 """
 
 import logging
@@ -20,7 +20,7 @@ SMOOTHING = 0.5
 
 
 def createSurfaces(segmentationId: str) -> Generator[Any, None, None]:
-    """Give every segment of a segmentation that has none a closed surface; yields (fraction, name) and WAIT."""
+    """Create the missing closed surfaces of a segmentation; yields (fraction, name) and WAIT."""
     node = nodeById(segmentationId)
     count = node.GetSegmentation().GetNumberOfSegments() if node is not None else 0
     made = []
@@ -35,7 +35,7 @@ def createSurfaces(segmentationId: str) -> Generator[Any, None, None]:
     node = nodeById(segmentationId)
     if node is None:
         return
-    # All in one go: a 3D view that meets one surface makes the others itself at once, and holds up the window.
+    # All at once: a 3D view that finds one surface creates the others immediately and blocks the window.
     with slicer.util.NodeModify(node):
         for index, segment, surface in made:
             if _segmentWithoutSurface(segmentationId, index) is segment:
@@ -52,14 +52,14 @@ def show3D(segmentationNode: Any, isVisible: bool) -> None:
 
 
 def hasSurfaces(segmentationNode: Any) -> bool:
-    """Tell whether every segment has its surface."""
+    """Return whether every segment has a surface."""
     segmentation = segmentationNode.GetSegmentation()
     segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
     return all(segment.GetRepresentation(CLOSED_SURFACE) is not None for segment in segments)
 
 
 class SurfaceDisplay:
-    """Shows surfaces as a person asks for them, making those that are missing in the background."""
+    """Shows surfaces on request, creating missing ones in the background."""
 
     def __init__(self) -> None:
         self._steps: Steps | None = None
@@ -72,11 +72,11 @@ class SurfaceDisplay:
             self._steps = Steps(
                 createSurfaces(segmentationNode.GetID()),
                 onDone=lambda _nothing: None,
-                onFailed=lambda error: logging.error("Surfaces could not be made: %s", error),
+                onFailed=lambda error: logging.error("Surfaces could not be created: %s", error),
             )
 
     def stop(self) -> None:
-        """Make no more surfaces."""
+        """Stop creating surfaces."""
         steps, self._steps = self._steps, None
         if steps is not None:
             steps.stop()
@@ -90,14 +90,14 @@ def _segmentWithoutSurface(segmentationId: str, index: int) -> Any:
 
 
 class _Pipeline:
-    """Labelmap with one label value to a smooth closed surface in the coordinates of the segmentation."""
+    """Converts one label of a labelmap to a smooth closed surface in segmentation coordinates."""
 
     def __init__(self, segment: Any) -> None:
         self.surface = vtk.vtkPolyData()
         image = segment.GetRepresentation(BINARY_LABELMAP)
         toWorld = vtk.vtkMatrix4x4()
         image.GetImageToWorldMatrix(toWorld)
-        # A plain image on the index grid: directions are applied at the end, to points.
+        # A plain image on the index grid; directions are applied to the points at the end.
         grid = vtk.vtkImageData()
         grid.SetExtent(image.GetExtent())
         grid.GetPointData().SetScalars(image.GetPointData().GetScalars())
@@ -105,7 +105,7 @@ class _Pipeline:
         self._pad = vtk.vtkImageConstantPad()
         self._pad.SetInputData(grid)
         first, last = image.GetExtent()[0::2], image.GetExtent()[1::2]
-        # Without a border of background the surface stays open where a segment touches the edge of the crop.
+        # Without a background border, the surface would be open where a segment touches the edge of the crop.
         extent = [bound for pair in zip(first, last, strict=True) for bound in (pair[0] - 1, pair[1] + 1)]
         self._pad.SetOutputWholeExtent(extent)
         self._transform = vtk.vtkTransform()

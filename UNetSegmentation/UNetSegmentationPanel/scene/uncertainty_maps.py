@@ -1,4 +1,4 @@
-"""Probabilities and uncertainty as volumes that belong to a result."""
+"""Probability and uncertainty maps of a result."""
 
 from collections.abc import Generator
 from typing import Any
@@ -20,9 +20,9 @@ OVERLAY_OPACITY = 0.5
 
 
 def importMaps(result: SegmentResult, *, segmentationId: str, volumeId: str) -> Generator[float, None, None]:
-    """Add what came of probabilities and uncertainty to the scene, slab by slab; yields the fraction done.
+    """Add the probability and uncertainty maps of a result to the scene, slab by slab; yields the completed fraction.
 
-    What belonged to the segmentation before is removed.
+    Previous maps of the segmentation are removed.
     """
     segmentation = nodeById(segmentationId)
     if segmentation is None:
@@ -49,7 +49,7 @@ def importMaps(result: SegmentResult, *, segmentationId: str, volumeId: str) -> 
 
 
 def removeMaps(segmentationNode: Any) -> None:
-    """Remove the volumes of a result from the scene."""
+    """Remove the maps of a result from the scene."""
     for role in (UNCERTAINTY_ROLE, PROBABILITY_ROLE):
         ids = [
             segmentationNode.GetNthNodeReferenceID(role, index)
@@ -61,12 +61,12 @@ def removeMaps(segmentationNode: Any) -> None:
 
 
 def uncertaintyOf(segmentationNode: Any) -> Any:
-    """Return the volume of a result's uncertainty, or None."""
+    """Return the uncertainty map of a result, or None."""
     return segmentationNode.GetNodeReference(UNCERTAINTY_ROLE) if segmentationNode is not None else None
 
 
 def goToMostUncertain(uncertaintyNode: Any) -> None:
-    """Move every slice view to where the slice with most uncertainty along its axis is."""
+    """Move each slice view to the most uncertain slice along its axis."""
     index = [int(part) for part in uncertaintyNode.GetAttribute(MOST_UNCERTAIN_ATTRIBUTE).split()]
     toWorld = vtk.vtkMatrix4x4()
     uncertaintyNode.GetIJKToRASMatrix(toWorld)
@@ -77,13 +77,13 @@ def goToMostUncertain(uncertaintyNode: Any) -> None:
 
 
 def isOverlaid(uncertaintyNode: Any) -> bool:
-    """Tell whether a slice view shows the uncertainty over its image."""
+    """Return whether a slice view shows the uncertainty map over its image."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     return any(node.GetForegroundVolumeID() == uncertaintyNode.GetID() for node in nodes)
 
 
 def overlay(uncertaintyNode: Any, isShown: bool) -> None:
-    """Show the uncertainty over the image in all slice views, or take it away."""
+    """Show or hide the uncertainty map over the image in all slice views."""
     for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         if isShown:
             node.SetForegroundVolumeID(uncertaintyNode.GetID())
@@ -93,7 +93,7 @@ def overlay(uncertaintyNode: Any, isShown: bool) -> None:
 
 
 def _image(array: np.ndarray, *, start: float, share: float) -> Generator[float, None, Any]:
-    """Copy (D, H, W) to a vtkImageData of single precision, the smallest float that it knows."""
+    """Copy (D, H, W) to a single-precision vtkImageData, the smallest float type that VTK supports."""
     image = vtk.vtkImageData()
     image.SetDimensions(*array.shape[::-1])
     image.AllocateScalars(vtk.VTK_FLOAT, 1)
@@ -110,7 +110,7 @@ def _add(image: Any, volumeNode: Any, name: str) -> Any:
     name = f"{volumeNode.GetName()} {name}"
     isTaken = slicer.mrmlScene.GetFirstNodeByName(name) is not None
     node.SetName(slicer.mrmlScene.GetUniqueNameByString(name) if isTaken else name)
-    # Before it is in the scene: the panel offers no such volume as an input.
+    # Set before the node is added to the scene: the panel does not offer maps as input.
     node.SetAttribute(MAP_ATTRIBUTE, "1")
     toLocal = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(toLocal)
@@ -118,11 +118,11 @@ def _add(image: Any, volumeNode: Any, name: str) -> Any:
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     slicer.mrmlScene.AddNode(node)
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
-    # Looking for a window by itself takes a second for a large volume.
+    # Automatic window and level takes a second for a large volume.
     display.SetAutoWindowLevel(False)
     display.SetWindowLevel(1.0, 0.5)
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
-    # Sure voxels stay clear in an overlay.
+    # Certain voxels are transparent in an overlay.
     display.SetLowerThreshold(0.05)
     display.SetUpperThreshold(1.0)
     display.SetApplyThreshold(True)

@@ -1,4 +1,4 @@
-"""What a segmentation held before a run wrote to it, so that one step brings it back."""
+"""Content of a segmentation before a run changed it, for undo."""
 
 import uuid
 from typing import Any
@@ -8,7 +8,7 @@ import slicer
 from .scene_exchange import nodeById
 
 ATTRIBUTES_PREFIX = "UNetSegmentation."
-# Modification times start anew in every session, so that a stored one is only worth something together with this.
+# Modification times restart in every session, so a stored one is valid only together with this.
 _SESSION = uuid.uuid4().hex
 
 
@@ -43,11 +43,11 @@ class FormerContent:
         return nodeById(self._id)
 
     def seal(self) -> None:
-        """Remember what the run has left, so that later edits are noticed."""
+        """Record the content after the run, so that later edits are detected."""
         self._seal = fingerprint(self.segmentationNode)
 
     def restore(self) -> bool:
-        """Give the segmentation its former content back; False where it is gone or was changed since the run."""
+        """Restore the previous content; False if the segmentation was removed or changed after the run."""
         node = self.segmentationNode
         if node is None or fingerprint(node) != self._seal:
             return False
@@ -74,7 +74,7 @@ _GEOMETRY = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterNa
 
 
 def clear(segmentationNode: Any) -> None:
-    """Remove all segments; a labelmap that they share stays as it is and is not copied for each of them first."""
+    """Remove all segments, without first copying the labelmap that they share for each of them."""
     segmentation = segmentationNode.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segmentation.GetNthSegment(index).RemoveAllRepresentations()
@@ -96,7 +96,7 @@ def _attributesOf(node: Any) -> set[str]:
 
 
 def fingerprint(segmentationNode: Any) -> str:
-    """Return a text that changes with every edit of a segmentation."""
+    """Return a string that changes with every edit of a segmentation."""
     segmentation = segmentationNode.GetSegmentation()
     parts = []
     for index in range(segmentation.GetNumberOfSegments()):

@@ -1,1 +1,1 @@
-"""The sections of the panel: one file each."""
+"""The sections of the panel, one file per section."""

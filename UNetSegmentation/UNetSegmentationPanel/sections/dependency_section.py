@@ -1,4 +1,4 @@
-"""The panel's top: what is missing in Slicer's Python, how it gets there, and how far that is."""
+"""Top of the panel: packages missing from Slicer's Python, and their installation."""
 
 import importlib
 import logging
@@ -15,7 +15,7 @@ from .section import PanelAccess, Section, State
 
 
 class DependencySection(Section):
-    """A frame that is hidden once everything is there."""
+    """A frame that is hidden once all packages are installed."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -29,11 +29,11 @@ class DependencySection(Section):
         self.ui.installProgressBar.visible = isInstalling
         if isInstalling:
             self.ui.installButton.text = _("Cancel")
-            self.ui.installButton.toolTip = _("Stop; nothing is installed then.")
+            self.ui.installButton.toolTip = _("Cancel the download; nothing will be installed.")
             self.ui.installButton.enabled = self.panel.jobs.current.canCancel
             return
         self.ui.installButton.text = _("Reinstall …") if isBroken else _("Install …")
-        self.ui.installButton.toolTip = state.whyWait or _("Download and install what is missing; you are asked first.")
+        self.ui.installButton.toolTip = state.whyWait or _("Download and install the missing packages; asks you first.")
         self.ui.installButton.enabled = not state.jobKind
         showIcon(self.ui.dependencyIcon, "SP_MessageBoxWarning" if isBroken or self._report else "")
         self.ui.dependencyLabel.text = " ".join(part for part in (self._report, state.dependencies.message) if part)
@@ -46,7 +46,7 @@ class DependencySection(Section):
         self._report = ""
         if missing.isTorch and not dependencies.hasTorchExtension():
             self._report = _(
-                'Install the extension "PyTorch" first (Extensions Manager), restart Slicer and come back here.'
+                'Install the "PyTorch" extension first (Extensions Manager), then restart Slicer and return here.'
             )
         elif slicer.util.confirmOkCancelDisplay(dependencies.question(missing), _("UNet Segmentation")):
             self.panel.jobs.start(Installation(missing, onProgress=self._onProgress, onFinished=self._onFinished))
@@ -63,15 +63,15 @@ class DependencySection(Section):
         self._report = outcome.message
         importlib.invalidate_caches()
         if outcome.kind == "done":
-            self._installOthers()
+            self._installPackages()
         self.panel.dependencies.look()
         self.panel.refresh()
 
-    def _installOthers(self) -> None:
+    def _installPackages(self) -> None:
         try:
-            dependencies.installOthers(self.panel.requirements)
+            dependencies.installPackages(self.panel.requirements)
         except Exception as error:
-            # pip fails in many ways, and an exception in a slot would only be printed.
+            # pip can fail in many ways, and an exception in a slot would only be printed.
             logging.exception("Installing the components of UNetSegmentation failed")
-            self._report = _("Installing failed: {error} Try again, or see the application log.").format(error=error)
+            self._report = _("Installation failed: {error} Try again, or see the application log.").format(error=error)
         importlib.invalidate_caches()

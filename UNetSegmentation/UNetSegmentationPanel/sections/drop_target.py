@@ -1,4 +1,4 @@
-"""Makes a widget take what is dropped onto it from the desktop."""
+"""Lets a widget accept files and folders dropped from the desktop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,11 @@ import qt
 
 
 class DropTarget(qt.QObject):
-    """Filters the events of a widget; whatever is not taken goes on to the main window, which loads it as data.
+    """Filters the events of a widget; drops that it does not accept go to the main window, which loads them as data.
 
     Args:
-        widget: Takes the drops; children that take none themselves pass theirs on to it.
-        isWanted: Tells whether a path would be taken.
+        widget: Accepts the drops, including those on children that do not accept drops themselves.
+        isWanted: Returns whether a path is accepted.
         onDropped: Called with the path.
     """
 
@@ -32,7 +32,7 @@ class DropTarget(qt.QObject):
             return False
         event.acceptProposedAction()
         if kind == qt.QEvent.Drop:
-            # Whoever dropped it waits for the end of this call.
+            # The source application waits until this call returns.
             qt.QTimer.singleShot(0, lambda: self._onDropped(path))
         return True
 

@@ -1,4 +1,4 @@
-"""What helps at first: a hint that goes for good, and keys for who comes often."""
+"""Hint for first-time users, and keyboard shortcuts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ SETTING = "UNetSegmentation/HintIsDone"
 
 
 class HintSection(Section):
-    """Three sentences for the first time; gone once they were read or a run has succeeded."""
+    """A hint that disappears once it was dismissed or a run has succeeded."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -27,12 +27,12 @@ class HintSection(Section):
 
 
 def dismissHint() -> None:
-    """Show the hint no more from the next refresh on, in later sessions neither."""
+    """Hide the hint from the next refresh on, also in later sessions."""
     slicer.app.settings().setValue(SETTING, True)
 
 
 def addShortcut(keys: str, widget: Any, action: Callable[[], None]) -> Any:
-    """Return a key that works only while the focus is in a widget, so that it takes none from the rest of Slicer."""
+    """Return a shortcut that works only while a widget has the focus, so that the rest of Slicer is not affected."""
     shortcut = qt.QShortcut(qt.QKeySequence(keys), widget)
     shortcut.setContext(qt.Qt.WidgetWithChildrenShortcut)
     shortcut.connect("activated()", action)

@@ -1,4 +1,4 @@
-"""What can be done about the models: importing, deleting, and where they lie."""
+"""Model management: import, delete, open the folder."""
 
 import html
 import logging
@@ -26,7 +26,7 @@ ARCHIVE_FILTER = "*.zip"
 
 
 class ImportSection(Section):
-    """A menu that changes which models there are, and a frame that reports on it."""
+    """Menu for managing models, and a frame for messages."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -44,7 +44,7 @@ class ImportSection(Section):
         self._importArchiveAction = self._menu.addAction(_("Import a model from a zip archive …"))
         self._menu.addSeparator()
         self._deleteAction = self._menu.addAction("")
-        self._openAction = self._menu.addAction(_("Open the folder of my models"))
+        self._openAction = self._menu.addAction(_("Open my models folder"))
         self._importFolderAction.connect("triggered(bool)", lambda _checked: self._importFolder())
         self._importArchiveAction.connect("triggered(bool)", lambda _checked: self._importArchive())
         self._deleteAction.connect("triggered(bool)", lambda _checked: self._deleteChosen())
@@ -54,7 +54,7 @@ class ImportSection(Section):
     def refresh(self, state: State) -> None:
         former, self._state = self._state, state
         if state.isSceneInUse and not (former is not None and former.isSceneInUse):
-            # What was reported before a run is read by then.
+            # The user has seen the message by the time a run starts.
             self._dismissReport()
         model = state.choices.model
         for action in (self._importFolderAction, self._importArchiveAction):
@@ -68,7 +68,7 @@ class ImportSection(Section):
         )
 
     def cleanup(self) -> None:
-        """Stop what is at work; a deletion that has begun comes to its end."""
+        """Stop following a deletion; once started, it runs to completion."""
         if self._deletion is not None:
             self._deletion.stop()
 
@@ -81,23 +81,23 @@ class ImportSection(Section):
 
     def _importFolder(self) -> None:
         """Ask for a folder and import the model in it."""
-        title = _("Folder of a model: nnU-Net results, a MONAI bundle, or one of ours")
+        title = _("Model folder: nnU-Net results, MONAI bundle, or UNetSegmentation model")
         folder = qt.QFileDialog.getExistingDirectory(self.ui.modelSection, title, "")
         if folder:
             self._importModel(Path(folder))
 
     def _importArchive(self) -> None:
         """Ask for a zip archive and import the model in it."""
-        title = _("Zip archive of a model: nnU-Net results, a MONAI bundle, or one of ours")
+        title = _("Model archive: nnU-Net results, MONAI bundle, or UNetSegmentation model")
         kinds = _("Zip archives ({suffixes})").format(suffixes=ARCHIVE_FILTER)
         archive = qt.QFileDialog.getOpenFileName(self.ui.modelSection, title, "", kinds)
         if archive:
             self._importModel(Path(archive))
 
     def _importModel(self, path: Path) -> None:
-        """Import the model in a folder or zip archive, or say why not."""
+        """Import the model in a folder or zip archive, or show why this is not possible."""
         if self.panel.jobs.currentKind == ImportJob.kind:
-            # Its progress is on display.
+            # Its progress is already shown.
             return
         reason = self._whyNoImport()
         if reason:
@@ -120,16 +120,16 @@ class ImportSection(Section):
         self.panel.refresh()
 
     def _dismissReport(self) -> None:
-        """Take the report of the last import away."""
+        """Hide the report of the last import."""
         if self.panel.jobs.currentKind != ImportJob.kind:
             self.ui.importFrame.visible = False
 
     def _deleteChosen(self) -> None:
-        """Delete the chosen model of the user's own, where they confirm it."""
+        """Delete the selected model if it is the user's own and they confirm."""
         model = self._state.choices.model
         if model is None or not is_users_own(model) or self._deletion is not None:
             return
-        question = _("Delete the model “{title}”? Its folder goes with everything in it:\n{folder}")
+        question = _("Delete the model “{title}”? Its folder and everything in it will be deleted:\n{folder}")
         text = question.format(title=model.description.title, folder=model.folder)
         if not slicer.util.confirmOkCancelDisplay(text, _("Delete model")):
             return
@@ -141,16 +141,16 @@ class ImportSection(Section):
         )
 
     def _openFolder(self) -> None:
-        """Show the folder of the user's own models in the system's file browser."""
+        """Open the user's models folder in the system's file browser."""
         folder = user_models_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            message = _("The folder {folder} cannot be made ({error}): check the rights of the one above.")
+            message = _("The folder {folder} cannot be created ({error}): check the permissions of its parent folder.")
             self._report("SP_MessageBoxWarning", html.escape(message.format(folder=folder, error=error.strerror)))
             return
         if not qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder))):
-            message = _("Your models lie in {folder}.").format(folder=folder)
+            message = _("Your models are in {folder}.").format(folder=folder)
             self._report("SP_MessageBoxInformation", html.escape(message))
 
     def _onProgress(self, progress: Progress) -> None:
@@ -184,7 +184,7 @@ class ImportSection(Section):
         self.ui.importProgressBar.visible = False
         self.ui.importLabel.text = text
         self.ui.importButton.text = _("Close")
-        self.ui.importButton.toolTip = _("Take this message away.")
+        self.ui.importButton.toolTip = _("Close this message.")
         showIcon(self.ui.importIcon, icon)
 
     def _onImportButton(self, _checked: bool) -> None:
@@ -194,7 +194,7 @@ class ImportSection(Section):
             self._dismissReport()
 
     def _showModels(self, model: InstalledModel | None) -> None:
-        """Look again which models there are, and choose one of them."""
+        """Refresh the list of models and select one of them."""
         self.panel.listModels()
         if model is not None:
             description = model.description

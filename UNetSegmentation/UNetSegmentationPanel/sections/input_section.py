@@ -1,4 +1,4 @@
-"""The panel's input: the volume, the model's other channels, and the region of interest."""
+"""Input of the panel: the volume, the other channels of the model, and the region of interest."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ from ..scene.display_window import DisplayWindow
 from .menus import fill
 from .section import PanelAccess, Section, State
 
-# Below the volume and the channel that it is.
+# Below the volume and its channel.
 FIRST_CHANNEL_ROW = 2
 
 
 class InputSection(Section, VTKObservationMixin):
-    """Widgets that say what is segmented; a model of one channel shows none of those for channels."""
+    """Widgets for the input; those for channels are shown only for multi-channel models."""
 
     def __init__(self, panel: PanelAccess) -> None:
         Section.__init__(self, panel)
@@ -38,7 +38,7 @@ class InputSection(Section, VTKObservationMixin):
 
     def follow(self, parameters: Any) -> None:
         if parameters is None:
-            # Another scene may have nodes of the same IDs.
+            # Another scene may have nodes with the same IDs.
             self.cleanup()
             self._window.forget()
 
@@ -51,7 +51,7 @@ class InputSection(Section, VTKObservationMixin):
         self.ui.regionSelector.setCurrentNode(region)
         self.ui.regionSelector.enabled = isEnabled
         self._observe([region, *(row.selector.currentNode() for row in self._rows if row.isShown)])
-        # A removed volume has left the parameters before it is noticed that there is nothing to look at.
+        # A removed volume leaves the parameters before `look` is updated.
         if state.look is not None and parameters.inputVolume is not None:
             self._window.follow(parameters.inputVolume, state.choices.preset)
 
@@ -83,7 +83,7 @@ class InputSection(Section, VTKObservationMixin):
             row.show(channel, stored.channelVolume(parameters, channel.name), isEnabled=isEnabled)
 
     def _observe(self, nodes: list[Any]) -> None:
-        """Notice from now on when one of these nodes changes."""
+        """Observe changes of these nodes."""
         nodeIds = [node.GetID() for node in nodes if node is not None]
         if nodeIds == self._followedIds:
             return
@@ -94,7 +94,7 @@ class InputSection(Section, VTKObservationMixin):
                 self.addObserver(node, event, self._onNodeModified)
 
     def _onNodeModified(self, _caller: Any, _event: str) -> None:
-        # Dragging a handle tells of every pixel.
+        # Dragging a handle triggers an event per pixel.
         self.panel.refresh(onlyIfChanged=True)
 
     def _onVolumeChosen(self, node: Any) -> None:
@@ -114,7 +114,7 @@ class InputSection(Section, VTKObservationMixin):
         if volume is not None:
             scene_exchange.fitRegion(node, volume)
         node.CreateDefaultDisplayNodes()
-        # The image inside is what a person wants to see while dragging the handles.
+        # Keep the image inside visible while the handles are dragged.
         node.GetDisplayNode().SetFillVisibility(False)
 
 
@@ -143,11 +143,11 @@ class _ChannelRow:
         blocked = self.selector.blockSignals(True)
         self._channel = channel.name
         self.label.text = f"{channel.name}:"
-        self.selector.noneDisplay = _("Missing") if channel.is_optional else _("Choose a volume")
+        self.selector.noneDisplay = _("None (missing)") if channel.is_optional else _("Choose a volume")
         self.selector.toolTip = (
-            _("Volume of this channel; the model does without it, a little less certain.")
+            _("Volume for this channel. Optional: without it, the model is slightly less accurate.")
             if channel.is_optional
-            else _("Volume of this channel. On another grid it is resampled onto that of the volume above.")
+            else _("Volume for this channel. It is resampled to the geometry of the volume above if needed.")
         )
         self.selector.setCurrentNode(node)
         self.selector.blockSignals(blocked)

@@ -1,4 +1,4 @@
-"""Menus of names and titles, and icons of messages."""
+"""Menu entries with names and titles, and message icons."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from slicer.i18n import tr as _
 from ..choices.choices import Choices
 
 ICON_SIZE = 16
-# What the style's icon is called for how a job ended.
+# Standard icon for each outcome of a job.
 OUTCOME_ICONS = {"done": "SP_DialogApplyButton", "cancelled": "", "failed": "SP_MessageBoxWarning"}
 
-# What a menu gives as data and text of a line between its entries.
+# Data and text of a separator between menu entries.
 SEPARATOR = (None, "")
 
 
 def networkEntries(found: Choices) -> list[tuple[str | None, str]]:
-    """Return the networks that can be used, then, set apart, those that wait for a model."""
+    """Return the usable networks, then, after a separator, those without a model."""
     usable = [(name, title) for name, title, hasModel in found.networks if hasModel]
     waiting = [
         (name, _("{title} (no model yet)").format(title=title))
@@ -28,19 +28,19 @@ def networkEntries(found: Choices) -> list[tuple[str | None, str]]:
 
 
 def deviceEntries(offered: Sequence[Mapping[str, Any]], chosen: str) -> list[tuple[str | None, str]]:
-    """Return the devices that a worker offers, and the chosen one in any case."""
+    """Return the devices that the worker offers, always including the chosen one."""
     entries = {
         "auto": _("Automatic"),
         "cpu": _("CPU"),
         **{str(device["id"]): str(device["title"]) for device in offered},
     }
-    # The choice may come from another machine's scene, or from before the worker is ready.
+    # The choice may come from a scene of another computer, or the worker may not be ready yet.
     entries.setdefault(chosen, chosen)
     return list(entries.items())
 
 
 def fill(combo: Any, entries: list[tuple[str | None, str]], current: str) -> None:
-    """Offer (name, title) entries, leaving the menu alone where nothing changed: it may be open."""
+    """Set (name, title) entries; an unchanged menu, which may be open, is not rebuilt."""
     blocked = combo.blockSignals(True)
     present = [(combo.itemData(index), combo.itemText(index)) for index in range(combo.count)]
     if present != entries:
@@ -55,7 +55,7 @@ def fill(combo: Any, entries: list[tuple[str | None, str]], current: str) -> Non
 
 
 def showIcon(label: Any, name: str) -> None:
-    """Show one of the style's standard icons in a label, or none."""
+    """Show a standard icon of the style in a label; hide the label if the name is empty."""
     label.visible = bool(name)
     if name:
         standard = label.style().standardIcon(getattr(qt.QStyle, name))

@@ -1,4 +1,4 @@
-"""The panel's model: modality, network and model, and the card of the chosen one."""
+"""Choice of modality, network and model, and the card of the chosen model."""
 
 from slicer.i18n import tr as _
 
@@ -11,7 +11,7 @@ from .section import PanelAccess, Section, State
 
 
 class ModelsSection(Section):
-    """Menus that lead to a model, and what the model says of itself."""
+    """Menus for choosing a model, and its card."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)

@@ -1,11 +1,11 @@
-"""The panel's advanced options: device, where the result goes, and what else a run makes."""
+"""Advanced options of the panel: device, output segmentation and additional outputs."""
 
 from typing import Any
 
 from .menus import deviceEntries, fill
 from .section import PanelAccess, Section, State
 
-# Parameters with a check box of their name.
+# Parameters with a check box of the same name.
 CHECKED = ("mirror", "uncertainty", "probabilities")
 
 

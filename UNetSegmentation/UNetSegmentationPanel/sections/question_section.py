@@ -1,17 +1,17 @@
-"""The question that comes before something would touch segments that are not its own."""
+"""Question shown before a run changes segments that it did not create."""
 
 import html
 
 from slicer.i18n import tr as _
 
 from ..scene.scene_exchange import nodeById
-from ..scene.segmentations import ADD, BESIDE, REPLACE, canAdd, targetIn
+from ..scene.segmentations import ADD, KEEP, REPLACE, canAdd, targetIn
 from .first_steps import addShortcut
 from .section import PanelAccess, Question, Section, State
 
 
 class QuestionSection(Section):
-    """A frame with the question and its answers, hidden while there is none."""
+    """A frame with the question and its answers, hidden if there is no question."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -20,7 +20,7 @@ class QuestionSection(Section):
         addShortcut("Escape", self.ui.questionFrame, self.ui.withdrawButton.click)
         self.ui.replaceButton.connect("clicked(bool)", lambda _checked: self._answer(REPLACE))
         self.ui.addButton.connect("clicked(bool)", lambda _checked: self._answer(ADD))
-        self.ui.newButton.connect("clicked(bool)", lambda _checked: self._answer(BESIDE))
+        self.ui.newButton.connect("clicked(bool)", lambda _checked: self._answer(KEEP))
         self.ui.withdrawButton.connect("clicked(bool)", lambda _checked: self.panel.ask(None))
 
     def follow(self, _parameters: object) -> None:
@@ -37,12 +37,12 @@ class QuestionSection(Section):
             return
         count = segmentation.GetSegmentation().GetNumberOfSegments()
         text = _(
-            "“{name}” holds {count} segments that are not from the last run or were changed since. Where shall the "
-            "result go?"
+            "“{name}” contains edits or segments that are not from the last run (segments: {count}). Where should "
+            "the result go?"
         )
         self.ui.questionLabel.text = html.escape(text.format(name=segmentation.GetName(), count=count))
         self.ui.addButton.enabled = canAdd(segmentation)
-        # Return must not overwrite anything.
+        # Pressing Return must not overwrite anything.
         self.ui.newButton.setFocus()
 
     def _answer(self, mode: str) -> None:

@@ -1,4 +1,4 @@
-"""What speaks against a run, and what against its result, as far as it can be told beforehand."""
+"""Why a run cannot start, and why its result may be wrong, as far as this is known beforehand."""
 
 from typing import Any
 
@@ -16,19 +16,19 @@ from ..setup.dependencies import DependencyState
 
 
 def whyNoRun(parameters: Any, found: Choices, *, dependencies: DependencyState, whyWait: str) -> str:
-    """Return why no run can be started, in a sentence that says what to do; empty when one can.
+    """Return why no run can be started, in one sentence that says what to do; empty if it can.
 
     Args:
         parameters: The parameter node.
-        found: What its choices mean.
+        found: The resolved choices.
         dependencies: Whether the worker can run.
-        whyWait: Why the current job keeps others from being started; empty where there is none.
+        whyWait: Why the current job prevents starting another; empty if none is running.
     """
     volume = parameters.inputVolume
     if not dependencies.isReady:
-        return _whyNotReady()
+        return _whyNotInstalled()
     if volume is None:
-        hint = _("Load an image: drag it into the window.")
+        hint = _("Load an image by dragging it into the window.")
         link = _('Or <a href="sample">try the sample image</a>.') if samples.available() else ""
         return f"{hint} {link}".strip()
     if whyWait:
@@ -44,17 +44,17 @@ def whyNoRun(parameters: Any, found: Choices, *, dependencies: DependencyState, 
 
 
 def whyNoImport(*, dependencies: DependencyState, whyWait: str) -> str:
-    """Return why no model can be imported now, in a sentence; empty when one can."""
-    return whyWait if dependencies.isReady else _whyNotReady()
+    """Return why no model can be imported now, in one sentence; empty if it can."""
+    return whyWait if dependencies.isReady else _whyNotInstalled()
 
 
 def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
-    """Return what speaks against the result of a run that is possible, in sentences."""
+    """Return why the result of a possible run may be wrong, in sentences."""
     if look is None or found.model is None:
         return []
     description = found.model.description
     volumes = channels.volumesByChannel(parameters, description)
-    # The other channels may well be of other modalities.
+    # Other channels may have other modalities.
     isFirst = volumes[description.channels[0].name] is parameters.inputVolume
     spacing = spacing_of(scene_exchange.worldAffine(parameters.inputVolume))
     possible = [
@@ -64,8 +64,8 @@ def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
     return [doubt for doubt in possible if doubt]
 
 
-def _whyNotReady() -> str:
-    return _("Install the missing components above first.")
+def _whyNotInstalled() -> str:
+    return _("Install the missing packages first (see above).")
 
 
 def _whyNoRegion(parameters: Any) -> str:

@@ -1,4 +1,4 @@
-"""The panel's result: its segments, how they are shown, and how they were made."""
+"""Result of a run: its segments, their display, and how they were made."""
 
 import html
 from typing import Any
@@ -9,12 +9,12 @@ from ..scene import provenance, scene_exchange, segmentations, uncertainty_maps
 from ..scene.surfaces import SurfaceDisplay
 from .section import PanelAccess, Section, State
 
-# Few segments leave room for what comes below them.
+# Keep the table small if there are few segments.
 LEAST_TABLE_HEIGHT, TABLE_HEADER_HEIGHT, TABLE_ROW_HEIGHT = 110, 40, 30
 
 
 class ResultSection(Section):
-    """Widgets that show one segmentation; hidden while there is none."""
+    """Widgets for one segmentation; hidden if there is none."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -69,7 +69,7 @@ class ResultSection(Section):
         parameters = state.parameters
         self.ui.show3DCheckBox.checked = parameters.show3D
         if state.isSceneInUse:
-            # The job may replace the segments that they are of.
+            # The job may replace the segments of these surfaces.
             self._surfaces.stop()
         if parameters.show3D != self._isShown3D:
             self._isShown3D = parameters.show3D

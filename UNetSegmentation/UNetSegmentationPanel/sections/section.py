@@ -1,4 +1,4 @@
-"""What every section of the panel is: told of the scene and of the panel's state, and of its end."""
+"""Base of the panel's sections, their state, and their access to the panel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from ..setup.dependencies import DependencyState, DependencyWatch
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A segmentation that holds a person's work, of which they have to decide before something goes on.
+    """A question to the user about a segmentation that contains their edits.
 
     Attributes:
         segmentationId: ID of the segmentation.
-        onAnswer: Called with the target that they have decided on, None for a new segmentation.
+        onAnswer: Called with the chosen target; None for a new segmentation.
     """
 
     segmentationId: str
@@ -28,23 +28,23 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """How the panel stands at one moment; computed once for all sections.
+    """State of the panel at one moment; computed once for all sections.
 
     Attributes:
-        parameters: The parameter node that holds what is chosen; read it only.
+        parameters: The parameter node with the user's choices; read only.
         models: All installed models.
-        choices: What the menus offer and what is chosen in them.
-        look: What the volume shows of its kind; None while there is none that can be segmented.
+        choices: Entries of the menus and the current choices.
+        look: Properties of the volume; None if no volume can be segmented.
         dependencies: Whether the worker can run.
-        devices: What the worker offers; empty before it is ready.
-        jobKind: Kind of the current job; empty while none is running.
-        isSceneInUse: Whether the current job works on the scene, so that its input must not be changed.
-        whyWait: Why the current job keeps others from being started, in a sentence; empty while none is running.
-        whyNoRun: Why no run can be started, in a sentence of rich text; empty when one can.
-        doubts: What speaks against the result of a run that can be started, in sentences of rich text.
-        question: What has to be decided before something goes on, or None.
-        progress: How far the current job is, where the status line tells of it.
-        outcome: How the last job ended that the status line tells of, or None where that holds no more.
+        devices: Devices offered by the worker; empty before it is ready.
+        jobKind: Kind of the current job; empty if none is running.
+        isSceneInUse: Whether the current job uses the scene, so that its input must not be changed.
+        whyWait: Why no other job can be started now, in one sentence; empty if none is running.
+        whyNoRun: Why no run can be started, in one sentence of rich text; empty if it can.
+        doubts: Why the result of a possible run may be wrong, in sentences of rich text.
+        question: Question that the user must answer first, or None.
+        progress: Progress shown in the status line, or None.
+        outcome: Outcome shown in the status line, or None.
     """
 
     parameters: Any
@@ -64,21 +64,21 @@ class State:
 
     @property
     def canRun(self) -> bool:
-        """Tell whether a run can be started now."""
+        """Whether a run can be started now."""
         return not (self.jobKind or self.whyNoRun or self.question)
 
 
 class PanelAccess(Protocol):
-    """What a section may use of the panel.
+    """The parts of the panel that sections may use.
 
     Attributes:
         form: The panel's form.
         ui: The widgets of the form.
-        jobs: The one current job, and the worker.
-        dependencies: What is known of missing packages.
-        requirements: File with what is needed besides PyTorch.
-        parameters: The parameter node; None while the scene is closed.
-        outcome: How the last job ended that the status line tells of, or None.
+        jobs: The current job and the worker.
+        dependencies: State of the required packages.
+        requirements: Requirements file for the packages needed in addition to PyTorch.
+        parameters: The parameter node; None while the scene is closing.
+        outcome: Outcome shown in the status line, or None.
     """
 
     form: Any
@@ -90,35 +90,35 @@ class PanelAccess(Protocol):
     outcome: Outcome | None
 
     def refresh(self, *, onlyIfChanged: bool = False) -> None:
-        """Bring all sections up to date, or only where the state is another one than before."""
+        """Update all sections, or only if the state has changed."""
 
     def choose(self, **values: Any) -> None:
-        """Store choices by their names in the parameter node, unless a widget only shows what is chosen already."""
+        """Store choices in the parameter node by name; ignored while the widgets are being updated."""
 
     def edit(self, change: Callable[[Any], None]) -> None:
-        """Like `choose`, for what is stored otherwise: call a function with the parameter node."""
+        """Like `choose`, for node references: call a function with the parameter node."""
 
     def listModels(self) -> None:
-        """Look again which models there are."""
+        """Refresh the list of installed models."""
 
     def ask(self, question: Question | None) -> None:
-        """Put a question, or withdraw it."""
+        """Show a question, or hide it if None."""
 
     def showProgress(self, progress: Progress) -> None:
-        """Tell in the status line how far the current job is."""
+        """Show the progress of the current job in the status line."""
 
     def tell(self, outcome: Outcome | None) -> None:
-        """Tell in the status line how a job ended; None takes away what was told."""
+        """Show in the status line how a job ended; None clears the message."""
 
 
 class Section:
-    """A part of the panel: the widgets of one frame of the form and what they do.
+    """A part of the panel: the widgets of one frame of the form and their behaviour.
 
-    A section changes nothing of another one: it changes the parameter node or the jobs, and `refresh` brings what
-    follows from it to all of them.
+    A section never changes another one. It changes the parameter node or the jobs, and `refresh` then updates all
+    sections.
 
     Args:
-        panel: What the section may use.
+        panel: Access to the panel.
     """
 
     def __init__(self, panel: PanelAccess) -> None:
@@ -126,13 +126,13 @@ class Section:
         self.ui = panel.ui
 
     def follow(self, parameters: Any) -> None:
-        """Get ready for another parameter node, or the same one anew; None: let go of the scene, which is closing."""
+        """Use another parameter node, or update the current one; None releases the scene, which is closing."""
 
     def refresh(self, state: State) -> None:
-        """Bring the widgets up to date."""
+        """Update the widgets."""
 
     def showProgress(self, progress: Progress) -> None:
-        """Show how far the current job is: more often than everything is brought up to date."""
+        """Show the progress of the current job; called more often than `refresh`."""
 
     def cleanup(self) -> None:
-        """Let go of everything for good."""
+        """Release all resources."""

@@ -1,4 +1,4 @@
-"""The panel's button: it starts a run, cancels it, and one step brings back what was there before."""
+"""The button that starts and cancels a run, and the link that undoes it."""
 
 import logging
 
@@ -10,13 +10,13 @@ from ..jobs.job import Outcome
 from ..jobs.run_settings import settingsFor
 from ..jobs.segment_job import SegmentJob
 from ..scene import scene_exchange, uncertainty_maps
-from ..scene.segmentations import REPLACE, Target, isFree, targetIn
+from ..scene.segmentations import REPLACE, Target, isReplaceable, targetIn
 from .first_steps import addShortcut, dismissHint
 from .section import PanelAccess, Question, Section, State
 
 
 class SegmentSection(Section):
-    """One button that says Apply or Cancel."""
+    """The Apply button, which becomes Cancel during a run."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -32,7 +32,7 @@ class SegmentSection(Section):
         self.ui.applyButton.text = _("Cancel") if isSegmenting else _("Apply")
         self.ui.applyButton.enabled = isSegmenting or state.canRun
         self.ui.applyButton.toolTip = (
-            _("Stop the run; nothing in the scene is changed. (Ctrl+Return)")
+            _("Cancel the run; nothing in the scene is changed. (Ctrl+Return)")
             if isSegmenting
             else state.whyNoRun or _("Segment the volume with the model chosen above. (Ctrl+Return)")
         )
@@ -44,7 +44,7 @@ class SegmentSection(Section):
         segmentation = self.panel.parameters.outputSegmentation
         if segmentation is None:
             self._start(None)
-        elif isFree(segmentation, self.panel.parameters.inputVolume):
+        elif isReplaceable(segmentation, self.panel.parameters.inputVolume):
             self._start(targetIn(segmentation, REPLACE))
         else:
             self.panel.ask(Question(segmentationId=segmentation.GetID(), onAnswer=self._start))
@@ -74,7 +74,7 @@ class SegmentSection(Section):
             parameters.outputSegmentation = segmentation
             self.panel.tell(outcome)
         else:
-            # Another volume was chosen meanwhile, and none of this is about it.
+            # Another volume was chosen in the meantime; the outcome does not apply to it.
             self.panel.tell(None)
 
     def _onStatusLink(self, link: str) -> None:
@@ -83,7 +83,7 @@ class SegmentSection(Section):
             return
         if former.restore():
             uncertainty_maps.removeMaps(former.segmentationNode)
-            message = _("Undone: the segmentation is as it was before the run.")
+            message = _("The run was undone; the segmentation is as it was before.")
         else:
-            message = _("Not undone: the segmentation was changed since the run.")
+            message = _("Undo is not possible: the segmentation was changed after the run.")
         self.panel.tell(Outcome(kind="cancelled", message=message))

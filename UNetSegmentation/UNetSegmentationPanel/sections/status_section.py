@@ -1,4 +1,4 @@
-"""The line of the panel that says how things stand: what is missing, what is being done, how it ended."""
+"""Status line of the panel: what is missing, the progress of a job, and its outcome."""
 
 import html
 
@@ -12,7 +12,7 @@ from .section import PanelAccess, Section, State
 
 
 class StatusSection(Section):
-    """Label, icon and progress bar; links in the label are followed by the sections that they are about."""
+    """Label, icon and progress bar; each link in the label is handled by the section that it belongs to."""
 
     def __init__(self, panel: PanelAccess) -> None:
         super().__init__(panel)
@@ -41,7 +41,7 @@ class StatusSection(Section):
         self._say(f"{progress.stage}, {left}" if left else progress.stage)
 
     def _say(self, text: str, *, icon: str = "") -> None:
-        """Show a rich text with one of the style's icons; nothing where it is empty."""
+        """Show rich text with a standard icon; hide the line if the text is empty."""
         self.ui.statusLabel.text = text
         self.ui.statusLabel.visible = bool(text)
         showIcon(self.ui.statusIcon, icon)
@@ -50,7 +50,7 @@ class StatusSection(Section):
         self._say(text, icon="SP_MessageBoxInformation" if text else "")
 
     def _sayNoVolume(self, reason: str, outcome: Outcome | None) -> None:
-        """Show that there is no volume, and first how the run ended that lost its volume."""
+        """Show that there is no volume; if a run was cancelled because its volume was removed, show that first."""
         isCancelled = outcome is not None and outcome.kind == "cancelled"
         self._say(f"{html.escape(outcome.message)}<br>{reason}" if isCancelled else reason)
 

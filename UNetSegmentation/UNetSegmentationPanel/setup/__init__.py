@@ -1,1 +1,1 @@
-"""Python packages that the panel needs, and their installation."""
+"""Python packages required by the worker, and their installation."""

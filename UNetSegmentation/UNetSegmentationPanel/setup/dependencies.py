@@ -1,4 +1,4 @@
-"""What the worker needs in Slicer's Python, and how it gets there; nothing is imported here to find out."""
+"""Packages that the worker requires in Slicer's Python, and how to install them; found without importing them."""
 
 import importlib.metadata
 import importlib.util
@@ -12,10 +12,10 @@ from slicer.i18n import tr as _
 TORCH_REQUIREMENT = ">=2.6"
 TORCH_MINIMUM = (2, 6)
 OTHER_MODULES = {"safetensors": "safetensors", "psutil": "psutil", "nibabel": "nibabel"}
-# Slicer brings these along, and its own parts need just these versions.
+# Bundled with Slicer, which requires exactly these versions.
 BUNDLED = ("numpy", "scipy", "SimpleITK", "requests", "vtk", "pip", "setuptools")
 MISSING, BROKEN, READY = "missing", "broken", "ready"
-# Tells the share that is downloaded, line by line.
+# From this version, pip can print the download progress line by line.
 PIP_WITH_RAW_PROGRESS = (24, 1)
 
 
@@ -25,8 +25,8 @@ class DependencyState:
 
     Attributes:
         kind: MISSING, BROKEN or READY.
-        message: Why not and what to do, in one or two sentences.
-        isTorch: Whether PyTorch is what is not right.
+        message: Why not, and what to do, in one or two sentences.
+        isTorch: Whether PyTorch is the cause.
     """
 
     kind: str
@@ -40,99 +40,101 @@ class DependencyState:
 
 @dataclass(frozen=True, kw_only=True)
 class PythonStep:
-    """A module to run with Slicer's Python."""
+    """A Python module to run with Slicer's Python."""
 
     module: str
     arguments: tuple[str, ...]
 
 
 def findState() -> DependencyState:
-    """Look for PyTorch and the rest without importing them."""
+    """Look for PyTorch and the other packages without importing them."""
     if importlib.util.find_spec("torch") is None:
-        return DependencyState(kind=MISSING, message=_("PyTorch is not installed yet; segmenting needs it."))
+        return DependencyState(
+            kind=MISSING, message=_("PyTorch, which is required for segmentation, is not installed yet.")
+        )
     version = _versionOf("torch")
     if not version:
-        message = _("PyTorch is damaged: what an earlier installation left behind has to be replaced.")
+        message = _("PyTorch is damaged: the remains of an earlier installation must be replaced.")
         return DependencyState(kind=BROKEN, message=message)
     if _release(version) < TORCH_MINIMUM:
-        message = _("PyTorch {version} is too old; version {minimum} or newer is needed.")
+        message = _("PyTorch {version} is too old: version {minimum} or newer is required.")
         minimum = ".".join(map(str, TORCH_MINIMUM))
         return DependencyState(kind=BROKEN, message=message.format(version=version, minimum=minimum))
-    missing = missingOthers()
+    missing = missingPackages()
     if missing:
-        message = _("Python packages that segmenting needs are not installed yet: {names}.").format(
+        message = _("Python packages required for segmentation are not installed yet: {names}.").format(
             names=", ".join(missing)
         )
         return DependencyState(kind=MISSING, message=message, isTorch=False)
     return DependencyState(kind=READY)
 
 
-def unloadable(reason: str) -> DependencyState:
-    """Return the state of a PyTorch that is there and cannot be loaded."""
-    message = _("PyTorch is there and cannot be loaded ({reason}). Install it anew; if that does not help, restart.")
+def failedToLoad(reason: str) -> DependencyState:
+    """Return the state of a PyTorch that is installed but cannot be loaded."""
+    message = _("PyTorch is installed but cannot be loaded ({reason}). Reinstall it; if that does not help, restart.")
     return DependencyState(kind=BROKEN, message=message.format(reason=reason))
 
 
 class DependencyWatch:
-    """Knows whether the worker can run, as far as it has been looked for and has come out.
+    """Keeps track of whether the worker can run.
 
     Attributes:
-        state: What was found out last.
+        state: The last known state.
     """
 
     def __init__(self) -> None:
         self.state = findState()
 
     def look(self) -> None:
-        """Look again for what may have changed outside."""
+        """Check again, since packages may have changed."""
         self.state = findState()
 
-    def takeStartupFailure(self, output: str) -> bool:
-        """Take note of the last output of a worker that failed to start; tell whether PyTorch was the reason."""
+    def evaluateStartupFailure(self, output: str) -> bool:
+        """Evaluate the last output of a worker that failed to start; return whether PyTorch was the cause."""
         lines = [line for line in output.splitlines() if line.strip()]
         isTorch = any("import torch" in line or "/torch/" in line.replace("\\", "/") for line in lines)
         if isTorch:
-            self.state = unloadable(lines[-1].strip())
+            self.state = failedToLoad(lines[-1].strip())
         return isTorch
 
 
-def missingOthers() -> list[str]:
-    """Return what is missing besides PyTorch."""
+def missingPackages() -> list[str]:
+    """Return the missing packages other than PyTorch."""
     return [title for module, title in OTHER_MODULES.items() if importlib.util.find_spec(module) is None]
 
 
 def hasTorchExtension() -> bool:
-    """Tell whether the extension "PyTorch" is installed, through which PyTorch comes into Slicer."""
+    """Return whether the "PyTorch" extension, which provides the installation tools, is installed."""
     return hasattr(slicer.modules, "pytorchutils") or importlib.util.find_spec("PyTorchUtils") is not None
 
 
 def question(state: DependencyState) -> str:
-    """Return what to ask before anything is downloaded."""
+    """Return the question to ask before downloading anything."""
     if state.isTorch:
         return _(
-            "PyTorch {requirement} will be downloaded from pytorch.org and installed into Slicer: about 0.2 GB, and up "
-            "to 3 GB with an NVIDIA graphics card. It takes some minutes, and Slicer can be used meanwhile. Go on?"
+            "PyTorch {requirement} will be downloaded from pytorch.org and installed in Slicer: about 0.2 GB, or up to "
+            "3 GB with an NVIDIA graphics card. This takes a few minutes; you can keep using Slicer. Continue?"
         ).format(requirement=TORCH_REQUIREMENT)
-    names = ", ".join(missingOthers())
-    question = _("Python packages will be downloaded from the Python Package Index, a few MB: {names}. Go on?")
+    names = ", ".join(missingPackages())
+    question = _("Python packages (a few MB) will be downloaded from the Python Package Index: {names}. Continue?")
     return question.format(names=names)
 
 
 def stepsFor(state: DependencyState, constraints: Path) -> list[PythonStep]:
-    """Return what brings PyTorch, with the tool by which the extension "PyTorch" finds the build for the graphics card.
+    """Return the steps that install PyTorch, using the tool with which the "PyTorch" extension selects the build.
 
-    The extension's own installTorch does the same, holds up the window meanwhile and cannot be stopped.
+    The extension's own installTorch does the same, but blocks the window and cannot be cancelled.
 
     Args:
-        state: What is not right.
-        constraints: File with the versions of what must not be changed.
+        state: The current state.
+        constraints: File with the versions of packages that must not change.
     """
     if not state.isTorch:
         return []
     steps = []
     if importlib.util.find_spec("light_the_torch") is None:
         steps.append(_install("pip", ["light-the-torch>=0.5"], constraints))
-    # Other extensions take both from here, and they have to fit each other.
+    # Other extensions use both, and their versions must match.
     wanted = [f"torch{TORCH_REQUIREMENT}", "torchvision"]
     if state.kind == BROKEN:
         wanted = ["--force-reinstall", "--no-deps", *wanted]
@@ -148,18 +150,18 @@ def _install(module: str, wanted: Sequence[str], constraints: Path) -> PythonSte
 
 
 def bundledVersions() -> str:
-    """Return the versions of what Slicer brings along, as constraints for pip."""
+    """Return the versions of the packages bundled with Slicer, as constraints for pip."""
     found = [(name, _versionOf(name)) for name in BUNDLED]
     return "".join(f"{name}=={version}\n" for name, version in found if version)
 
 
-def installOthers(requirements: Path) -> None:
-    """Install what is missing besides PyTorch, which was agreed to.
+def installPackages(requirements: Path) -> None:
+    """Install the missing packages other than PyTorch; the user has already agreed.
 
     Raises:
         Exception: pip failed.
     """
-    if not missingOthers():
+    if not missingPackages():
         return
     try:
         from slicer.packaging import load_requirements, pip_ensure
@@ -176,7 +178,7 @@ def installOthers(requirements: Path) -> None:
 
 
 def _versionOf(name: str) -> str:
-    """Return the version of an installed package; empty where it, or all but remains of it, is not there."""
+    """Return the version of an installed package; empty if it is missing or only remains of it are left."""
     try:
         return importlib.metadata.version(name) or ""
     except importlib.metadata.PackageNotFoundError:

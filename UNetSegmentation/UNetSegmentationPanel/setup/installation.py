@@ -1,4 +1,4 @@
-"""pip in a process of its own, so that the window stays alive and a download can be stopped."""
+"""Runs pip in a separate process, so that the window stays responsive and a download can be cancelled."""
 
 import os
 import re
@@ -17,28 +17,28 @@ from ..jobs.job import Job, Outcome, Progress, newFolder
 from . import dependencies
 from .dependencies import DependencyState, PythonStep
 
-# Slicer's Python is started by a launcher: only the process itself can tell which one is to be stopped.
+# Slicer's Python is started by a launcher, so the process reports its own ID for cancellation.
 BOOTSTRAP = (
     "import os, runpy, sys; print('pid', os.getpid(), flush=True); sys.argv = sys.argv[1:]; "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
 CAUSES = {
-    r"no space left|not enough space": _("The disk is full: make room and try again."),
+    r"no space left|not enough space": _("The disk is full: free some space and try again."),
     r"permission denied|access is denied": _(
-        "Slicer's folder cannot be written to, or a file in it is in use: restart Slicer, or move it elsewhere."
+        "Slicer's folder is not writable, or a file in it is in use: restart Slicer, or move it elsewhere."
     ),
     r"name resolution|getaddrinfo|timed out|connection|proxy|ssl": _(
-        "The server cannot be reached: check the network, a proxy or a firewall, and try again."
+        "The server cannot be reached: check the network, proxy and firewall, and try again."
     ),
 }
 
 
 class Installation(Job):
-    """Runs with Slicer's Python, one after the other, the modules that bring what is missing.
+    """Installs what is missing by running Python modules one after the other with Slicer's Python.
 
     Args:
-        state: What is missing.
-        onProgress: Called with the progress while the installation goes on.
+        state: The current state of the packages.
+        onProgress: Called with the progress during the installation.
         onFinished: Called with the outcome, exactly once.
     """
 
@@ -69,11 +69,11 @@ class Installation(Job):
 
     @property
     def canCancel(self) -> bool:
-        """Tell whether nothing is being changed: stopped then, packages would be left half there."""
+        """Whether the installation can be cancelled: not while packages are being changed, to keep them complete."""
         return not self._isChangingPackages
 
     def whyWait(self) -> str:
-        return _("Components are being installed: wait for the end.")
+        return _("Packages are being installed: wait until this has finished.")
 
     def start(self) -> None:
         self._report(self._stage, 0.0)
@@ -82,13 +82,13 @@ class Installation(Job):
             constraints = self._folder / "constraints.txt"
             constraints.write_text(dependencies.bundledVersions(), encoding="utf-8")
         except OSError as error:
-            self._finish(Outcome(kind="failed", message=_("Installing failed: {error}").format(error=error)))
+            self._finish(Outcome(kind="failed", message=_("Installation failed: {error}").format(error=error)))
             return
         self._steps.extend(dependencies.stepsFor(self._state, constraints))
         self._startNextStep()
 
     def cancel(self) -> None:
-        """Stop, as long as nothing is being changed; the outcome follows soon."""
+        """Cancel unless packages are being changed; the outcome follows soon."""
         if not self.canCancel or not self.isRunning:
             return
         self._isCancelled = True
@@ -97,7 +97,7 @@ class Installation(Job):
             self._finishCancelled()
 
     def abandon(self, message: str) -> None:
-        """Stop now; a step that is changing packages comes to its end unheard."""
+        """Stop now; a step that is changing packages runs to completion in the background."""
         self._stop()
         super().abandon(message)
 
@@ -143,7 +143,7 @@ class Installation(Job):
 
     def _onProcessError(self, error: int) -> None:
         if error == qt.QProcess.FailedToStart:
-            message = _("Installing failed: there is no program “{name}”.").format(name=self._python)
+            message = _("Installation failed: the program “{name}” was not found.").format(name=self._python)
             self._finish(Outcome(kind="failed", message=message))
 
     def _onProcessFinished(self, code: int, status: int) -> None:
@@ -167,13 +167,13 @@ class Installation(Job):
 
 
 def _stageOf(line: str) -> str:
-    """Return what a line of pip's says that it does, in words; empty where it says nothing of the kind."""
+    """Return the stage that a line of pip's output announces; empty if none."""
     download = re.match(r"Downloading (?:\S*/)?([A-Za-z0-9_.]+?)-\d\S*(?: \((.+?)\))?$", line)
     if download:
         size = f" ({download[2]})" if download[2] else ""
         return _("Downloading {name}{size}").format(name=download[1], size=size)
     if line.startswith("Installing collected packages"):
-        return _("Installing; this part cannot be stopped")
+        return _("Installing (this step cannot be cancelled)")
     wanted = re.match(r"Collecting ([A-Za-z0-9_.-]+)", line)
     return _("Looking for {name}").format(name=wanted[1]) if wanted else ""
 
@@ -182,6 +182,6 @@ def _describeFailure(lines: list[str]) -> str:
     text = "\n".join(lines)
     advice = next((advice for pattern, advice in CAUSES.items() if re.search(pattern, text, re.IGNORECASE)), "")
     errors = [line for line in lines if line.startswith("ERROR:")]
-    last = (errors or lines or [_("it said nothing")])[-1].removeprefix("ERROR:").strip()
-    message = _("Installing failed: {reason}").format(reason=last)
+    last = (errors or lines or [_("no output")])[-1].removeprefix("ERROR:").strip()
+    message = _("Installation failed: {reason}").format(reason=last)
     return f"{message} {advice or _('Try again, or see the application log.')}"
