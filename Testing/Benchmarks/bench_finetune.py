@@ -34,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from UNetSegmentationLib.cases.dataset import Case, find_cases, read_case
 from UNetSegmentationLib.evaluation.metrics import dice
-from UNetSegmentationLib.finetuning.run import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob, run_finetuning
+from UNetSegmentationLib.finetuning.job import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob
+from UNetSegmentationLib.finetuning.run import run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume

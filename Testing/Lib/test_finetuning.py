@@ -20,7 +20,8 @@ from UNetSegmentationLib.core.files import hold_alone, sha256_of
 from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.finetuning.forgetting import distillation_loss, squared_distance
 from UNetSegmentationLib.finetuning.gate import GateRow, compare_models, hold_back, judge
-from UNetSegmentationLib.finetuning.run import LEARNING_RATE_WITHOUT_REPLAY, FinetuningJob, run_finetuning
+from UNetSegmentationLib.finetuning.job import LEARNING_RATE_WITHOUT_REPLAY, FinetuningJob
+from UNetSegmentationLib.finetuning.run import run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.models.description import WEIGHTS_FILE, read_description, write_description

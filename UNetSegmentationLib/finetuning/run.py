@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite
@@ -22,18 +22,17 @@ from ..cases.dataset import Case, find_cases, read_label_values
 from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
 from ..core.files import atomic_path, sha256_of, write_text
-from ..core.json_dataclass import NOT_STORED, JsonDataclass, written_by
 from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
 from ..models.card import write_card
 from ..models.description import WEIGHTS_FILE, ModelDescription, id_from, write_description
-from ..models.installed import absolute_if_folder, find_model
+from ..models.installed import find_model
 from ..networks import SegmentationNetwork
 from ..networks.parts.ensemble import Ensemble
 from ..networks.parts.weights import load_network, save_weights
 from ..planning.plan import Plan
 from ..training.checkpoint import CHECKPOINT_FILE
-from ..training.job import RECORD_FILE, alone_in, check_folder
+from ..training.job import RECORD_FILE, alone_in
 from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.patches import PatchSource
@@ -44,54 +43,12 @@ from ..training.run import recorded
 from ..training.setup import augmentation_for
 from .forgetting import MixedPatches, loss_of_change
 from .gate import GateRow, compare_models, hold_back, judge
+from .job import JOB_FILE, UNLABELLED, FinetuningJob, options_of, read_start
 
-JOB_FILE = "finetuning.json"
-# Voxels that nobody has labelled, in the labelmaps of local cases.
-UNLABELLED = 255
-FIRST_STEPS, STEPS_PER_CASE = 120, 40
-LEARNING_RATE = 1e-3
-# Without replay nothing but a small rate keeps what was learnt before.
-LEARNING_RATE_WITHOUT_REPLAY = 1e-4
-PARENT_PULL = 0.01
 # Entries of the parent's training record that hold for the new model too.
 INHERITED = ("data", "data_licence")
 # Enough that the draws of two sources do not meet.
 _SEED_STEP = 7919
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuningJob(JsonDataclass):
-    """What to continue, on what.
-
-    Attributes:
-        model: Id or folder of the parent.
-        dataset: Local cases (see dataset.find_cases) with the parent's label values; 255 marks what nobody labelled.
-        folder: Model folder to make.
-        id: Model id; the folder's name by default.
-        title: Name shown to people; the parent's with "fine-tuned" by default.
-        steps: Optimiser steps; None: 120 and 40 a case, or as many as fit into `minutes`.
-        minutes: Time budget of the loop.
-        device: "auto", "cpu", "cuda" or "mps".
-        uses_replay: Rehearse the crops that travel with the parent, where there are any.
-        pull: Weight of the squared distance to the parent's weights.
-        learning_rate: None: 1e-3 with replay and 1e-4 without.
-        precision: As in training.TrainingOptions.
-        seed: Of patches and augmentation.
-    """
-
-    model: str = field(metadata=written_by(absolute_if_folder))
-    dataset: Path
-    folder: Path = field(metadata=NOT_STORED)  # which may be moved
-    id: str = ""
-    title: str = ""
-    steps: int | None = None
-    minutes: float | None = None
-    device: str = "auto"
-    uses_replay: bool = True
-    pull: float = PARENT_PULL
-    learning_rate: float | None = None
-    precision: str = "auto"
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +99,7 @@ def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> Mode
     ignored = _ignored_value(values, labels)
     held_back = hold_back(cases, parent.description)
     local = [case for case in cases if case not in held_back]
-    options = _options_of(job, parent, cases=len(local))
+    options = options_of(job, has_replay=parent.replay is not None, cases=len(local))
     _write_or_check_start(job, parent, held_back, is_resumed=is_resumed)
     folder = PreparedFolder(job.folder, plan, labels, ignored=ignored)
     folder.fill([*local, *held_back], task=task)
@@ -176,16 +133,6 @@ def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> Mode
     description = _describe(job, parent, rows, verdict, _record_of(job, options, local, held_back, steps, seconds))
     _finish(job, parent, description)
     return description
-
-
-def unfinished_job(folder: Path) -> FinetuningJob:
-    """Return the job whose checkpoint lies in a folder.
-
-    Raises:
-        InputError: There is none, or its description cannot be understood.
-    """
-    check_folder(folder, is_resumed=True)
-    return FinetuningJob.from_dict(_started(folder)["job"], folder=folder)
 
 
 def _read_parent(job: FinetuningJob) -> _Parent:
@@ -231,23 +178,6 @@ def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None
     return ignored
 
 
-def _options_of(job: FinetuningJob, parent: _Parent, *, cases: int) -> TrainingOptions:
-    steps = job.steps
-    if steps is None:
-        steps = FIRST_STEPS + STEPS_PER_CASE * cases if job.minutes is None else 1_000_000
-    rate = LEARNING_RATE if parent.replay else LEARNING_RATE_WITHOUT_REPLAY
-    return TrainingOptions(
-        steps=steps,
-        minutes=job.minutes,
-        learning_rate=job.learning_rate or rate,
-        weight_decay=0.0,  # the pull is towards the parent, not towards 0
-        validate_every=0,
-        precision=job.precision,
-        has_fixed_statistics=True,
-        seed=job.seed,
-    )
-
-
 def _patches(
     local: Sequence[PreparedCase],
     replay: Replay | None,
@@ -287,7 +217,7 @@ def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequen
         "held_back": [case.id for case in held_back],
     }
     if is_resumed:
-        begun = _started(job.folder)
+        begun = read_start(job.folder)
         free = ("steps", "minutes", "device", "id", "title")
         now, then = job.to_dict(), begun["job"]
         changed = [name for name in now if name not in free and now[name] != then.get(name)]
@@ -297,17 +227,6 @@ def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequen
                 f"{', '.join(changed)} changed since the fine-tuning began: restore it, or start another one"
             )
     write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
-
-
-def _started(folder: Path) -> dict[str, Any]:
-    path = folder / JOB_FILE
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        FinetuningJob.from_dict(values["job"], folder=folder)
-        _ = values["parent_sha256"], values["crops_sha256"], list(values["held_back"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): the fine-tuning cannot go on, start another") from error
-    return values
 
 
 def _describe(
