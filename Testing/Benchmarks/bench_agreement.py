@@ -36,7 +36,7 @@ def measure(model: str, dataset: Path, backend: str) -> str:
     held_back = set(found.description.training.get("held_back_cases", ()))
     cases = [case for case in find_cases(dataset) if case.id in held_back]
     if not cases:
-        raise InputError(f"{dataset} has no case that '{model}' held back: give what it was trained on")
+        raise InputError(f"{dataset} has no case that '{model}' held back: use the data set it was trained on")
     exact, fast = (Predictor(found.folder, device="cpu", backend=name) for name in (REFERENCE, backend))
     equal = voxels = 0
     lowest = 1.0

@@ -70,7 +70,7 @@ def measure(cases: int, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def size_of(folder: Path) -> float:
-    """Return the MiB of the files in a folder; 0 where one is just being renamed or removed."""
+    """Return the MiB of the files in a folder; 0 if one is just being renamed or removed."""
     try:
         return sum(path.stat().st_size for path in folder.glob("*")) / 2**20
     except OSError:
@@ -100,7 +100,7 @@ def main() -> int:
     if not Path("/proc/self/status").exists():
         parser.error("how much memory a process takes is read from /proc: run it on Linux")
     if not (arguments.source / "UNetSegmentationLib").is_dir():
-        parser.error(f"--source {arguments.source} holds no UNetSegmentationLib: give a checkout")
+        parser.error(f"--source {arguments.source} contains no UNetSegmentationLib: pass a checkout")
     rows = [measure(cases, arguments) for cases in arguments.cases]
     if arguments.json:
         write_json(sys.stdout, rows)

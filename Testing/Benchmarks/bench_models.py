@@ -30,7 +30,7 @@ TARGET = ROOT / "Testing" / "Docs" / "models_timing.json"
 
 
 def sample_of(model_id: str) -> Volume | None:
-    """Return the sample whose name a model's id begins with; None where none ships."""
+    """Return the sample whose name a model's id begins with; None if none ships."""
     words = model_id.replace("-", "_")
     for path in sorted(SAMPLES.iterdir()):
         name = path.name.split(".")[0].removesuffix("_0000")

@@ -92,7 +92,7 @@ def forward_backward(network: nn.Module, image: torch.Tensor) -> Callable[[], ob
 
 
 def compare(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """Return the figures of one network and its counterpart, None where there is none."""
+    """Return the figures of one network and its counterpart, or None if there is none."""
     config = {
         "in_channels": 4 if name == "brain_tumour" else 1,
         "num_classes": CLASSES,

@@ -61,7 +61,7 @@ class MemoryWatch:
         self._begun_at = self._peak = memory_of_tree(self._process_id)
 
     def end(self) -> float | None:
-        """Return the MiB that came on top at the peak; None where it could not be measured."""
+        """Return the MiB that came on top at the peak; None if it could not be measured."""
         self._is_over.set()
         self._thread.join()
         return (self._peak - self._begun_at) / 2**20 if self._begun_at else None
@@ -260,7 +260,7 @@ def main() -> None:
         train_ours(arguments.dataset, arguments.plans, **options)
         return
     if not arguments.nnunet_python:
-        parser.error("--nnunet-python is needed: give the interpreter of an environment with nnunetv2")
+        parser.error("--nnunet-python is required: pass the interpreter of an environment with nnunetv2")
     with tempfile.TemporaryDirectory() as folder:
         sys.stdout.write(report(arguments, arguments.work or Path(folder)) + "\n")
 

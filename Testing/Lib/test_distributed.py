@@ -406,7 +406,7 @@ def test_errors_of_the_first_process_reach_the_others(said):
     assert said[0]["shared other"] == "KeyError: 'gone'"
     assert said[1]["shared other"] == "OtherProcessError: 'gone'"
     assert "other data" not in said[0]
-    assert said[1]["other data"] == "process 1 sees another data set than process 0: give all hosts the same"
+    assert said[1]["other data"] == "process 1 sees a different data set than process 0: use the same on all hosts"
 
 
 def test_work_of_the_first_process_is_followed_by_the_others_which_may_stop_it(said):

@@ -257,7 +257,7 @@ def row(group, case, old, new, **options):
         (
             [row("sentinel", "s", 0.9, 0.9), row("local", "a", 0.5, 0.9, is_newly_empty=True)],
             "worse",
-            ["nothing is found any more in a"],
+            ["nothing is segmented any more in a"],
         ),
     ],
 )
@@ -373,7 +373,7 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
     data = write_cubes(tmp_path / "d", cases=1)
     with pytest.raises(InputError, match="no checkpoint to go on from"):
         run_finetuning(job_of(parent, tmp_path, dataset=data), is_resumed=True)
-    with pytest.raises(InputError, match="holds a model: give another folder"):
+    with pytest.raises(InputError, match="already contains a model: choose another folder"):
         run_finetuning(job_of(parent, tmp_path, dataset=data, folder=parent))
     taken = job_of(parent, tmp_path, dataset=data)
     with (
@@ -397,7 +397,7 @@ def test_a_case_without_the_organ_teaches_too(parent, tmp_path):
     data = write_cubes(tmp_path / "local", cases=1)
     write_labelmap(data / "labels" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), affine_ras=np.eye(4))
     run_finetuning(job_of(parent, tmp_path, dataset=data, steps=1))
-    with pytest.raises(InputError, match="no training case holds a labelled voxel"):
+    with pytest.raises(InputError, match="no training case contains a labelled voxel"):
         run_finetuning(job_of(parent, tmp_path, dataset=data, folder=tmp_path / "b", uses_replay=False))
 
 

@@ -147,7 +147,7 @@ def test_another_models_weights_begin_a_training_but_for_the_heads(dataset, tmp_
 
 def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tiny_model):
     tiny = tiny_model()
-    with pytest.raises(InputError, match="model 'tiny' is a unet, this training a vnet: give --variant unet"):
+    with pytest.raises(InputError, match="model 'tiny' is a unet, but this training needs a vnet: use --variant unet"):
         begin_with_model(network_of("vnet"), str(tiny))
     with pytest.raises(InputError, match=r"do not fit this network \(at encoder.*train with the plan"):
         begin_with_model(network_of(features_per_stage=[6, 8]), str(tiny))
@@ -158,7 +158,7 @@ def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tin
     networks = [build_network("unet", description.network_config) for _ in range(2)]
     save_weights(tiny / "weights.safetensors", Ensemble(networks))
     write_description(tiny, replace(description, members=2, weights_sha256=""))
-    with pytest.raises(InputError, match="'tiny' has 2 members: begin with a model of one"):
+    with pytest.raises(InputError, match="'tiny' has 2 members: start from a model with one"):
         begin_with_model(network_of(), str(tiny))
     with pytest.raises(InputError, match="there is no model 'nothing'"):
         run_training(job_of(dataset, tmp_path / "m", init="nothing"))

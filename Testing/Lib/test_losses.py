@@ -428,7 +428,7 @@ def test_wrong_labels_are_named(options, shape, label, words):
 
 def test_labels_that_are_no_integers_are_named():
     logits, target = draw(3)
-    with pytest.raises(InputError, match="give integers"):
+    with pytest.raises(InputError, match="must be integers"):
         build_loss("dice")(logits, target.float())
 
 

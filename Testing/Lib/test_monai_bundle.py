@@ -154,7 +154,7 @@ def test_code_in_the_configuration_never_runs(bundle: Path, tmp_path: Path) -> N
         "preprocessing",
     ):
         change(bundle, key, code)
-        refuse(bundle, "which is code and not run|no whole number")
+        refuse(bundle, "which is code and never run|no whole number")
     assert not (tmp_path / "ran").exists()
 
 
@@ -234,7 +234,7 @@ def test_several_bundles_are_refused_by_name(tmp_path: Path) -> None:
     ("key", "value", "message"),
     [
         ("network_def", {"_target_": "SwinUNETR"}, "'SwinUNETR', which has no equal here: UNet, SegResNet"),
-        ("network_def", {"_target_": "scripts.nets.UNet"}, r"'scripts\.nets\.UNet', which has no equal here"),
+        ("network_def", {"_target_": "scripts.nets.UNet"}, r"'scripts\.nets\.UNet', which is not supported"),
         ("network_def", "$my_network()", r"'\$my_network\(\)', which is code"),
         ("network_def", {}, "names no network"),
         ("network_def.norm", "layer", "norm 'layer'"),
@@ -257,7 +257,7 @@ def test_several_bundles_are_refused_by_name(tmp_path: Path) -> None:
         ("inferer.roi_size", "large", "roi_size is 'large'"),
         ("inferer.spatial_dim", 3, "spatial_dim 3"),
         ("preprocessing", 3, "preprocessing is 3"),
-        ("preprocessing.transforms.0", "LoadImaged", "which is no transform"),
+        ("preprocessing.transforms.0", "LoadImaged", "which is not a transform"),
         ("preprocessing.transforms.0", {"_target_": "Spacingd", "_disabled_": "$f()"}, "may switch off"),
         ("preprocessing", "@absent", "'absent', which is not there"),
         ("preprocessing", "@preprocessing", "circle"),
@@ -305,7 +305,7 @@ def test_transforms_that_have_no_equal_are_refused_by_name(bundle: Path, entries
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([{"_target_": "MeanEnsembled"}], "'MeanEnsembled', which has no equal here"),
+        ([{"_target_": "MeanEnsembled"}], "'MeanEnsembled', which is not supported"),
         ([{"_target_": "Activationsd", "other": "$torch.tanh"}], "other is"),
         ([{"_target_": "AsDiscreted", "threshold": 0.3}], "threshold is 0.3"),
         ([{"_target_": "AsDiscreted", "threshold": 0.5}], "threshold of the logits"),

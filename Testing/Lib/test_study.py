@@ -130,7 +130,7 @@ def test_configurations_get_equal_shares_and_the_better_is_the_model(tmp_path, d
     card = (tmp_path / "m" / "CARD.md").read_text(encoding="utf-8")
     assert "These cases also chose the configuration, which flatters the figures above." in card
     assert f"| {best} | 0.9000 | 0.0000 |" in card
-    with pytest.raises(InputError, match="holds a model: give another folder"):
+    with pytest.raises(InputError, match="already contains a model: choose another folder"):
         run_study(study)
 
 
@@ -291,7 +291,7 @@ def test_the_time_budget_is_shared_as_the_steps_are(tmp_path, dataset):
         ({"configurations": ("full", "full")}, "name one twice"),
         ({"configurations": ("full", "low")}, "configuration 'low' is the same as 'full' for these data"),
         ({"configurations": ("low",)}, "configuration 'low' is the same as 'full' for these data"),
-        ({"steps": 1}, "1 steps leave none for each of 2 trainings: give at least 2"),
+        ({"steps": 1}, "1 steps are too few for 2 trainings: must be at least 2"),
     ],
 )
 def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, dataset, entries, words):

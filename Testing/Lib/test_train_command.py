@@ -74,7 +74,7 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(write_ba
     assert run(*words) == 2
     assert "holds a model" in one_line(capsys.readouterr().err)
     assert run("train", "-o", model, "--resume") == 2
-    assert "is complete: use the model, or give another folder" in one_line(capsys.readouterr().err)
+    assert "is complete: use the model, or choose another folder" in one_line(capsys.readouterr().err)
     assert run("train", "-o", tmp_path / "nothing", "--resume") == 2
     assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
 

@@ -218,7 +218,7 @@ def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
             foreground=torch.zeros(0, 3),
         )
     ]
-    with pytest.raises(InputError, match="no training case holds a labelled voxel"):
+    with pytest.raises(InputError, match="no training case contains a labelled voxel"):
         train(
             network(),
             empty,

@@ -243,8 +243,8 @@ def test_masks_reach_the_sequences_that_they_describe_through_another_wrapper():
 @pytest.mark.parametrize(
     ("outer", "options", "text"),
     [
-        ("hu_prior", {"network": "hu_prior"}, "name the network inside"),
-        ("shape_prior", {"network": "shape_prior"}, "name the network inside"),
+        ("hu_prior", {"network": "hu_prior"}, "name the network to wrap"),
+        ("shape_prior", {"network": "shape_prior"}, "name the network to wrap"),
         ("hu_prior", {"network": "shape_prior", "network_options": {"network": "hu_prior"}}, "needs channel 0"),
         ("shape_prior", {"network": "wnet"}, "unknown network 'wnet'"),
         ("shape_prior", {"network": ["unet"]}, "network is .*: give str"),

@@ -1,4 +1,4 @@
-"""torch in bfloat16, channels-last, on CPUs that compute in it."""
+"""torch in bfloat16, channels-last, on CPUs with bfloat16 instructions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .parts.twins import ask_at_every_layer, channels_last_twin
 
 @BACKENDS.register("bfloat16", title="torch, bfloat16, channels last")
 class BFloat16(Backend):
-    """Convolutions in bfloat16 but for the first and the last, statistics of norms in float32."""
+    """Convolutions in bfloat16 except the first and last ones, norm statistics in float32."""
 
     precision: ClassVar[str] = "bfloat16"
 
     def obstacle(self, device: torch.device) -> str:
-        """A CPU without these instructions emulates them, an order of magnitude slower than float32."""
+        """A CPU without these instructions would emulate them, an order of magnitude slower than float32."""
         if device.type != "cpu":
-            return "for the CPU only"
-        return "" if computes_in_bfloat16(device) else "this CPU does not compute in bfloat16"
+            return "runs on CPUs only"
+        return "" if computes_in_bfloat16(device) else "this CPU has no bfloat16 instructions"
 
     def build(self, computation: Computation) -> Forward:
-        """Return the forward of a copy."""
+        """Return the forward function of a copy."""
         ends = end_layers(computation.network, computation.shape)
 
         def replace(layer: nn.Module) -> nn.Module | None:

@@ -45,8 +45,8 @@ PEERS = {"nnunetv2": "nnunetv2", "monai": "monai"}
 LEAST_VOXELS = 1000  # of a class whose Dice says something
 _NNUNET_MARK = "plans.json"
 _NO_SOURCE = {
-    "nnunetv2": "it runs folders of nnU-Net results only, and this model is none",
-    "monai": "it has no equal of how this model prepares its images",
+    "nnunetv2": "it only runs results folders of nnU-Net, which this model is not",
+    "monai": "it cannot reproduce this model's preprocessing",
 }
 
 
@@ -88,7 +88,7 @@ class Comparison:
         engines: Ours first.
         missing: Peers that could not be run, and why.
         runs: Measured runs of each.
-        backends: What was found of each of our backends, in words; empty where it was not asked for.
+        backends: What was found of each of our backends, in words; empty if it was not asked for.
     """
 
     machine: dict[str, Any]
@@ -119,7 +119,7 @@ def compare(
         pythons: Interpreters that may have a peer's package, where this one has not.
         runs: How many are measured; one more, before them, is not.
         is_measured: First find the fastest of our backends for this model, also among those that are slow to build.
-        task: Told the finished share and what is at work, and asked before each run whether to go on.
+        task: Told the finished share and what is at work, and checked for cancellation before each run.
 
     Raises:
         InputError: No such model, peer or interpreter, or our own engine failed.
@@ -129,10 +129,10 @@ def compare(
         if name not in PEERS:
             raise InputError(f"unknown peer '{name}': choose one of {', '.join(PEERS)}")
     if runs < 1:
-        raise InputError(f"runs is {runs}: give at least 1")
+        raise InputError(f"runs is {runs}: must be at least 1")
     for path in pythons:
         if shutil.which(path) is None:
-            raise InputError(f"there is no interpreter {path}: give the path of a python")
+            raise InputError(f"interpreter {path} does not exist: use the path of a Python interpreter")
     with tempfile.TemporaryDirectory(prefix="unetseg-bench-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
         own, foreign = _models(model, folder)
@@ -176,7 +176,7 @@ def _models(model: str, scratch: Path) -> tuple[Path, Path | None]:
 
 
 def _twin_for_monai(own: Path, scratch: Path) -> Path | None:
-    """Return a model folder with the same weights by MONAI's conventions; None where these have no equal.
+    """Return a model folder with the same weights by MONAI's conventions; None if these have no equal.
 
     MONAI resamples, divides and blends otherwise than this library and nnU-Net do, which changes results more than
     any engine may: so each is compared with ours under its own conventions.
@@ -301,7 +301,7 @@ def _take_turns(
 
 def _note_failure(name: str, reason: str, missing: dict[str, str]) -> None:
     if name in (OWN, TWIN):
-        raise InputError(f"this model cannot be measured on this image: {reason}")
+        raise InputError(f"this model cannot be benchmarked on this image: {reason}")
     missing[name] = f"it failed: {reason}"
 
 

@@ -62,7 +62,7 @@ def measure_trained(model: TrainedModel, task: Task = UNWATCHED) -> ModelDescrip
 
     Args:
         model: Whose weights are written.
-        task: Told the events of find_in_cases and describe_figures, and asked often whether to go on.
+        task: Told the events of find_in_cases and describe_figures, and often checked for cancellation.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
@@ -202,7 +202,7 @@ def load_found(path: Path) -> list[FoundCase]:
 
 
 def _smallest_volume_of(cases: Sequence[Case], found: Sequence[FoundCase], task: Task) -> float | None:
-    """Return the smallest volume in the references of training cases; None where too few cases were found to choose."""
+    """Return the smallest volume in the references of training cases; None if too few cases were found to choose."""
     if len({case.subject for case in found}) < FEWEST_SUBJECTS:
         return None
     references, largest_voxel_mm3 = [], 0.0

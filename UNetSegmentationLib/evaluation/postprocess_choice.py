@@ -96,8 +96,8 @@ class PostprocessChoice(JsonOutput):
         cases: Number of cases that chose.
         subjects: Number of persons that they stem from.
         tried: For each step and label that it changes: "step", "label", "gain" (of mean Dice over subjects), "halves"
-            (the same in each half), "is_chosen"; None where nothing was tried.
-        reason: Why nothing was tried; empty where something was.
+            (the same in each half), "is_chosen"; None if nothing was tried.
+        reason: Why nothing was tried; empty if something was.
         dice_before: Mean Dice without steps by label; those without any value are left out. None where nothing was
             tried.
     """
@@ -171,7 +171,7 @@ def component_volumes_mm3(labelmap: Labelmap, spacing_mm: Sequence[float]) -> di
 def smallest_volume_mm3(references: Sequence[dict[int, list[float]]], *, largest_voxel_mm3: float) -> float | None:
     """Return the volume below which hardly a component of any label lies, from the component volumes of references.
 
-    It is the SMALL_PERCENTILE-th percentile of the label whose components are smallest, to two digits; None where that
+    It is the SMALL_PERCENTILE-th percentile of the label whose components are smallest, to two digits; None if that
     is a single voxel, below which there is nothing to remove.
     """
     volumes: dict[int, list[float]] = {}
@@ -252,7 +252,7 @@ class _Trial:
             self.tried.append({"step": step, "label": row["label"], **figures, "is_chosen": is_chosen(row)})
 
     def _row(self, value: int, scores: Scores) -> dict[str, Any] | None:
-        """Return what other scores gain in the mean Dice of a label; None where they are the same."""
+        """Return what other scores gain in the mean Dice of a label; None if they are the same."""
         gains = {case: figures[value] - self._scores[case][value] for case, figures in scores.items()}
         if not any(gains.values()):
             return None

@@ -36,7 +36,7 @@ class GateRow:
     Attributes:
         group: "sentinel" (a crop of the parent's training images) or "local" (a case that was held back).
         case: Its name.
-        old: Dice of the parent by class number; NaN where neither shows the class.
+        old: Dice of the parent by class number; NaN if neither shows the class.
         new: Dice of the successor, likewise.
         is_newly_empty: The successor finds nothing at all where the parent did.
     """
@@ -110,7 +110,7 @@ def compare_models(
     count = sum(map(len, groups.values()))
     for group, cases in groups.items():
         for case in cases:
-            task.check("cancelled while the models were compared; --resume goes on with that")
+            task.check("cancelled while comparing the models; continue with --resume")
             found = [_classes(network.to(device), case, plan) for network in (old, new)]
             truth = case.labels.numpy()
             values = range(1, old.config.num_classes)
@@ -141,7 +141,7 @@ def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
     faults = [*_sentinel_faults(groups["sentinel"]), *_local_faults(groups["local"])]
     empty = [row.case for row in rows if row.is_newly_empty]
     if empty:
-        faults.append(f"nothing is found any more in {', '.join(empty)}")
+        faults.append(f"nothing is segmented any more in {', '.join(empty)}")
     unknown = [f"there is no {what} to compare on" for name, what in _GROUPS.items() if not groups[name]]
     verdict = VERDICTS[1] if faults else VERDICTS[2] if unknown else VERDICTS[0]
     return {
@@ -152,14 +152,14 @@ def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
     }
 
 
-_GROUPS = {"sentinel": "crop of the parent's training images", "local": "local case that was held back"}
+_GROUPS = {"sentinel": "crop of the parent's training images", "local": "held-back local case"}
 
 
 def _sentinel_faults(rows: Sequence[GateRow]) -> list[str]:
     drop = -_mean([row.change for row in rows])
     if not rows or drop <= LARGEST_SENTINEL_DROP:
         return []
-    return [f"Dice on the parent's own images falls by {drop:.3f}, more than {LARGEST_SENTINEL_DROP}"]
+    return [f"Dice on the parent's images drops by {drop:.3f}, more than {LARGEST_SENTINEL_DROP}"]
 
 
 def _local_faults(rows: Sequence[GateRow]) -> list[str]:
@@ -174,7 +174,7 @@ def _local_faults(rows: Sequence[GateRow]) -> list[str]:
         faults.append(f"only {share:.0%} of the local cases are not worse, less than {LEAST_NOT_WORSE:.0%}")
     worst = min(rows, key=lambda row: row.change)
     if worst.change < -LARGEST_LOCAL_DROP:
-        faults.append(f"Dice falls by {-worst.change:.3f} on {worst.case}, more than {LARGEST_LOCAL_DROP}")
+        faults.append(f"Dice drops by {-worst.change:.3f} on {worst.case}, more than {LARGEST_LOCAL_DROP}")
     return faults
 
 

@@ -62,7 +62,7 @@ def unfinished_job(folder: Path) -> FinetuningJob:
     """Return the job whose checkpoint lies in a folder.
 
     Raises:
-        InputError: There is none, or its description cannot be understood.
+        InputError: No unfinished training was found, or its description cannot be read.
     """
     check_folder(folder, is_resumed=True)
     return FinetuningJob.from_dict(read_start(folder)["job"], folder=folder)
@@ -80,7 +80,7 @@ def read_start(folder: Path) -> dict[str, Any]:
         FinetuningJob.from_dict(values["job"], folder=folder)
         _ = values["parent_sha256"], values["crops_sha256"], list(values["held_back"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): the fine-tuning cannot go on, start another") from error
+        raise InputError(f"{path} cannot be read ({error}): fine-tuning cannot be resumed, start a new one") from error
     return values
 
 

@@ -71,13 +71,13 @@ def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task =
         is_resumed: Go on from the folder's checkpoint.
         task: Told the events of dataset.read_label_values, PreparedFolder.fill, loop.train and gate.compare_models;
             {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
-            {"event": "done", "description": ...}. Asked often whether to go on.
+            {"event": "done", "description": ...}. Often checked for cancellation.
 
     Returns:
         The new model's description.
 
     Raises:
-        InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
+        InputError: The model, the cases or the job cannot be used, another training is running in the folder, or it
             holds a model already.
         CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
     """
@@ -141,12 +141,12 @@ def _read_parent(job: FinetuningJob) -> _Parent:
     if description.previous_stage is not None:
         raise InputError(
             f"model '{description.id}' is the second stage of a cascade: fine-tuning needs a network that takes the "
-            "image alone; give another model"
+            "image alone; choose another model"
         )
     if description.output != "labels":
         raise InputError(
-            f"model '{description.id}' finds regions that may overlap: fine-tuning needs one label a voxel; "
-            "continue it in the tool that it comes from"
+            f"model '{description.id}' predicts overlapping regions: fine-tuning needs one label per voxel; "
+            "continue training it in the tool that it comes from"
         )
     trained = network.members[0] if isinstance(network, Ensemble) else network
     assert isinstance(trained, SegmentationNetwork)
@@ -162,7 +162,7 @@ def _read_parent(job: FinetuningJob) -> _Parent:
 
 
 def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None:
-    """Return the value that marks unlabelled voxels, None where the model has a label of this value.
+    """Return the value that marks unlabelled voxels, or None if the model has a label of this value.
 
     Raises:
         InputError: A labelmap holds a value that the model does not know.
@@ -172,7 +172,7 @@ def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None
     unknown = sorted(set(values) - known - {UNLABELLED})
     if unknown:
         raise InputError(
-            f"labelmaps hold the values {unknown}, the model knows {sorted(known)}"
+            f"labelmaps contain the values {unknown}, but the model knows {sorted(known)}"
             f"{f' and {UNLABELLED} for unlabelled voxels' if ignored else ''}: change them or train a new model"
         )
     return ignored
@@ -198,7 +198,7 @@ def _strategy(parent: _Parent, local: Sequence[Case], held_back: Sequence[Case])
     how = (
         f"rehearsing {len(parent.replay.rehearsal)} crops of the parent's training images"
         if parent.replay
-        else "keeping near the parent's own answers, since no crops of its training images travel with it"
+        else "staying close to the parent's predictions, as it comes without crops of its training images"
     )
     kept = f", {len(held_back)} held back" if held_back else ""
     return f"Continuing '{parent.description.id}' on {len(local)} local case(s){kept}, {how}"
@@ -224,7 +224,7 @@ def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequen
         changed += [name for name in ("parent_sha256", "crops_sha256", "held_back") if started[name] != begun[name]]
         if changed:
             raise InputError(
-                f"{', '.join(changed)} changed since the fine-tuning began: restore it, or start another one"
+                f"{', '.join(changed)} changed since fine-tuning began: restore it, or start a new fine-tuning"
             )
     write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
 

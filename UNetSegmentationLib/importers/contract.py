@@ -88,16 +88,18 @@ def import_model(path: Path, output: Path, *, options: ImportOptions | None = No
         InputError: No such file, not recognised, or not to be imported; the message says why and what would help.
     """
     if (output / DESCRIPTION_FILE).exists():
-        raise InputError(f"{output} holds a model already: give another folder")
+        raise InputError(f"{output} already contains a model: choose another folder")
     options = options or ImportOptions()
     if path.is_dir():
         return _write(_read(path, options), output)
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist: give a results folder of nnU-Net v2, a MONAI bundle, or a zip archive of one"
+            f"{path} does not exist: choose a results folder of nnU-Net v2, a MONAI bundle, or a zip archive of one"
         )
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is neither a folder nor a zip archive: give the folder that the model was trained in")
+        raise InputError(
+            f"{path} is neither a folder nor a zip archive: choose the folder that the model was trained in"
+        )
     with tempfile.TemporaryDirectory(prefix="unetseg-import-", ignore_cleanup_errors=True) as folder:
         extract_safely(path, Path(folder))
         return _write(_read(Path(folder), options), output)
@@ -110,7 +112,7 @@ def _read(folder: Path, options: ImportOptions) -> ForeignModel:
     if reason := reason_against(folder):
         raise InputError(reason)
     kinds = ", ".join(IMPORTERS.title(name) for name in IMPORTERS)
-    raise InputError(f"{folder.name} holds no model that can be imported: give one of {kinds}")
+    raise InputError(f"{folder.name} contains no model that can be imported: choose one of {kinds}")
 
 
 def _write(model: ForeignModel, output: Path) -> ForeignModel:

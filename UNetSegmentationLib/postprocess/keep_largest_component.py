@@ -32,7 +32,7 @@ def keep_largest_component(
     """
     named = [label for region in regions for label in region]
     if len(set(named)) < len(named) or min(named, default=1) < 1:
-        raise InputError(f"regions are {regions}: give labels above 0, each in one region")
+        raise InputError(f"regions are {regions}: must be labels above 0, each in one region")
     result = labelmap.copy()
     boxes = dict(find_boxes(labelmap))
     for region in regions or [(label,) for label in boxes]:

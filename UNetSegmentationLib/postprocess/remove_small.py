@@ -23,7 +23,7 @@ def remove_small(labelmap: Labelmap, spacing_mm: Sequence[float], *, min_volume_
         InputError: The volume is negative or not a number.
     """
     if not min_volume_mm3 >= 0:
-        raise InputError(f"min_volume_mm3 is {min_volume_mm3}: give a number from 0")
+        raise InputError(f"min_volume_mm3 is {min_volume_mm3}: must be 0 or more")
     # A relative margin: 0.1 mm voxels must not lose a component of exactly the volume to rounding.
     min_voxels = min_volume_mm3 / prod(spacing_mm) * (1 - 1e-9)
     result = labelmap.copy()

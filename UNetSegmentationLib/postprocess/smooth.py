@@ -29,7 +29,7 @@ def smooth(labelmap: Labelmap, spacing_mm: Sequence[float], *, sigma_mm: float =
         InputError: `sigma_mm` is not above 0.
     """
     if not sigma_mm > 0:
-        raise InputError(f"sigma_mm is {sigma_mm}: give a number above 0")
+        raise InputError(f"sigma_mm is {sigma_mm}: must be above 0")
     sigmas = [sigma_mm / step for step in spacing_mm]
     margins = [int(REACH * sigma + 0.5) for sigma in sigmas]
     result = np.zeros_like(labelmap)

@@ -130,7 +130,7 @@ def plan_for(
     if not budget.allows(cost, batch_size):
         raise InputError(
             f"network '{network}' needs {cost.memory_bytes(1) / 1e9:.1f} GB and {cost.flops / 1e9:.0f} GFLOP for a "
-            f"step with one patch {plan.patch_size}, which is more than this device should take: choose another network"
+            f"step with one patch {plan.patch_size}, too much for this device: choose another network"
         )
     largest = budget.batch_size * (4 if dimensions == 2 else 1)
     total = sum(prod(shape) for shape in fingerprint.content_shapes)

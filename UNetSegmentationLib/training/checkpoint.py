@@ -74,7 +74,9 @@ def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bo
         tensors = load(content)
         state.network.load_state_dict(_below(tensors, "network."))
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"checkpoint {path} is damaged or another network's: remove it to start anew") from error
+        raise InputError(
+            f"checkpoint {path} is damaged or belongs to another network: remove it to start over"
+        ) from error
     device = next(state.network.parameters()).device
     state.average = {name: value.to(device) for name, value in _below(tensors, "average.").items()}
     entries: dict[int, dict[str, Tensor]] = {}

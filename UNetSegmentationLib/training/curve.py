@@ -40,7 +40,7 @@ def draw_curve(
     """
     picture = Path(picture_path)
     if picture.suffix.lower() not in FORMATS:
-        raise InputError(f"cannot draw {picture.name}: give a name that ends in {' or '.join(FORMATS)}")
+        raise InputError(f"cannot draw {picture.name}: use a name ending in {' or '.join(FORMATS)}")
     events = follow_resumes(TrainingRecord.read(record_path))
     try:
         import matplotlib as mpl

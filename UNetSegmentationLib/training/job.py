@@ -82,7 +82,9 @@ class TrainingJob(JsonDataclass):
         object.__setattr__(self, "channels", tuple(self.channels))
         part, parts = self.fold
         if not (parts >= 2 and 0 <= part < parts):
-            raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
+            raise InputError(
+                f"fold {part}/{parts} is out of range: must be K/N with K from 0 to N - 1 and N at least 2"
+            )
         # What is misspelt is told before the data set is read.
         if self.id:
             check_id(self.id)
@@ -98,7 +100,7 @@ def unfinished_job(folder: Path) -> TrainingJob:
     """Return the job whose checkpoint lies in a folder.
 
     Raises:
-        InputError: There is none, or its description cannot be understood.
+        InputError: No unfinished training was found, or its description cannot be read.
     """
     check_folder(folder, is_resumed=True)
     return TrainingJob.from_dict(started_with(folder)["job"], folder=folder)
@@ -113,7 +115,7 @@ def started_with(folder: Path) -> dict[str, Any]:
         Plan.from_dict(values["plan"])
         set(values["held_back"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): the training cannot go on, start another") from error
+        raise InputError(f"{path} cannot be read ({error}): the training cannot be resumed, start a new one") from error
     return values
 
 
@@ -130,9 +132,9 @@ def plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
     now_and_then += [(name, values["options"][name], before["options"][name]) for name in FIXED_OPTIONS]
     for name, now, then in now_and_then:
         if now != then:
-            raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start another")
+            raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start a new one")
     if [case.id for case in held_back] != started["held_back"]:
-        raise InputError(f"{job.dataset} has changed since the training began: restore it, or start another training")
+        raise InputError(f"{job.dataset} has changed since the training began: restore it, or start a new training")
     return Plan.from_dict(started["plan"])
 
 
@@ -141,7 +143,7 @@ def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
     """Keep other trainings out of a folder that one may work in, see check_folder.
 
     Raises:
-        InputError: The folder cannot be used, or another training is at work in it.
+        InputError: The folder cannot be used, or another training is running in it.
     """
     check_folder(folder, is_resumed=is_resumed)
     with hold_alone(folder / RECORD_FILE, task="training"):
@@ -153,10 +155,12 @@ def check_folder(folder: Path, *, is_resumed: bool) -> None:
     """Raise InputError where a model cannot be made in a folder, or not be gone on with."""
     if (folder / CHECKPOINT_FILE).is_file() or (folder / STUDY_FILE).is_file():
         if not is_resumed:
-            raise InputError(f"{folder} holds an unfinished training: give another folder, or --resume to go on")
+            raise InputError(
+                f"{folder} contains an unfinished training: choose another folder, or continue with --resume"
+            )
     elif (folder / DESCRIPTION_FILE).is_file():
         if is_resumed:
-            raise InputError(f"the training in {folder} is complete: use the model, or give another folder")
-        raise InputError(f"{folder} holds a model: give another folder")
+            raise InputError(f"the training in {folder} is complete: use the model, or choose another folder")
+        raise InputError(f"{folder} already contains a model: choose another folder")
     elif is_resumed:
-        raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")
+        raise InputError(f"{folder} has no checkpoint to resume from: leave out --resume")

@@ -117,7 +117,7 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
             task.report(processes.share(lambda: _validation_event(state, validation_cases, plan, options, task)))
     except CancelledError as error:
         processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
-        raise CancelledError("cancelled; the checkpoint allows to go on with --resume") from error
+        raise CancelledError("cancelled; continue from the checkpoint with --resume") from error
     finally:
         patches.close()
     network.load_state_dict(state.average)
@@ -128,9 +128,9 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
 
 def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_special: bool) -> None:
     if not any(len(case.foreground) for case in cases):
-        raise InputError("no training case holds a labelled voxel: check the labels of the data set")
+        raise InputError("no training case contains a labelled voxel: check the labels of the data set")
     if processes.count > 1 and is_special:
-        raise InputError("batches and losses of one's own are for one process: start the training without torchrun")
+        raise InputError("custom batches and losses need a single process: start the training without torchrun")
 
 
 def _take_step(
@@ -170,7 +170,7 @@ def _take_step(
             if not loss.isfinite():
                 raise InputError(
                     f"the loss of step {state.step + 1} is {float(loss.detach())}: check the images, lower "
-                    "learning_rate, or train in precision float32; the last checkpoint is as it was"
+                    "learning_rate, or train in precision float32; the last checkpoint is unaffected"
                 )
             share = len(labels[part]) / len(labels)
             (loss * share).backward()  # type: ignore[no-untyped-call]

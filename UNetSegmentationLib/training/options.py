@@ -54,12 +54,12 @@ class TrainingOptions(JsonDataclass):
 
     def __post_init__(self) -> None:
         requirements = (
-            (self.steps >= 1, f"steps is {self.steps}: give at least 1"),
-            (self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}: give a time above 0"),
-            (self.validate_every >= 0, f"validate_every is {self.validate_every}: give 0 or more"),
-            (self.learning_rate > 0, f"learning_rate is {self.learning_rate}: give a rate above 0"),
-            (0 <= self.foreground_share <= 1, f"foreground_share is {self.foreground_share}: give 0 to 1"),
-            (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: give 0 to below 1"),
+            (self.steps >= 1, f"steps is {self.steps}: must be at least 1"),
+            (self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}: must be above 0"),
+            (self.validate_every >= 0, f"validate_every is {self.validate_every}: must be 0 or more"),
+            (self.learning_rate > 0, f"learning_rate is {self.learning_rate}: must be above 0"),
+            (0 <= self.foreground_share <= 1, f"foreground_share is {self.foreground_share}: must be 0 to 1"),
+            (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: must be 0 to below 1"),
             (self.precision in PRECISIONS, f"precision is '{self.precision}': choose {', '.join(PRECISIONS)}"),
         )
         for holds, message in requirements:

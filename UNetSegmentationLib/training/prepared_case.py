@@ -52,7 +52,7 @@ def prepare_case(
         plan: The network's grid.
         labels: Of the model; class 1 is the first.
         ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
-        task: Asked often whether to go on.
+        task: Often checked for cancellation.
 
     Raises:
         InputError: The case cannot be read or does not fit the plan.
@@ -84,7 +84,7 @@ def predict_case(network: SegmentationNetwork, case: PreparedCase, plan: Plan, *
         network: In evaluation mode.
         case: Of the network's plan.
         plan: By which the case was prepared.
-        task: Told the finished share, and asked often whether to go on.
+        task: Told the finished share, and often checked for cancellation.
     """
     tiling = conventions_of(plan).tiling(case.image.shape[1:], network.alignment)
     device = next(network.parameters()).device

@@ -66,9 +66,7 @@ class PreparedFolder:
                 try:
                     self._make(case, task.observed_by(None))
                 except CancelledError as error:
-                    raise CancelledError(
-                        "cancelled while the cases were prepared; those that are ready are kept"
-                    ) from error
+                    raise CancelledError("cancelled while preparing the cases; prepared cases are kept") from error
             task.report({"event": "prepared", "case": case.id, "number": number, "of": len(cases)})
 
     def open(self, case: Case) -> PreparedCase:
@@ -90,7 +88,7 @@ class PreparedFolder:
         return prepare_case(case, self._plan, self._labels, ignored=self._ignored, task=task)
 
     def _read(self, case: Case) -> PreparedCase | None:
-        """Return what lies in a case's file; None where there is none, or one of something else."""
+        """Return what lies in a case's file; None if there is none, or one of something else."""
         try:
             with safe_open(self._path_of(case), framework="pt") as file:
                 if file.metadata()["made_from"] != self._origin_of(case):

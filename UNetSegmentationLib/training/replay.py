@@ -73,7 +73,7 @@ def draw_replay(
     """
     usable = [case for case in cases if len(case.foreground)]
     if not usable:
-        raise InputError("no training case holds a labelled voxel: there is nothing to replay")
+        raise InputError("no training case contains a labelled voxel: there is nothing to replay")
     rng = np.random.default_rng(seed)
     shuffled = [usable[index] for index in rng.permutation(len(usable))]
     count = min(SENTINEL_CROPS, len(shuffled) // 3)
@@ -115,7 +115,7 @@ def read_replay(path: Path) -> Replay:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["replay"])
             if about["version"] != _VERSION:
-                raise InputError(f"{path} is of version {about['version']}: update this program")
+                raise InputError(f"{path} has version {about['version']}: update this program")
             for entry in about["crops"]:
                 name = f"{entry['kind']}.{len(crops[entry['kind']])}"
                 bytes_of = {part: file.get_tensor(f"{name}.{part}").numpy() for part in ("image", "labels")}

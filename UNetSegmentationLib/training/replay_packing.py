@@ -45,7 +45,7 @@ def pack_replay(folder: Path, dataset: Path, *, max_bytes: int = MAX_BYTES) -> M
     cases = find_cases(dataset)
     if missing := sorted(held_back - {case.id for case in cases}):
         raise InputError(
-            f"{dataset} has no case {missing[0]}, which '{description.id}' held back: give the data it was trained on"
+            f"{dataset} has no case {missing[0]}, which '{description.id}' held back: use the data it was trained on"
         )
     subjects = {case.subject for case in cases if case.id in held_back}
     usable = [case for case in cases if case.subject not in subjects]

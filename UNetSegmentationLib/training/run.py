@@ -88,13 +88,13 @@ def run_training(
         measure: Gives the description of the trained model its figures.
         task: Told the events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
             start_weights.begin_with_model, loop.train and `measure`; {"event": "stage", "message": ...} between them;
-            {"event": "done", "description": ...}. Asked often whether to go on.
+            {"event": "done", "description": ...}. Often checked for cancellation.
 
     Returns:
         The model's description; in the other processes without checksum and figures.
 
     Raises:
-        InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
+        InputError: The data set or the job cannot be used, another training is running in the folder, or it holds a
             model and resuming was not asked for.
         CancelledError: The task was cancelled.
     """
@@ -235,7 +235,7 @@ def _finish(
     if job.has_replay:
         description = add_replay(job.folder, cases.prepared, description)
     write_description(job.folder, description)
-    task.report({"event": "stage", "message": f"Measuring on {len(cases.held_back)} cases that were held back"})
+    task.report({"event": "stage", "message": f"Evaluating on {len(cases.held_back)} held-back cases"})
     trained = TrainedModel(
         folder=job.folder,
         device=job.device,
@@ -248,7 +248,7 @@ def _finish(
     try:
         description = measure(trained, task)
     except CancelledError as error:
-        raise CancelledError("cancelled while the model was measured; --resume goes on with that") from error
+        raise CancelledError("cancelled while evaluating the model; continue with --resume") from error
     write_description(job.folder, description)
     write_card(job.folder, description)
     for name in (CHECKPOINT_FILE, JOB_FILE):

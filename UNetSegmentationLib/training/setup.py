@@ -34,7 +34,7 @@ def plan_cases(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label],
         job: What to train.
         cases: What it learns from.
         labels: Of the data set.
-        task: Told the events of fingerprint_for, and asked after each case whether to go on.
+        task: Told the events of fingerprint_for, and checked for cancellation after each case.
 
     Raises:
         InputError: The plan or a case cannot be read, or no plan fits the device.
@@ -64,7 +64,7 @@ def fingerprint_for(
     """
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
     names = name_channels(job.dataset, cases, job.channels)
-    task.report({"event": "stage", "message": f"Reading {len(cases)} cases for the plan"})
+    task.report({"event": "stage", "message": f"Reading {len(cases)} cases for planning"})
     fingerprint = read_fingerprint(cases, orientation=orientation, channel_names=names, task=task)
     return replace(fingerprint, label_names=tuple(label.name for label in labels))
 

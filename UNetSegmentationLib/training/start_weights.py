@@ -34,12 +34,12 @@ def begin_with_model(network: SegmentationNetwork, model: str) -> dict[str, Any]
     """
     source, description = load_network(find_model(model).folder)
     if description.members > 1:
-        raise InputError(f"model '{description.id}' has {description.members} members: begin with a model of one")
+        raise InputError(f"model '{description.id}' has {description.members} members: start from a model with one")
     if NETWORKS[description.network] is not type(network):
         name = next(name for name in NETWORKS if NETWORKS[name] is type(network))
         raise InputError(
-            f"model '{description.id}' is a {description.network}, this training a {name}: "
-            f"give --variant {description.network}, or another model"
+            f"model '{description.id}' is a {description.network}, but this training needs a {name}: "
+            f"use --variant {description.network}, or another model"
         )
     carry_over(network, source.state_dict())
     return {"event": EVENT, "step": 0, "model": description.id, "earlier_steps": total_steps(description.training)}
@@ -65,7 +65,7 @@ def carry_over(network: SegmentationNetwork, weights: dict[str, Tensor]) -> None
     for name, value in own.items():
         if name not in heads and (name not in weights or weights[name].shape != value.shape):
             raise InputError(
-                f"the weights to begin with do not fit this network (at {name}): train with the plan and the network "
+                f"the initial weights do not fit this network (at {name}): train with the plan and the network "
                 "options that they were trained with, or without --init"
             )
     network.load_state_dict({name: value if name in heads else weights[name] for name, value in own.items()})

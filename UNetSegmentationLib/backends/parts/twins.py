@@ -1,4 +1,4 @@
-"""Copies of a network that share what they can with it and never carry its hooks."""
+"""Copies of a network that share its tensors where possible, without its hooks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def twin_of(
     replace: Callable[[nn.Module], nn.Module | None] = lambda _: None,
     lay_out: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> nn.Module:
-    """Return a copy of a network, whose tensors are shared where `lay_out` returns its argument.
+    """Return a copy of a network that shares each tensor for which `lay_out` returns its argument.
 
     Args:
-        network: Left as it is.
-        replace: Returns what stands for a module and all in it; None where it stays.
-        lay_out: Applied to every parameter and buffer of the modules that stay.
+        network: Not changed.
+        replace: Returns the replacement for a module and its children, or None to keep it.
+        lay_out: Applied to every parameter and buffer of the modules that are kept.
     """
     return _twin(network, replace, lay_out, {})
 
@@ -42,7 +42,7 @@ def _twin(
         twin = copy.copy(module)
         for hooks in _HOOKS:
             setattr(twin, hooks, OrderedDict())
-        # The copy is shallow: without tables of its own it would change the network's.
+        # A shallow copy without its own tables would change those of the network.
         twin._parameters = {
             name: value if value is None else nn.Parameter(lay_out(value.detach()), requires_grad=False)
             for name, value in module._parameters.items()
@@ -61,7 +61,7 @@ def _twin(
 def channels_last_twin(
     network: nn.Module, *, replace: Callable[[nn.Module], nn.Module | None] = lambda _: None
 ) -> nn.Module:
-    """Return a copy with weights laid out for channels-last features; `replace` as for `twin_of`."""
+    """Return a copy with channels-last weights; `replace` as for `twin_of`."""
     return twin_of(network, replace=replace, lay_out=_channels_last)
 
 
@@ -72,7 +72,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def ask_at_every_layer(network: nn.Module, pulse: Callable[[], None]) -> nn.Module:
     """Let every layer of a copy call `pulse` before it computes; return the copy."""
 
-    def ask(*_: object) -> None:  # what a hook returned would take the place of the input
+    def ask(*_: object) -> None:  # a return value would replace the input
         pulse()
 
     for module in network.modules():

@@ -27,7 +27,9 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
     plan = description.plan
     steps = plan.recipe.steps if plan.recipe else ()
     if plan.recipe is None or plan.dimensions != 3 or Resample() not in steps[:1] or plan.recipe.restored != "logits":
-        raise ValueError("the comparison with MONAI knows 3D models that resample linearly first and restore logits")
+        raise ValueError(
+            "the comparison with MONAI supports only 3D models that resample linearly first and restore logits"
+        )
     counter = TileCounter()
     network.register_forward_pre_hook(counter)
     # MONAI's arrays run x, y, z.
@@ -62,7 +64,7 @@ def _scaling(step: Step) -> Any:
         return ScaleIntensityRange(*step.source, *step.target, clip=step.is_clipped)
     if isinstance(step, Standardise):
         return NormalizeIntensity(nonzero=step.is_masked, channel_wise=step.is_each_channel)
-    raise ValueError(f"the comparison with MONAI knows no {type(step).__name__}")
+    raise ValueError(f"the comparison with MONAI does not support {type(step).__name__}")
 
 
 if __name__ == "__main__":

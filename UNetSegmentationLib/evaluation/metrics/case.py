@@ -6,7 +6,7 @@
 | hd_mm, hd95_mm, assd_mm | mm | NaN | inf |
 | surface_dice | 0 to 1 | NaN | 0 |
 | volume_difference_mm3 | mm³, prediction less reference | 0 | the other's volume |
-| relative_volume_difference | of the reference's volume | NaN | -1; inf where the reference is empty |
+| relative_volume_difference | of the reference's volume | NaN | -1; inf if the reference is empty |
 
 NaN means undefined: a label that is in neither map says nothing on the quality of a segmentation, so that a summary
 leaves it out and counts it. A label missed or invented altogether does say something, hence 0 and infinity.
@@ -138,12 +138,12 @@ def _join(one: Box | None, other: Box | None, shape: tuple[int, ...]) -> Box:
 def _check_case(prediction: Labelmap, reference: Labelmap, values: list[int], spacing_mm: Sequence[float]) -> None:
     if prediction.shape != reference.shape or prediction.ndim != 3:
         raise InputError(
-            f"prediction {prediction.shape} and reference {reference.shape} are not of one shape (D, H, W): "
-            f"resample one to the other, and give 2D images D = 1"
+            f"prediction {prediction.shape} and reference {reference.shape} differ in shape or are not (D, H, W): "
+            f"resample one to the other; 2D images need D = 1"
         )
     if prediction.dtype.kind not in "iu" or reference.dtype.kind not in "iu":
-        raise InputError(f"labelmaps are {prediction.dtype} and {reference.dtype}: give integers")
+        raise InputError(f"labelmaps are {prediction.dtype} and {reference.dtype}: must be integers")
     if min(values, default=1) < 1:
-        raise InputError(f"label {min(values)} cannot be evaluated: give values above 0")
+        raise InputError(f"label {min(values)} cannot be evaluated: must be above 0")
     if len(spacing_mm) != 3 or not min(spacing_mm) > 0:
-        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: give three numbers above 0")
+        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: must be three numbers above 0")

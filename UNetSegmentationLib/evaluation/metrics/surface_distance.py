@@ -58,7 +58,7 @@ class SurfaceDistances:
             InputError: `percent` is not above 0 and at most 100.
         """
         if not 0 < percent <= 100:
-            raise InputError(f"percent is {percent}: give a number above 0, at most 100")
+            raise InputError(f"percent is {percent}: must be above 0 and at most 100")
         undefined = self._undefined_distance()
         if undefined is not None:
             return undefined
@@ -85,7 +85,7 @@ class SurfaceDistances:
             InputError: The tolerance is negative.
         """
         if tolerance_mm < 0:
-            raise InputError(f"tolerance_mm is {tolerance_mm}: give 0 or more")
+            raise InputError(f"tolerance_mm is {tolerance_mm}: must be 0 or more")
         total = self.prediction_areas.sum() + self.reference_areas.sum()
         if total == 0:
             return nan
@@ -96,7 +96,7 @@ class SurfaceDistances:
         return float(near / total)
 
     def _undefined_distance(self) -> float | None:
-        """Return NaN where both surfaces are empty, inf where one is, None where distances are defined."""
+        """Return NaN where both surfaces are empty, inf where one is, or None if distances are defined."""
         empty = (not self.prediction_mm.size) + (not self.reference_mm.size)
         return (None, inf, nan)[empty]
 
@@ -118,7 +118,7 @@ def measure_surfaces(
     check_masks(prediction, reference)
     if prediction.ndim != 3 or len(spacing_mm) != 3 or not min(spacing_mm) > 0:
         raise InputError(
-            f"masks have {prediction.ndim} axes and spacing_mm is {tuple(spacing_mm)}: give (D, H, W), spacings above 0"
+            f"masks have {prediction.ndim} axes and spacing_mm is {tuple(spacing_mm)}: need (D, H, W), spacings above 0"
         )
     if surface not in SURFACES:
         raise InputError(f"surface is '{surface}': choose {' or '.join(SURFACES)}")

@@ -11,7 +11,7 @@ def read_attention_unet(options: Options) -> NetworkPlan:
     """Return what it is here.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]

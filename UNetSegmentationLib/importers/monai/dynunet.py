@@ -14,7 +14,7 @@ def read_dynunet(options: Options) -> NetworkPlan:
     """Return what it is here.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]
@@ -25,7 +25,7 @@ def read_dynunet(options: Options) -> NetworkPlan:
         per_axis(options, "upsample_kernel_size", size, axes) for size in options.take("upsample_kernel_size") or ()
     ]
     if len(kernels) < 2 or factors != strides[1:]:
-        raise InputError(f"{options.name}: upsample_kernel_size is {factors}: only strides[1:] is known")
+        raise InputError(f"{options.name}: upsample_kernel_size is {factors}: only strides[1:] is supported")
     limit = 320 if axes == 3 else 512
     filters = options.take("filters")
     widths = [int(width) for width in filters or [min(2 ** (5 + level), limit) for level in range(len(kernels))]]

@@ -23,7 +23,7 @@ class NetworkPlan:
         config: Its configuration.
         style: Norm and activation of its blocks.
         fill: Takes all weights.
-        class_axes: Of the weights that have one entry a class: along which axes.
+        class_axes: Of the weights that have one entry per class: along which axes.
         ignored: What the names of weights begin with that are not needed.
     """
 
@@ -51,8 +51,8 @@ class NetworkPlan:
         unknown = translation.unused(ignored=self.ignored)
         if unknown:
             raise InputError(
-                f"the weights have more than the bundle's {self.title} ({', '.join(unknown[:3])}): they are not those "
-                "of the network that it describes"
+                f"the weights have more than the bundle's {self.title} ({', '.join(unknown[:3])}): they do not belong "
+                "to the network that it describes"
             )
         return translation.state
 
@@ -65,7 +65,7 @@ def common_of(options: Options) -> dict[str, Any]:
     """
     dimensions = options.take("spatial_dims", options.take("dimensions", 3))
     if dimensions not in (2, 3):
-        raise InputError(f"{options.name} has {dimensions!r} spatial dimensions: only 2 and 3 are known")
+        raise InputError(f"{options.name} has {dimensions!r} spatial dimensions: only 2 and 3 are supported")
     return {
         "dimensions": dimensions,
         "in_channels": int(options.take_number("in_channels", 1)),
@@ -81,24 +81,24 @@ def sizes_of(options: Options, name: str) -> list[int]:
     """
     values = options.take(name)
     if not isinstance(values, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise InputError(f"{options.name}: {name} is {values!r}: only a list of whole numbers is known")
+        raise InputError(f"{options.name}: {name} is {values!r}: only a list of whole numbers is supported")
     return [int(value) for value in values]
 
 
 def per_axis(options: Options, name: str, value: Any, axes: int) -> list[int]:
-    """Return one whole number an axis.
+    """Return one integer per axis.
 
     Raises:
         InputError: Something else.
     """
     values = list(value) if isinstance(value, list | tuple) else [value] * axes
     if len(values) != axes or any(isinstance(entry, bool) or not isinstance(entry, int) for entry in values):
-        raise InputError(f"{options.name}: {name} is {value!r}: only one whole number an axis is known")
+        raise InputError(f"{options.name}: {name} is {value!r}: only one integer per axis is supported")
     return values
 
 
 def strides_of(options: Options, count: int, axes: int) -> list[list[int]]:
-    """Return so many strides, one number an axis each.
+    """Return so many strides, one number per axis each.
 
     Raises:
         InputError: Something else.
@@ -125,7 +125,7 @@ def up_kernel_of(options: Options, axes: int) -> int:
     """
     kernel = per_axis(options, "up_kernel_size", options.take("up_kernel_size", 3), axes)
     if len(set(kernel)) > 1:
-        raise InputError(f"{options.name}: up_kernel_size is {kernel}: only one size for all axes is known")
+        raise InputError(f"{options.name}: up_kernel_size is {kernel}: only one size for all axes is supported")
     return kernel[0]
 
 

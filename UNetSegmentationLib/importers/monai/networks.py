@@ -34,15 +34,15 @@ def network_of(definition: Any) -> NetworkPlan:
         definition: Entry "network_def" of the configuration, with its references followed.
 
     Raises:
-        InputError: It has no equal here.
+        InputError: It is not supported.
     """
     if not isinstance(definition, Mapping) or "_target_" not in definition:
-        raise InputError("the bundle's network_def names no network (_target_): copy the whole bundle")
+        raise InputError("the bundle's network_def does not name a network (_target_): copy the whole bundle")
     name = short_name(definition)
     reader = next((entry for key, entry in READERS.items() if key.lower() == name.lower()), None)
     if reader is None:
         raise InputError(
-            f"the bundle's network is '{name}', which has no equal here: {', '.join(READERS)} can be imported; train "
+            f"the bundle's network is '{name}', which is not supported: {', '.join(READERS)} can be imported; train "
             "one of these on the same data"
         )
     return reader(Options(name, definition))

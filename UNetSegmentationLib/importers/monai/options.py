@@ -36,7 +36,7 @@ class Options:
         code = _code_in(value)
         if code is not None:
             raise InputError(
-                f"{self.name}: {name} is '{code.text}', which is code and not run: write the value itself into the "
+                f"{self.name}: {name} is '{code.text}', which is code and never run: write the value itself into the "
                 "bundle's configuration"
             )
         return value
@@ -49,11 +49,11 @@ class Options:
         """
         value = self.take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{self.name}: {name} is {value!r}: only a number is known")
+            raise InputError(f"{self.name}: {name} is {value!r}: only a number is supported")
         return float(value)
 
     def take_pair(self, first: str, second: str) -> tuple[float, float] | None:
-        """Return two numbers; None where neither is given.
+        """Return two numbers; None if neither is given.
 
         Raises:
             InputError: One is given without the other, or is no number.
@@ -62,11 +62,11 @@ class Options:
         if values == [None, None]:
             return None
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-            raise InputError(f"{self.name}: {first} and {second} are {values}: only two numbers are known")
+            raise InputError(f"{self.name}: {first} and {second} are {values}: only two numbers are supported")
         return float(values[0]), float(values[1])
 
     def take_numbers(self, name: str, default: Any, count: int) -> tuple[float, ...]:
-        """Return one number an axis; a single one stands for all, and the last is repeated.
+        """Return one number per axis; a single one stands for all, and the last is repeated.
 
         Raises:
             InputError: Something else.
@@ -74,7 +74,7 @@ class Options:
         value = self.take(name, default)
         values = list(value) if isinstance(value, list | tuple) else [value] * count
         if not values or any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in values):
-            raise InputError(f"{self.name}: {name} is {value!r}: only {count} numbers are known")
+            raise InputError(f"{self.name}: {name} is {value!r}: only {count} numbers are supported")
         return tuple((values + values[-1:] * count)[:count])
 
     def expect(self, name: str, *allowed: Any) -> None:
@@ -86,13 +86,13 @@ class Options:
         value = self.take(name, allowed[0])
         if value not in allowed:
             known = " or ".join(repr(entry) for entry in allowed)
-            raise InputError(f"{self.name}: {name} is {value!r}, which has no equal here: only {known} is known")
+            raise InputError(f"{self.name}: {name} is {value!r}, which is not supported: only {known} is")
 
     def finish(self) -> None:
         """Raise InputError where an option was not taken and is not off."""
         unknown = [name for name, value in self._values.items() if value not in (None, False)]
         if unknown:
-            raise InputError(f"{self.name} has the options {', '.join(sorted(unknown))}, which have no equal here")
+            raise InputError(f"{self.name} has the options {', '.join(sorted(unknown))}, which are not supported")
 
 
 def _code_in(value: Any) -> Code | None:

@@ -72,7 +72,7 @@ class BundleConfiguration:
             return self._resolved[path]
         if path in self._open:
             circle = ", ".join(self._open)
-            raise InputError(f"{self._name}: the entries {circle} refer to each other in a circle: mend the bundle")
+            raise InputError(f"{self._name}: the entries {circle} refer to each other in a circle: fix the bundle")
         self._open.append(path)
         try:
             self._resolved[path] = self._followed(self._raw(path))
@@ -96,7 +96,7 @@ class BundleConfiguration:
     def _referred(self, path: str) -> Any:
         value = self.get(path)
         if value is None and self._raw(path.replace("::", "#")) is None:
-            raise InputError(f"{self._name} refers to '{path}', which is not there: copy the whole bundle")
+            raise InputError(f"{self._name} refers to '{path}', which is missing: copy the whole bundle")
         return value
 
     def _followed(self, value: Any) -> Any:

@@ -14,7 +14,7 @@ def read_residual_unet(options: Options) -> NetworkPlan:
     """Return what it is here.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]
@@ -26,7 +26,7 @@ def read_residual_unet(options: Options) -> NetworkPlan:
     kernel = per_axis(options, "kernel_size", options.take("kernel_size", 3), axes)
     order = str(options.take("adn_ordering", "NDA")).upper()
     if "A" not in order or order.find("N") > order.find("A"):
-        raise InputError(f"{options.name}: adn_ordering is '{order}': only norm before activation is known")
+        raise InputError(f"{options.name}: adn_ordering is '{order}': only norm before activation is supported")
     config = {
         **common,
         "features_per_stage": widths,

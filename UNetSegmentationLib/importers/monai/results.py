@@ -62,7 +62,7 @@ def tiling_of(
         patch_shape: Sizes of a patch that the metadata gives, for the axes along which a tile is the whole image.
 
     Raises:
-        InputError: An inferer, or an option of one, that has no equal here.
+        InputError: An inferer, or one of its options, that is not supported.
     """
     components = components_in(inferer, "inferer")
     if len(components) != 1:
@@ -73,10 +73,10 @@ def tiling_of(
     if name == "SliceInferer":
         plane = int(options.take_number("spatial_dim", 0))
         if dimensions != 2 or plane not in (0, 1, 2):
-            raise InputError(f"{name} with spatial_dim {plane} and a network of {dimensions} axes makes no sense")
+            raise InputError(f"{name} with spatial_dim {plane} and a network of {dimensions} axes do not go together")
     elif name not in ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer"):
         raise InputError(
-            f"the inferer '{name}' has no equal here: SlidingWindowInferer, SliceInferer and SimpleInferer have one"
+            f"the inferer '{name}' is not supported: SlidingWindowInferer, SliceInferer and SimpleInferer are"
         )
     axes: tuple[int | None, int | None, int | None] = (0, 1, 2)
     if dimensions == 2:
@@ -104,7 +104,7 @@ def outcome_of(postprocessing: Any, *, steps: Sequence[Step]) -> Outcome:
         steps: Of the recipe, which are undone.
 
     Raises:
-        InputError: A transform, or an option of one, that has no equal here.
+        InputError: A transform, or one of its options, that is not supported.
     """
     outcome = Outcome()
     for name, values in components_in(postprocessing, "postprocessing"):
@@ -113,7 +113,7 @@ def outcome_of(postprocessing: Any, *, steps: Sequence[Step]) -> Outcome:
             continue
         if plain not in _HANDLERS:
             known = ", ".join(sorted(_HANDLERS))
-            raise InputError(f"the postprocessing has '{name}', which has no equal here: {known} have one")
+            raise InputError(f"the postprocessing has '{name}', which is not supported: {known} are")
         _HANDLERS[plain](name, values, outcome, steps)
     _check(outcome)
     # Without an inversion the image is saved on its own grid by the nearest voxel.
@@ -137,10 +137,10 @@ def region_order(names: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
 def _sliding(options: Options) -> Tiling:
     overlap = options.take_numbers("overlap", 0.25, 3)
     if len(set(overlap)) > 1:
-        raise InputError(f"{options.name}: overlap is {list(overlap)}: only one for all axes is known")
+        raise InputError(f"{options.name}: overlap is {list(overlap)}: only one for all axes is supported")
     sigma = options.take_numbers("sigma_scale", 0.125, 3)
     if len(set(sigma)) > 1:
-        raise InputError(f"{options.name}: sigma_scale is {list(sigma)}: only one for all axes is known")
+        raise InputError(f"{options.name}: sigma_scale is {list(sigma)}: only one for all axes is supported")
     mode, padding = options.take("mode", "constant"), options.take("padding_mode", "constant")
     value = options.take_number("cval", 0.0)
     options.expect("with_coord", False)
@@ -178,7 +178,7 @@ def _as_discrete(name: str, values: Mapping[str, Any], outcome: Outcome, steps: 
         threshold = limit
     if threshold not in (None, False):
         if threshold != 0.5:
-            raise InputError(f"{name}: threshold is {threshold}: only 0.5 is known")
+            raise InputError(f"{name}: threshold is {threshold}: only 0.5 is supported")
         outcome.decision = "threshold"
     options.expect("rounding", None)
     options.finish()
@@ -193,7 +193,7 @@ def _invert(name: str, values: Mapping[str, Any], outcome: Outcome, steps: Seque
     if outcome.decision:
         if not is_nearest and resampling is not None:
             outcome.warnings.append(
-                "the bundle interpolates label numbers, which gives labels that are between two: the nearest is taken"
+                "the bundle interpolates label numbers, which creates labels in between: the nearest is used instead"
             )
         outcome.restored = "classes"
     elif is_nearest or (resampling is not None and resampling.is_nearest):
@@ -221,7 +221,7 @@ def _lambda(name: str, values: Mapping[str, Any], outcome: Outcome, steps: Seque
     painted = _painted(text)
     if painted is None or outcome.decision != "threshold":
         raise InputError(
-            f"the postprocessing has '{name}' with '{text}', which is code and not run: it has no equal here"
+            f"the postprocessing has '{name}' with '{text}', which is code and never run: it is not supported"
         )
     outcome.order = tuple(channel for channel, _ in painted)
     outcome.values = tuple(value for _, value in painted)
@@ -265,18 +265,18 @@ def _check(outcome: Outcome) -> None:
     pair = (outcome.activation, outcome.decision)
     if pair == ("", ""):
         raise InputError(
-            "the postprocessing has neither Activations nor AsDiscrete, so that it is not known how labels are chosen: "
+            "the postprocessing has neither Activations nor AsDiscrete, so it is unknown how labels are chosen: "
             "add them to the bundle's configuration"
         )
     if pair in (("softmax", "threshold"), ("sigmoid", "argmax")):
-        raise InputError(f"the postprocessing takes a {pair[1]} of a {pair[0]}, which has no equal here")
+        raise InputError(f"the postprocessing takes a {pair[1]} of a {pair[0]}, which is not supported")
     if pair == ("", "threshold"):
-        raise InputError("the postprocessing takes a threshold of the logits themselves, which has no equal here")
+        raise InputError("the postprocessing thresholds the logits themselves, which is not supported")
     if not outcome.decision:
         outcome.warnings.append(
-            "the bundle gives probabilities: the most probable label is taken"
+            "the bundle returns probabilities: the most probable label is used"
             if outcome.activation == "softmax"
-            else "the bundle gives probabilities: a region is taken where its own is above 0.5"
+            else "the bundle returns probabilities: a region is kept where its probability is above 0.5"
         )
 
 

@@ -68,19 +68,19 @@ def components_in(value: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:
             return [(short_name(value), value)]
         value = value.get("transforms", [])
     if isinstance(value, Code):
-        raise InputError(f"the {what} is '{value.text}', which is code and not run: list the transforms instead")
+        raise InputError(f"the {what} is '{value.text}', which is code and never run: list the transforms instead")
     if value is None:
         return []
     if not isinstance(value, list):
-        raise InputError(f"the {what} is {value!r}, which is no list of transforms: copy the whole bundle")
+        raise InputError(f"the {what} is {value!r}, which is not a list of transforms: copy the whole bundle")
     return [(short_name(entry), entry) for entry in value if _is_enabled(entry, what)]
 
 
 def _is_enabled(entry: Any, what: str) -> bool:
     if isinstance(entry, Code):
-        raise InputError(f"the {what} has '{entry.text}', which is code and not run: write the transform out")
+        raise InputError(f"the {what} has '{entry.text}', which is code and never run: write the transform out")
     if not isinstance(entry, Mapping) or "_target_" not in entry:
-        raise InputError(f"the {what} has {entry!r}, which is no transform: copy the whole bundle")
+        raise InputError(f"the {what} has {entry!r}, which is not a transform: copy the whole bundle")
     switch = entry.get("_disabled_")
     if isinstance(switch, Code):
         raise InputError(f"the {what} has a transform that '{switch.text}' may switch off: write true or false")
@@ -114,7 +114,7 @@ def preparation_of(
         what: What it is for, for messages.
 
     Raises:
-        InputError: A transform, or an option of one, that has no equal here.
+        InputError: A transform, or one of its options, that is not supported.
     """
     preparation = Preparation(axes=axes)
     components = components_in(transforms, what)
@@ -131,7 +131,7 @@ def preparation_of(
             continue
         if plain not in HANDLERS:
             known = ", ".join(sorted(HANDLERS))
-            raise InputError(f"the {what} has the transform '{name}', which has no equal here: {known} have one")
+            raise InputError(f"the {what} has the transform '{name}', which is not supported: {known} are")
         index = keys.index(preparation.image_key) if keys else 0
         chosen = {key: _for_key(key, value, index, len(keys)) for key, value in values.items()}
         ignored = _BOOKKEEPING if plain == "CastToType" else (*_BOOKKEEPING, "dtype")
@@ -157,19 +157,17 @@ def _orientation(options: Options, preparation: Preparation) -> None:
     is_canonical = options.take("as_closest_canonical", False)
     labels = options.take("labels")
     if labels not in (None, [["L", "R"], ["P", "A"], ["I", "S"]]):
-        raise InputError(f"{options.name}: labels are {labels!r}, which have no equal here: leave them out")
+        raise InputError(f"{options.name}: labels are {labels!r}, which are not supported: leave them out")
     options.finish()
     if any(isinstance(step, Resample | CropForeground) for step in preparation.steps):
-        raise InputError(f"{options.name} comes after the image was resampled or cut, which has no equal here")
+        raise InputError(f"{options.name} comes after the image was resampled or cut, which is not supported")
     preparation.orientation = "RAS" if is_canonical else "".join(str(letter) for letter in code or ())
 
 
 def _spacing(options: Options, preparation: Preparation) -> None:
     mode = options.take("mode", "bilinear")
     if mode not in (*_LINEAR, "nearest"):
-        raise InputError(
-            f"{options.name}: mode is {mode!r}, which has no equal here: 'bilinear' and 'nearest' have one"
-        )
+        raise InputError(f"{options.name}: mode is {mode!r}, which is not supported: 'bilinear' and 'nearest' are")
     options.expect("padding_mode", "border")
     options.expect("diagonal", False)
     options.expect("scale_extent", False)
@@ -200,7 +198,7 @@ def _crop_foreground(options: Options, preparation: Preparation) -> None:
     )
     options.finish()
     if mode != "constant" and (max(step.divisor) > 1 or (max(step.margin) > 0 and not step.is_within)):
-        raise InputError(f"{options.name}: mode is {mode!r} for what lies outside, which has no equal here")
+        raise InputError(f"{options.name}: mode is {mode!r} outside the image, which is not supported")
     preparation.steps.append(step)
 
 
@@ -256,7 +254,7 @@ def _values_of(options: Options, name: str) -> tuple[float, ...]:
     value = options.take(name)
     values = [] if value is None else value if isinstance(value, list | tuple) else [value]
     if any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in values):
-        raise InputError(f"{options.name}: {name} is {value!r}: only numbers are known")
+        raise InputError(f"{options.name}: {name} is {value!r}: only numbers are supported")
     return tuple(float(entry) for entry in values)
 
 

@@ -13,7 +13,7 @@ def read_vnet(options: Options) -> NetworkPlan:
     """Return what it is here.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]

@@ -44,13 +44,13 @@ def norm_of(value: Any, channels: Sequence[int], name: str) -> str:
     """Return the norm that MONAI calls `value`, a name or a name with options.
 
     Raises:
-        InputError: It has no equal here.
+        InputError: It is not supported.
     """
     if value in (None, ""):
         return "none"
     kind, options = _split(value, name)
     if kind not in _NORMS:
-        raise InputError(f"the network has the norm '{kind.lower()}': only instance, batch and group are known")
+        raise InputError(f"the network has the norm '{kind.lower()}': only instance, batch and group are supported")
     options.expect("eps", NORM_EPSILON)
     # Instance norm without weights has those of one that changes nothing.
     options.expect("affine", True, *([False] if kind == "INSTANCE" else []))
@@ -59,7 +59,9 @@ def norm_of(value: Any, channels: Sequence[int], name: str) -> str:
     if kind == "GROUP":
         groups = options.take("num_groups")
         if any(groups != gcd(MOST_GROUPS, count) for count in channels):
-            raise InputError(f"{name} has {groups} groups for {list(channels)} channels: only {MOST_GROUPS} are known")
+            raise InputError(
+                f"{name} has {groups} groups for {list(channels)} channels: only {MOST_GROUPS} are supported"
+            )
     options.finish()
     return _NORMS[kind]
 
@@ -68,7 +70,7 @@ def activation_of(value: Any, name: str) -> tuple[str, float | None]:
     """Return the activation that MONAI calls `value`, and the slope of a leaky rectifier that ours does not have.
 
     Raises:
-        InputError: It has no equal here.
+        InputError: It is not supported.
     """
     kind, options = _split(value, name)
     options.take("inplace")
@@ -80,7 +82,9 @@ def activation_of(value: Any, name: str) -> tuple[str, float | None]:
     options.finish()
     known = {"PRELU": "prelu", "RELU": "relu", "ELU": "elu", "LEAKYRELU": "leaky_relu"}
     if kind not in known:
-        raise InputError(f"the network has the activation '{kind.lower()}': only {', '.join(known.values())} are known")
+        raise InputError(
+            f"the network has the activation '{kind.lower()}': only {', '.join(known.values())} are supported"
+        )
     return (known[kind], None) if slope in (None, NEGATIVE_SLOPE) else ("prelu", slope)
 
 
@@ -111,7 +115,7 @@ class Translation:
             InputError: There is none.
         """
         if name not in self.weights:
-            raise InputError(f"the weights lack '{name}': they are not those of the network that the bundle describes")
+            raise InputError(f"the weights lack '{name}': they do not belong to the network that the bundle describes")
         self._taken.add(name)
         return self.weights[name].detach().clone()
 
@@ -146,7 +150,7 @@ class Translation:
             self.state[f"{target}.num_batches_tracked"] = self.take(count) if count in self.weights else torch.tensor(0)
 
     def activation(self, target: str, source: str, channels: int) -> None:
-        """Take an activation; one with a single slope for all channels gets one a channel."""
+        """Take an activation; one with a single slope for all channels gets one per channel."""
         if self.style.activation != "prelu":
             return
         if self.style.slope is not None:
@@ -163,7 +167,7 @@ class Translation:
             target: Our name of the block.
             conv: Their name of the convolution.
             norm: Their name of the norm.
-            activation: Their name of the activation; None where the block ends without.
+            activation: Their name of the activation; None if the block ends without.
             split: See `conv`.
             is_transposed: The convolution is transposed.
         """
@@ -203,7 +207,7 @@ def select_outputs(
 
     Args:
         state: Of a network.
-        axes: For each weight that has one entry a class along some axes, these axes.
+        axes: For each weight that has one entry per class along some axes, these axes.
         order: For each new logit the old one; None for one that is always 0.
     """
     changed = dict(state)

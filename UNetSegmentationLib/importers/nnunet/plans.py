@@ -86,13 +86,13 @@ def network_of(configuration: Values, *, trainer: str, channels: int, classes: i
     short_name = full_name.rpartition(".")[2]
     if short_name not in NETWORKS_OF or not full_name.startswith(NETWORK_PACKAGE):
         raise InputError(
-            f"the network '{full_name}' is not known: {' and '.join(NETWORKS_OF)} of nnU-Net v2 can be imported"
+            f"the network '{full_name}' is not supported: {' and '.join(NETWORKS_OF)} of nnU-Net v2 can be imported"
         )
     options = architecture["arch_kwargs"]
     _check_options(options)
     dimensions = len(configuration["patch_size"])
     if _last(options["conv_op"]) != f"Conv{dimensions}d":
-        raise InputError(f"the network has '{options['conv_op']}' for patches of {dimensions} axes: export it again")
+        raise InputError(f"the network has '{options['conv_op']}' for {dimensions}D patches: export it again")
     stages = int(options["n_stages"])
     is_residual = short_name == "ResidualEncoderUNet"
     convs = options["n_blocks_per_stage" if is_residual else "n_conv_per_stage"]
@@ -166,7 +166,7 @@ def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
         order = [int(value) for value in dataset.get("regions_class_order") or ()]
         if len(order) != len(found) or len(set(order)) != len(order):
             raise InputError(
-                f"dataset.json has {len(found)} regions and regions_class_order {order}: give one value a region"
+                f"dataset.json has {len(found)} regions and regions_class_order {order}: must be one value per region"
             )
         values_by_name, output = dict(zip(found, order, strict=True)), "regions"
     else:
@@ -230,7 +230,7 @@ def _check_options(options: Values) -> None:
     if unknown:
         raise InputError(
             f"the network has options that ours does not ({', '.join(sorted(unknown))}): it cannot be imported; "
-            "networks as nnU-Net's own planners make them can"
+            "only networks as nnU-Net's planners make them can"
         )
 
 
@@ -240,7 +240,9 @@ def _norm_of(options: Values) -> str:
     # torch's layers are not affine by default for instance norm, but are for batch norm.
     is_affine = settings.get("affine", norm == "batch")
     if norm != "none" and not (is_affine and settings.get("eps", NORM_EPSILON) == NORM_EPSILON):
-        raise InputError(f"the network's norm has the settings {settings}: only affine ones with eps 1e-5 are known")
+        raise InputError(
+            f"the network's norm has the settings {settings}: only affine ones with eps 1e-5 are supported"
+        )
     return norm
 
 
@@ -249,14 +251,16 @@ def _activation_of(options: Values) -> str:
     settings = {key: value for key, value in (options.get("nonlin_kwargs") or {}).items() if key != "inplace"}
     defaults = {"leaky_relu": {"negative_slope": 0.01}, "elu": {"alpha": 1.0}}.get(activation, {})
     if {**defaults, **settings} != defaults:
-        raise InputError(f"the network's activation has the settings {settings}: only torch's defaults are known")
+        raise InputError(f"the network's activation has the settings {settings}: only torch's defaults are supported")
     return activation
 
 
 def _check_preprocessing(configuration: Values) -> None:
     preprocessor = configuration.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
-        raise InputError(f"images are prepared by '{preprocessor}', which is not known: only DefaultPreprocessor is")
+        raise InputError(
+            f"images are prepared by '{preprocessor}', which is not supported: only DefaultPreprocessor is"
+        )
     # Only the second stage of a cascade resamples labels.
     needed = {**RESAMPLING_OPTIONS, **(SEGMENTATION_RESAMPLING if configuration.get("previous_stage") else {})}
     for name, options in needed.items():
@@ -264,7 +268,7 @@ def _check_preprocessing(configuration: Values) -> None:
         asked = configuration.get(f"{name}_kwargs", options)
         if function != RESAMPLING or {**options, **asked} != options:
             raise InputError(
-                f"{name} is '{function}' with {asked}, which is not known: only '{RESAMPLING}' with {options} is"
+                f"{name} is '{function}' with {asked}, which is not supported: only '{RESAMPLING}' with {options} is"
             )
 
 
@@ -295,7 +299,7 @@ def _normalizations_of(plans: Values, configuration: Values) -> tuple[Normalizat
 
 def _known(name: str, table: Mapping[str, str], kind: str) -> str:
     if name not in table:
-        raise InputError(f"the {kind} '{name}' is not known: {', '.join(table)} are")
+        raise InputError(f"the {kind} '{name}' is not supported: {', '.join(table)} are")
     return table[name]
 
 

@@ -82,7 +82,9 @@ def _errors_named(folder: Path) -> Iterator[None]:
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{folder.name}: plans.json, dataset.json or checkpoint make no sense ({error})") from error
+        raise InputError(
+            f"{folder.name}: plans.json, dataset.json or checkpoint cannot be understood ({error})"
+        ) from error
 
 
 def _translate(
@@ -116,7 +118,7 @@ def _translate(
     if not trainer.startswith(OWN_TRAINER):
         warnings = [
             *warnings,
-            sentence(f"trainer '{trainer}' is not known: it is taken for one that changes training alone"),
+            sentence(f"trainer '{trainer}' is unknown: it is assumed to change training alone"),
         ]
     data_name = str(plans.get("dataset_name") or dataset.get("name") or folder.parent.name)
     folds = [path.parent.name.removeprefix("fold_") for path, _ in checkpoints]
@@ -147,7 +149,7 @@ def _translate(
     network: SegmentationNetwork = members[0] if len(members) == 1 else Ensemble(members)
     card = (
         f"nnU-Net v2, data set {data_name}, configuration {name}, trainer {trainer}, fold(s) {', '.join(folds)}.",
-        "Images are prepared and tiles are weighted as nnU-Net does it; mirrored copies are averaged where asked for.",
+        "Preprocessing and tile weighting follow nnU-Net; mirrored copies are averaged on request.",
     )
     return ForeignModel(description=description, network=network, card=card, warnings=tuple(warnings))
 
@@ -161,8 +163,8 @@ def _choose_results(found: Sequence[Path], configuration: str | None) -> Path:
         return chosen[0]
     known = ", ".join(f"{named[path]} ({path.name})" for path in found)
     if not chosen:
-        raise InputError(f"there is no configuration '{configuration}': there is {known}")
-    raise InputError(f"there are several models, {known}: name a --configuration or give the folder of one")
+        raise InputError(f"there is no configuration '{configuration}': choose from {known}")
+    raise InputError(f"there are several models, {known}: name a --configuration or choose the folder of one")
 
 
 def _without_first_stages(found: Sequence[Path]) -> list[Path]:
@@ -189,7 +191,7 @@ def _find_first_stage(folder: Path, configuration: str, found: Sequence[Path]) -
     if len(others) == 1:
         return others[0], [f"the first stage is taken from {others[0].name}: there is no {beside.name}"]
     raise InputError(
-        f"'{_configuration_named(folder)}' starts from what '{configuration}' finds, and the results of that are not "
+        f"'{_configuration_named(folder)}' starts from what '{configuration}' finds, and its results are not "
         f"there: copy the folder {beside.name} beside {folder.name}, or put both into one zip archive"
     )
 
@@ -199,7 +201,7 @@ def _folds_of_first(folder: Path, wanted: tuple[str, ...]) -> tuple[tuple[str, .
     missing = [fold for fold in wanted if not any((folder / f"fold_{fold}" / name).is_file() for name in CHECKPOINTS)]
     if not missing:
         return wanted, []
-    return (), [f"{folder.name} has no fold {', '.join(missing)}: all folds that it has are taken for the first stage"]
+    return (), [f"{folder.name} has no fold {', '.join(missing)}: all its folds are used for the first stage"]
 
 
 def _check_they_belong_together(folder: Path, model: ForeignModel, first_folder: Path, first: ForeignModel) -> None:
@@ -232,10 +234,10 @@ def _find_checkpoints(folder: Path, wanted: tuple[str, ...]) -> tuple[list[Path]
     folds = wanted or tuple(fold for fold in by_fold if fold != "all") or tuple(by_fold)
     missing = [fold for fold in folds if fold not in by_fold]
     if missing:
-        raise InputError(f"there is no checkpoint of fold {', '.join(missing)}: there is {', '.join(by_fold)}")
+        raise InputError(f"there is no checkpoint of fold {', '.join(missing)}: choose from {', '.join(by_fold)}")
     paths = [by_fold[fold] for fold in dict.fromkeys(folds)]
     unfinished = [path.parent.name for path in paths if path.name != CHECKPOINTS[0]]
-    warnings = [sentence(f"{name} has no {CHECKPOINTS[0]}, {CHECKPOINTS[1]} is taken") for name in unfinished]
+    warnings = [sentence(f"{name} has no {CHECKPOINTS[0]}, {CHECKPOINTS[1]} is used") for name in unfinished]
     return paths, warnings
 
 
@@ -246,7 +248,7 @@ def _member(name: str, shape: dict[str, Any], weights: Mapping[str, Tensor]) -> 
     unknown = unused_weights(weights, network)
     if unknown:
         raise InputError(
-            f"the checkpoint has weights that the planned network does not ({', '.join(unknown[:3])}): its trainer "
+            f"the checkpoint has weights that the planned network lacks ({', '.join(unknown[:3])}): its trainer "
             "changed the network, so it cannot be imported"
         )
     return network.eval()

@@ -75,7 +75,7 @@ def _bring(source: Path, folder: Path) -> tuple[str, ...]:
         if own is None:
             return import_model(source, folder).warnings
         if own.parent.resolve() in {parent.resolve() for parent in model_folders()}:
-            raise InputError(f"the model in {own} is installed already: choose it in the menu of models")
+            raise InputError(f"the model in {own} is already installed: choose it in the model menu")
         try:
             folder.mkdir()
             for name in MODEL_FILES:
@@ -108,7 +108,7 @@ def _keep_shared_crops(own: Path, folder: Path) -> None:
 
 @contextmanager
 def _own_model(source: Path) -> Iterator[Path | None]:
-    """Give the folder of our model that a source is or holds; None where it is something else."""
+    """Give the folder of our model that a source is or holds; None if it is something else."""
     if source.is_dir():
         yield _only_one(source, [path.parent for depth in ("", "*/") for path in source.glob(depth + DESCRIPTION_FILE)])
     elif source.is_file() and zipfile.is_zipfile(source):
@@ -123,7 +123,7 @@ def _only_one(source: Path, folders: list[Path]) -> Path | None:
     folders = [folder for folder in folders if folder.name != PREVIOUS_FOLDER or folder.parent not in folders]
     if len(folders) > 1:
         names = ", ".join(sorted(folder.name for folder in folders))
-        raise InputError(f"{source.name} holds {len(folders)} models ({names}): give one of them")
+        raise InputError(f"{source.name} holds {len(folders)} models ({names}): choose one of them")
     return folders[0] if folders else None
 
 
@@ -150,7 +150,7 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> N
     if entry.file_size > min(MAX_BYTES, max(entry.compress_size, 2**20) * MAX_RATIO):
         raise InputError(
             f"the archive {opened.filename} holds a file of {entry.file_size / 2**30:.1f} GB: unpack it yourself if "
-            "you trust it, and give the folder"
+            "you trust it, and choose the folder"
         )
     with opened.open(entry) as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink)
@@ -168,6 +168,6 @@ def _remarks(model: InstalledModel, original_id: str, installed: list[InstalledM
     description = model.description
     same = [other for other in installed if other.description.weights_sha256 == description.weights_sha256]
     if same and description.weights_sha256:
-        yield sentence(f"the same weights are installed already, as '{same[0].description.title}'")
+        yield sentence(f"the same weights are already installed as '{same[0].description.title}'")
     if description.id != original_id:
-        yield sentence(f"there is another model '{original_id}': this one is '{description.id}'")
+        yield sentence(f"another model is already called '{original_id}': this one becomes '{description.id}'")

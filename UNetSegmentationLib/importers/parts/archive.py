@@ -50,7 +50,7 @@ def _check(entries: list[zipfile.ZipInfo], archive: Path) -> None:
     if len(entries) > MAX_ENTRIES or total > MAX_BYTES or total > max(packed, 2**20) * MAX_RATIO:
         raise InputError(
             f"the archive {archive} holds {len(entries)} files of {total / 2**30:.1f} GB: unpack it yourself if you "
-            "trust it, and give the folder"
+            "trust it, and choose the folder"
         )
 
 

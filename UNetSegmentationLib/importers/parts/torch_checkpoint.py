@@ -60,7 +60,9 @@ def read_checkpoint(
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the checkpoint {path} is damaged ({first_line}): copy it again") from error
     if not isinstance(content, dict):
-        raise InputError(f"the checkpoint {path} holds a {type(content).__name__}, not the dictionary of a training")
+        raise InputError(
+            f"the checkpoint {path} holds a {type(content).__name__}, not the dictionary that training writes"
+        )
     return content
 
 
@@ -88,7 +90,7 @@ def tensors_of(state: Any, path: Path) -> dict[str, Tensor]:
         InputError: It is not a dictionary of tensors.
     """
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
-        raise InputError(f"the checkpoint {path} holds no weights: give the checkpoint of a finished training")
+        raise InputError(f"the checkpoint {path} contains no weights: choose the checkpoint of a finished training")
     return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
 
 
@@ -105,5 +107,5 @@ def _harmless_globals() -> list[Any]:
 def _refusal(path: Path, message: str, advice: str) -> str:
     found = re.search(r"GLOBAL ([\w.]*\w)", message)
     if found is None:
-        return f"the checkpoint {path} is damaged or no checkpoint of torch: copy it again"
+        return f"the checkpoint {path} is damaged or not a torch checkpoint: copy it again"
     return f"the checkpoint {path} holds '{found[1]}', which is code and not plain data, so it is not read: {advice}"

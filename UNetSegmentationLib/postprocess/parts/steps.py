@@ -51,7 +51,7 @@ def sort_steps(names: Sequence[str], *, output: str = "labels") -> FinishingStep
             known = ", ".join(sorted([*STEPS, *PROBABILITY_STEPS]))
             raise InputError(f"unknown post-processing step '{name}': choose one of {known}")
     if early and output == "regions":
-        raise InputError(f"the model finds regions that overlap, {', '.join(early)} needs labels: leave it out")
+        raise InputError(f"the model outputs overlapping regions, but {', '.join(early)} needs labels: leave it out")
     return FinishingSteps(tuple(early), tuple(late))
 
 

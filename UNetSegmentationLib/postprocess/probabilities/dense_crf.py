@@ -59,15 +59,15 @@ class DenseCRF:
 
     def __post_init__(self) -> None:
         requirements = (
-            (self.weight_smooth >= 0, f"weight_smooth is {self.weight_smooth}: give a number from 0"),
-            (self.weight_bilateral >= 0, f"weight_bilateral is {self.weight_bilateral}: give a number from 0"),
-            (self.theta_smooth_mm > 0, f"theta_smooth_mm is {self.theta_smooth_mm}: give a number above 0"),
-            (self.theta_bilateral_mm > 0, f"theta_bilateral_mm is {self.theta_bilateral_mm}: give a number above 0"),
-            (self.theta_intensity > 0, f"theta_intensity is {self.theta_intensity}: give a number above 0"),
-            (self.iterations >= 0, f"iterations is {self.iterations}: give a number from 0"),
-            (self.reach > 0, f"reach is {self.reach}: give a number above 0"),
-            (0 <= self.uncertainty < 0.5, f"uncertainty is {self.uncertainty}: give 0 to below 0.5"),
-            (self.memory_mb > 0, f"memory_mb is {self.memory_mb}: give a number above 0"),
+            (self.weight_smooth >= 0, f"weight_smooth is {self.weight_smooth}: must be 0 or more"),
+            (self.weight_bilateral >= 0, f"weight_bilateral is {self.weight_bilateral}: must be 0 or more"),
+            (self.theta_smooth_mm > 0, f"theta_smooth_mm is {self.theta_smooth_mm}: must be above 0"),
+            (self.theta_bilateral_mm > 0, f"theta_bilateral_mm is {self.theta_bilateral_mm}: must be above 0"),
+            (self.theta_intensity > 0, f"theta_intensity is {self.theta_intensity}: must be above 0"),
+            (self.iterations >= 0, f"iterations is {self.iterations}: must be 0 or more"),
+            (self.reach > 0, f"reach is {self.reach}: must be above 0"),
+            (0 <= self.uncertainty < 0.5, f"uncertainty is {self.uncertainty}: must be 0 to below 0.5"),
+            (self.memory_mb > 0, f"memory_mb is {self.memory_mb}: must be above 0"),
         )
         for holds, message in requirements:
             if not holds:

@@ -84,16 +84,16 @@ class Processes:
         if self.count == 1:
             return choose_device(name)
         if name not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device is '{name}', but several processes each take their own: give auto, cpu or cuda")
+            raise InputError(f"device is '{name}', but each of several processes picks its own: use auto, cpu or cuda")
         device = choose_device(name)
         if device.type == "mps":
-            raise InputError("several processes cannot share this computer's GPU: give --device cpu, or train in one")
+            raise InputError("several processes cannot share this computer's GPU: use --device cpu, or train in one")
         if device.type != "cuda":
             return device
         if self.local_rank >= torch.cuda.device_count():
             raise InputError(
-                f"process {self.local_rank} of this host has no GPU of its own, there are {torch.cuda.device_count()}: "
-                "start as many processes (torchrun --nproc-per-node), or give --device cpu"
+                f"process {self.local_rank} of this host has no GPU to itself, there are {torch.cuda.device_count()}: "
+                "start one process per GPU (torchrun --nproc-per-node), or use --device cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
@@ -108,7 +108,7 @@ class Processes:
             fitting = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
             raise InputError(
                 f"the training began with {batch_size} patches a step, which {self.count} processes cannot share "
-                f"evenly: go on with one of {', '.join(map(str, fitting))} processes"
+                f"evenly: resume with one of {', '.join(map(str, fitting))} processes"
             )
         size = batch_size // self.count
         return range(self.rank * size, (self.rank + 1) * size)
@@ -203,7 +203,7 @@ class Processes:
         """Raise InputError where this process sees other values than the first."""
         digest = hashlib.sha256("\0".join(values).encode()).hexdigest()
         if self.share(lambda: digest) != digest:
-            raise InputError(f"process {self.rank} sees another {what} than process 0: give all hosts the same")
+            raise InputError(f"process {self.rank} sees a different {what} than process 0: use the same on all hosts")
 
     def join(self, network: SegmentationNetwork, *, has_fixed_statistics: bool = False) -> None:
         """Make ready to train a network: equal weights everywhere, batch norm over the whole batch.
@@ -218,7 +218,7 @@ class Processes:
             if network.accepts_missing_channels:
                 # One process would wait for statistics of an encoder that another has no image for.
                 raise InputError(
-                    "a network that does without missing channels cannot take the statistics of its batch norm over "
+                    "a network that accepts missing channels cannot share its batch norm's statistics among "
                     "several processes: train it with norm=instance, or in one process"
                 )
             take_statistics_together(network)
@@ -305,7 +305,7 @@ def _is_heard(error: BaseException | None) -> bool:
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """Return what torchrun tells its processes; None where it did not start this one, or started only one.
+    """Return what torchrun tells its processes; None if it did not start this one, or started only one.
 
     Raises:
         InputError: Some of it is missing or no number.
@@ -320,14 +320,16 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
         )
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
         if not environment[name].isdigit():
-            raise InputError(f"{name} is '{environment[name]}', which is no number: start the processes with torchrun")
+            raise InputError(
+                f"{name} is '{environment[name]}', which is not a number: start the processes with torchrun"
+            )
     return {name: environment[name] for name in VARIABLES}
 
 
 def refuse_several_processes(task: str) -> None:
     """Raise InputError where torchrun started more than one process for a task that has use for one only."""
     if read_environment(os.environ) is not None:
-        raise InputError(f"{task} works in one process: start it without torchrun")
+        raise InputError(f"{task} runs in a single process: start it without torchrun")
 
 
 class _Gather(torch.autograd.Function):

@@ -61,9 +61,9 @@ class Study(JsonDataclass):
             if name not in CONFIGURATIONS:
                 raise InputError(f"configuration '{name}' is unknown: choose {', '.join(CONFIGURATIONS)}")
         if len(set(self.configurations)) < len(self.configurations):
-            raise InputError(f"configurations {', '.join(self.configurations)} name one twice: name each once")
+            raise InputError(f"configurations {', '.join(self.configurations)} contain a duplicate: name each once")
         if self.job.plan is not None and self.configurations != ("full",):
-            raise InputError("a plan file gives one configuration: leave out the file or the configurations")
+            raise InputError("a plan file defines a single configuration: leave out the file or the configurations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +88,16 @@ class _Begun(JsonDataclass):
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), folder=folder)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}): the trainings cannot go on, start others") from error
+            raise InputError(
+                f"{path} cannot be read ({error}): the trainings cannot be resumed, start new ones"
+            ) from error
 
 
 def unfinished_study(folder: Path) -> Study:
     """Return the study that was begun in a folder and has made no model yet.
 
     Raises:
-        InputError: There is none, or its description cannot be understood.
+        InputError: No unfinished training was found, or its description cannot be read.
     """
     return _Begun.read(folder).study
 
@@ -111,7 +113,7 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
         is_resumed: Go on with what was begun in the folder.
         task: Told the events of dataset.read_label_values, setup.fingerprint_for and winner.make_model, and those of
             run_training, "share_left" of all trainings together and "start" with "folder", where the training lies; at
-            last {"event": "done", "description": ...} of the model. Asked often whether to go on.
+            last {"event": "done", "description": ...} of the model. Often checked for cancellation.
 
     Returns:
         The model's description.
@@ -138,11 +140,11 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
         for number, training in enumerate(trainings):
             part = _part_of_study(task, training, number=number, count=len(trainings))
             _train(training, begun.plans[training.configuration], part)
-        task.report({"event": "stage", "message": "Comparing what was found in the cases that were held back"})
+        task.report({"event": "stage", "message": "Comparing predictions on the held-back cases"})
         try:
             description = make_model(begun.study.job, trainings, cases, begun.costs, task)
         except CancelledError as error:
-            raise CancelledError("cancelled while the trainings were compared; --resume goes on with that") from error
+            raise CancelledError("cancelled while comparing the trainings; continue with --resume") from error
         (folder / STUDY_FILE).unlink()
         if description.members == 1:
             # The model is this training: a second copy serves nobody.
@@ -200,7 +202,7 @@ def _plans_of(study: Study, fingerprint: Fingerprint, labels: Sequence[Label]) -
         if name in (twin, "full"):
             plans[name] = plan
         elif study.configurations:
-            raise InputError(f"configuration '{name}' is the same as '{twin}' for these data: leave it out")
+            raise InputError(f"configuration '{name}' is the same as '{twin}' for this data set: leave it out")
     return plans
 
 
@@ -217,7 +219,7 @@ def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes
 def _announcement(begun: _Begun) -> str:
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
-        return f"Configuration: {trainings[0].configuration} alone suits these data"
+        return f"Configuration: only {trainings[0].configuration} suits this data set"
     options = trainings[0].job.options
     share = f"{options.steps} steps" if options.minutes is None else f"{options.minutes:.3g} minutes"
     return f"{len(trainings)} trainings of {share} each: {', '.join(training.title for training in trainings)}"
@@ -232,7 +234,7 @@ def _trainings_of(begun: _Begun) -> list[Training]:
     options = job.options
     if study.shares_budget:
         if options.steps < count:
-            raise InputError(f"{options.steps} steps leave none for each of {count} trainings: give at least {count}")
+            raise InputError(f"{options.steps} steps are too few for {count} trainings: must be at least {count}")
         minutes = None if options.minutes is None else options.minutes / count
         options = replace(options, steps=options.steps // count, minutes=minutes)
     trainings = []
@@ -294,10 +296,10 @@ def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
         if name not in FREE and now != before[name]:
             raise InputError(
                 f"{name} is {now}, but the trainings began with {before[name]}, which is the same for all: leave it "
-                "out, or start others"
+                "out, or start new ones"
             )
     if tuple(case.id for case in cases) != begun.cases:
-        raise InputError(f"{study.job.dataset} has changed since the trainings began: restore it, or start others")
+        raise InputError(f"{study.job.dataset} has changed since the trainings began: restore it, or start new ones")
     return replace(begun, study=replace(begun.study, job=study.job))
 
 
