@@ -170,7 +170,7 @@ def test_wrong_input_is_said_before_anything_is_loaded(tiny_model):
         compare(model, volume_of(), against=["other"])
     with pytest.raises(InputError, match="runs is 0: must be at least 1"):
         compare(model, volume_of(), runs=0)
-    with pytest.raises(InputError, match="there is no interpreter /no/python"):
+    with pytest.raises(InputError, match="interpreter /no/python does not exist"):
         compare(model, volume_of(), pythons=["/no/python"])
 
 

@@ -379,9 +379,9 @@ def test_wrong_masks_are_named():
 
 def test_wrong_cases_are_named():
     labelmap = np.ones((2, 3, 4), np.uint8)
-    with pytest.raises(InputError, match="not of one shape"):
+    with pytest.raises(InputError, match="differ in shape"):
         evaluate_case(labelmap, labelmap[:1], [1], (1, 1, 1))
-    with pytest.raises(InputError, match="not of one shape"):
+    with pytest.raises(InputError, match="differ in shape"):
         evaluate_case(labelmap[0], labelmap[0], [1], (1, 1, 1))
     with pytest.raises(InputError, match="must be integers"):
         evaluate_case(labelmap * 1.0, labelmap, [1], (1, 1, 1))

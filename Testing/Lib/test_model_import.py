@@ -137,7 +137,7 @@ def test_a_second_import_gets_a_number_and_the_first_stays_as_it_is(users, forei
     assert read_description(second.folder) == second.description
     assert warnings == (
         "the same weights are already installed as 'Tiny own'",
-        "there is another model 'own': this one is 'own-2'",
+        "another model is already called 'own': this one becomes 'own-2'",
     )
     assert add(foreign, users)[0].description.id == "own-3"
 
@@ -153,7 +153,7 @@ def test_an_id_that_a_model_elsewhere_has_is_taken(users, foreign, tiny_model):
     ("make", "reason"),
     [
         (lambda folder: folder / "nowhere", "does not exist"),
-        (lambda folder: folder, "holds no model that can be imported"),
+        (lambda folder: folder, "contains no model that can be imported"),
         (lambda folder: _file(folder / "a.zip", b"PK"), "neither a folder nor a zip archive"),
         (lambda folder: _file(folder / "model.json", b"{}").parent, "schema_version is None"),
     ],
@@ -173,7 +173,7 @@ def _file(path, data):
 def test_a_damaged_model_of_ours_is_refused_and_named_as_it_was_given(users, foreign, tmp_path):
     weights = foreign / "weights.safetensors"
     write_description(foreign, replace(read_description(foreign), weights_sha256="0" * 64))
-    with pytest.raises(InputError, match=f"weights in {foreign} are not those of its model.json"):
+    with pytest.raises(InputError, match=f"weights in {foreign} do not match its model.json"):
         add(foreign, users)
     weights.unlink()
     with pytest.raises(InputError, match="has no weights"):
@@ -202,7 +202,7 @@ def test_paths_of_an_archive_that_lead_out_of_it_are_not_followed(users, foreign
 
 def test_a_model_that_is_installed_is_not_imported_into_itself(users, foreign):
     model, _warnings = add(foreign, users)
-    with pytest.raises(InputError, match="is already installed: choose it in the menu"):
+    with pytest.raises(InputError, match="is already installed: choose it in the model menu"):
         add(model.folder, users)
 
 

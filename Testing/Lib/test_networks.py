@@ -230,8 +230,8 @@ def test_a_single_stage_is_a_network(name):
     [
         ("unet", {"downsampling": "stride"}, "downsampling is 'stride'"),
         ("unet", {"upsampling": "cubic"}, "upsampling is 'cubic'"),
-        ("unet_plus_plus", {"features_per_stage": [4]}, "must be at least 2"),
-        ("residual_unet", {"features_per_stage": [4]}, "must be at least 2"),
+        ("unet_plus_plus", {"features_per_stage": [4]}, "needs at least 2"),
+        ("residual_unet", {"features_per_stage": [4]}, "needs at least 2"),
         ("residual_unet", {"residual_units": -1}, "must be 0 or more"),
         ("residual_unet", {"up_kernel": 2}, "must be an odd number"),
         ("segresnet", {"encoder_blocks": [1]}, "must be 3 numbers"),
@@ -283,7 +283,7 @@ def test_a_pruned_nested_network_is_smaller_and_answers_as_the_pruning_level_doe
         assert (sizes[0] < sizes[1]) == (level < 3)
         assert torch.equal(pruned(image), whole) == (level == 3)
     for level in (0, 4):
-        with pytest.raises(InputError, match="give"):
+        with pytest.raises(InputError, match="must be"):
             network.pruned(level)
 
 

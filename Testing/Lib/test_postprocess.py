@@ -190,7 +190,7 @@ def test_steps_are_read_with_their_types(text: str, name: str, options: dict[str
         ("smooth:", "ends after the colon"),
         ("smooth:2", "is not an option: write option=value"),
         ("smooth:sigma=2", "has no option 'sigma': its options are sigma_mm"),
-        ("smooth:sigma_mm=2,sigma_mm=3", "gives sigma_mm twice"),
+        ("smooth:sigma_mm=2,sigma_mm=3", "sets sigma_mm twice"),
         ("smooth:sigma_mm=wide", "sigma_mm is 'wide': must be a number"),
         ("fill_holes:slicewise=1", "slicewise is '1': must be true or false"),
         ("keep_largest_component:regions=1+a", "must be labels joined by"),

@@ -202,7 +202,7 @@ def test_steps_that_cannot_be_used_say_why(text: str, message: str) -> None:
 
 def test_inputs_must_fit() -> None:
     probabilities, image = scene((3, 9, 8))
-    with pytest.raises(InputError, match="on one grid"):
+    with pytest.raises(InputError, match="on the same grid"):
         apply_probability_steps(probabilities, image[:, :2], spacing_mm=(1, 1, 1), names=[])
     with pytest.raises(InputError, match="must be three positive numbers"):
         apply_probability_steps(probabilities, image, spacing_mm=(1, 1), names=[])

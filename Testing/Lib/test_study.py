@@ -288,9 +288,9 @@ def test_the_time_budget_is_shared_as_the_steps_are(tmp_path, dataset):
     ("entries", "words"),
     [
         ({"configurations": ("full", "half")}, "configuration 'half' is unknown: choose full, low, slices"),
-        ({"configurations": ("full", "full")}, "name one twice"),
-        ({"configurations": ("full", "low")}, "configuration 'low' is the same as 'full' for these data"),
-        ({"configurations": ("low",)}, "configuration 'low' is the same as 'full' for these data"),
+        ({"configurations": ("full", "full")}, "contain a duplicate"),
+        ({"configurations": ("full", "low")}, "configuration 'low' is the same as 'full' for this data set"),
+        ({"configurations": ("low",)}, "configuration 'low' is the same as 'full' for this data set"),
         ({"steps": 1}, "1 steps are too few for 2 trainings: must be at least 2"),
     ],
 )

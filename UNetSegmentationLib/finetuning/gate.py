@@ -100,7 +100,7 @@ def compare_models(
         groups: Cases by "sentinel" and "local".
         plan: Of both.
         device: Where to compute.
-        task: Told {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and asked before each
+        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and asked before each
             whether to go on.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999) with strided downsampling and one merging convolution per level."""
+"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999) with strided stages and one merging convolution a level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every post-processing step promises: a labelmap in, a labelmap of the same type out, the input untouched."""
+"""The contract of post-processing steps: a labelmap in, a labelmap of the same type out, the input untouched."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def apply_steps(labelmap: Labelmap, spacing_mm: Sequence[float], names: Iterable
         names: `keep_largest_component`, `remove_small:min_volume_mm3=50`, ...
 
     Raises:
-        InputError: A step cannot be read, or labelmap and spacing are not what steps take.
+        InputError: A step cannot be read, or labelmap or spacing is invalid.
     """
     steps = [parse_step(name) for name in names]
     if labelmap.ndim != 3 or not np.issubdtype(labelmap.dtype, np.integer):

@@ -23,9 +23,9 @@ def keep_largest_component(
 
     Args:
         labelmap: (D, H, W) integers.
-        spacing_mm: Voxel size (D, H, W); all voxels are alike, so it does not matter here.
-        regions: Groups of labels, each taken as one object (an organ and its tumour: 1+2); other labels stay as they
-            are. Empty: every label is a region of its own.
+        spacing_mm: Voxel size (D, H, W); not used, as all voxels have the same size.
+        regions: Groups of labels, each treated as one object (an organ and its tumour: 1+2); other labels are not
+            changed. Empty: every label is its own region.
 
     Raises:
         InputError: A label is in two regions, or is not above 0.

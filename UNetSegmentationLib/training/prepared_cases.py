@@ -54,7 +54,7 @@ class PreparedFolder:
 
         Args:
             cases: To prepare.
-            task: Told {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and asked
+            task: Gets {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and asked
                 often whether to go on.
 
         Raises:

@@ -55,7 +55,7 @@ def fingerprint_for(
         job: What to train.
         cases: What it learns from.
         labels: Of the data set.
-        task: Told {"event": "stage", "message": ...} and the events of read_fingerprint, and asked after each case
+        task: Gets {"event": "stage", "message": ...} and the events of read_fingerprint, and asked after each case
             whether to go on.
 
     Raises:

@@ -4,7 +4,8 @@ Eight bits are least adequate for the image and the logits. Of a plain U-Net (16
 tiles of 96^3) bfloat16 alone changes 0.10 to 0.19 % of the labels, and 0.04 to 0.06 % with both ends in float32, for
 5 to 10 % more time. A convolution's output need not be rounded before a norm either: after the last one, and
 for features of at most half the largest size, this costs neither time nor memory. Together with
-kernel_rounding it halves the squared error once more (for a better trained network: 0.014 % of the labels instead of 0.020 %).
+kernel_rounding it halves the squared error once more (for a better trained network: 0.014 % of the labels instead of
+0.020 %).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Steps with options as text: `name:option=value,option=value`, read strictly against the step's own signature."""
+"""Steps with options as text: `name:option=value,option=value`, checked against the step's signature."""
 
 from __future__ import annotations
 

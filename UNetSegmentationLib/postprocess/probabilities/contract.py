@@ -1,4 +1,4 @@
-"""What every probability step promises: probabilities of the same shape, type and device; the input untouched."""
+"""The contract of probability steps: probabilities of the same shape, type and device; the input untouched."""
 
 from __future__ import annotations
 
