@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class TrainingJob(JsonDataclass):
 
 # What a training is begun with; other values would make it another training.
 FIXED = ("network", "preset", "channels", "plan", "labels", "fold", "network_options", "init")
-FIXED_OPTIONS = tuple(name for name in TrainingOptions.__dataclass_fields__ if name not in ("steps", "minutes"))
+FIXED_OPTIONS = tuple(option.name for option in fields(TrainingOptions) if option.name not in ("steps", "minutes"))
 
 
 def unfinished_job(folder: Path) -> TrainingJob:
