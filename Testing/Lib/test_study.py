@@ -199,9 +199,9 @@ def test_a_study_that_is_broken_off_ends_as_one_without_a_break(tmp_path, datase
     with pytest.raises(CancelledError):
         run_study(broken, task=Task(look, lambda: len(seen) == 6))
     assert seen == [1, 2, 3, 4, 1, 2]
-    with pytest.raises(InputError, match="holds an unfinished training"):
+    with pytest.raises(InputError, match="contains an unfinished training"):
         run_study(broken)
-    with pytest.raises(InputError, match="holds an unfinished training"):
+    with pytest.raises(InputError, match="contains an unfinished training"):
         run_training(broken.job)
     first = (tmp_path / "broken" / "trainings" / "full" / "training.jsonl").read_bytes()
 

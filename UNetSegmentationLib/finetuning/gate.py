@@ -1,4 +1,4 @@
-"""The gate: a model and its successor on cases that neither trains on, and whether the successor may take its place."""
+"""The gate: compares a model with its successor on cases unseen by both, and decides if it may replace it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
 from ..training.prepared_case import PreparedCase, predict_case
 
-# Measured at 1 to 4 corrected cases: what replay costs on the original images lies between 0.01 and 0.03 of Dice.
+# Measured at 1 to 4 corrected cases: with replay, Dice on the original images drops by 0.01 to 0.03.
 LARGEST_SENTINEL_DROP = 0.03
 LEAST_LOCAL_GAIN = 0.005
 LARGEST_LOCAL_DROP = 0.05
@@ -34,11 +34,11 @@ class GateRow:
     """One case under both models.
 
     Attributes:
-        group: "sentinel" (a crop of the parent's training images) or "local" (a case that was held back).
+        group: "sentinel" (a crop of the parent's training images) or "local" (a held-back case).
         case: Its name.
-        old: Dice of the parent by class number; NaN if neither shows the class.
+        old: Dice of the parent by class number; NaN if the class is in neither map.
         new: Dice of the successor, likewise.
-        is_newly_empty: The successor finds nothing at all where the parent did.
+        is_newly_empty: The successor segments nothing although the parent did.
     """
 
     group: str
@@ -59,15 +59,15 @@ class GateRow:
 
     @property
     def change(self) -> float:
-        """What the successor gains."""
+        """Gain of the successor."""
         return self.new_mean - self.old_mean
 
 
 def hold_back(cases: Sequence[Case], parent: ModelDescription) -> list[Case]:
-    """Return the local cases that are not trained on: of a third of the subjects, none where there are fewer than 3.
+    """Return the held-back local cases: those of a third of the subjects, none for fewer than 3 subjects.
 
-    A case keeps its side from one fine-tuning to the next: what an ancestor was trained on is never held back, what was
-    held back stays so; others are chosen by a hash of their subject, so that adding cases moves none.
+    A case keeps its role across fine-tunings: training cases of an ancestor are never held back, held-back cases stay
+    held back; others are chosen by a hash of their subject, so that adding cases does not move any.
     """
     trained = set(parent.training.get("local_cases", ()))
     kept = set(parent.training.get("held_back_local_cases", ()))
@@ -98,8 +98,8 @@ def compare_models(
         old: The parent, in evaluation mode.
         new: The successor, in evaluation mode.
         groups: Cases by "sentinel" and "local".
-        plan: Of both.
-        device: Where to compute.
+        plan: Plan of both.
+        device: Device to compute on.
         task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and asked before each
             whether to go on.
 
@@ -129,7 +129,7 @@ def compare_models(
 
 
 def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
-    """Return the gate's verdict as it stands in a model's figures.
+    """Return the gate's verdict for a model's figures.
 
     Returns:
         "verdict" (one of VERDICTS), "reasons" (sentences), "sentinel" and "local" (cases, means, worst change; None

@@ -1,4 +1,4 @@
-"""A fine-tuning job: what to continue, on what, and the options that follow from it."""
+"""A fine-tuning job: the parent, the local cases and the options that follow."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from ..training.job import check_folder
 from ..training.options import TrainingOptions
 
 JOB_FILE = "finetuning.json"
-# Voxels that nobody has labelled, in the labelmaps of local cases.
+# Value of unlabelled voxels in the labelmaps of local cases.
 UNLABELLED = 255
 FIRST_STEPS, STEPS_PER_CASE = 120, 40
 LEARNING_RATE = 1e-3
-# Without replay nothing but a small rate keeps what was learnt before.
+# Without replay only a small rate prevents forgetting.
 LEARNING_RATE_WITHOUT_REPLAY = 1e-4
 PARENT_PULL = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningJob(JsonDataclass):
-    """What to continue, on what.
+    """A fine-tuning job.
 
     Attributes:
         model: Id or folder of the parent.
-        dataset: Local cases (see dataset.find_cases) with the parent's label values; 255 marks what nobody labelled.
-        folder: Model folder to make.
+        dataset: Local cases (see dataset.find_cases) with the parent's label values; 255 for unlabelled voxels.
+        folder: Model folder to create.
         id: Model id; the folder's name by default.
-        title: Name shown to people; the parent's with "fine-tuned" by default.
-        steps: Optimiser steps; None: 120 and 40 a case, or as many as fit into `minutes`.
+        title: Display name; the parent's with "fine-tuned" by default.
+        steps: Optimiser steps; None: 120 plus 40 per case, or as many as fit into `minutes`.
         minutes: Time budget of the loop.
         device: "auto", "cpu", "cuda" or "mps".
-        uses_replay: Rehearse the crops that travel with the parent, where there are any.
+        uses_replay: Rehearse the crops that come with the parent, if any.
         pull: Weight of the squared distance to the parent's weights.
         learning_rate: None: 1e-3 with replay and 1e-4 without.
         precision: As in training.TrainingOptions.
-        seed: Of patches and augmentation.
+        seed: Seed of patches and augmentation.
     """
 
     model: str = field(metadata=written_by(absolute_if_folder))
     dataset: Path
-    folder: Path = field(metadata=NOT_STORED)  # which may be moved
+    folder: Path = field(metadata=NOT_STORED)  # may be moved
     id: str = ""
     title: str = ""
     steps: int | None = None
@@ -59,7 +59,7 @@ class FinetuningJob(JsonDataclass):
 
 
 def unfinished_job(folder: Path) -> FinetuningJob:
-    """Return the job whose checkpoint lies in a folder.
+    """Return the job of the checkpoint in a folder.
 
     Raises:
         InputError: No unfinished training was found, or its description cannot be read.
@@ -69,7 +69,7 @@ def unfinished_job(folder: Path) -> FinetuningJob:
 
 
 def read_start(folder: Path) -> dict[str, Any]:
-    """Return what JOB_FILE in a folder says about the start of its fine-tuning.
+    """Return the start of a fine-tuning as recorded in JOB_FILE.
 
     Raises:
         InputError: The file cannot be read or is incomplete.
@@ -85,7 +85,7 @@ def read_start(folder: Path) -> dict[str, Any]:
 
 
 def options_of(job: FinetuningJob, *, has_replay: bool, cases: int) -> TrainingOptions:
-    """Return the training options of a job on a number of local cases."""
+    """Return the training options of a job with a number of local cases."""
     steps = job.steps
     if steps is None:
         steps = FIRST_STEPS + STEPS_PER_CASE * cases if job.minutes is None else 1_000_000

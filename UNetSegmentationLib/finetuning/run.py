@@ -1,4 +1,4 @@
-"""Fine-tuning: any model continued on a few local cases without forgetting what it knew."""
+"""Fine-tuning: continue any model on a few local cases without forgetting."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ from .forgetting import MixedPatches, loss_of_change
 from .gate import GateRow, compare_models, hold_back, judge
 from .job import JOB_FILE, UNLABELLED, FinetuningJob, options_of, read_start
 
-# Entries of the parent's training record that hold for the new model too.
+# Entries of the parent's training record that apply to the new model, too.
 INHERITED = ("data", "data_licence")
-# Enough that the draws of two sources do not meet.
+# Large enough that the random draws of two sources differ.
 _SEED_STEP = 7919
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parent:
-    """The model to continue: what answers (all members) and what is trained (one network)."""
+    """The model to continue: all members for prediction, one network for training."""
 
     network: SegmentationNetwork
     trained: SegmentationNetwork
@@ -64,13 +64,13 @@ class _Parent:
 
 
 def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
-    """Make a model folder from a parent and local cases; it is kept whatever the gate says, with the verdict in it.
+    """Make a model folder from a parent and local cases; it is kept with the verdict, whatever the gate decides.
 
     Args:
-        job: What to continue.
-        is_resumed: Go on from the folder's checkpoint.
+        job: Fine-tuning job.
+        is_resumed: Resume from the folder's checkpoint.
         task: Told the events of dataset.read_label_values, PreparedFolder.fill, loop.train and gate.compare_models;
-            {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
+            {"event": "stage", "message": ...} between them; {"event": "gate", ...} with the result of gate.judge, and
             {"event": "done", "description": ...}. Often checked for cancellation.
 
     Returns:
@@ -78,8 +78,8 @@ def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task =
 
     Raises:
         InputError: The model, the cases or the job cannot be used, another training is running in the folder, or it
-            holds a model already.
-        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
+            already contains a model.
+        CancelledError: The task was cancelled; once training has begun, it can be resumed from the checkpoint.
     """
     with alone_in(job.folder, is_resumed=is_resumed):
         with keep_prepared_cases_until_done(job.folder):
@@ -89,10 +89,10 @@ def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task =
 
 
 def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> ModelDescription:
-    """Do what run_finetuning promises but for its end, in a folder where nobody else trains."""
+    """Do the work of run_finetuning in a locked folder."""
     task.report({"event": "stage", "message": "Reading the model and the cases"})
     parent = _read_parent(job)
-    _ = _named(job, parent.description)  # an impossible id is told before the training
+    _ = _named(job, parent.description)  # report an impossible id before training
     plan, labels = parent.description.plan, parent.description.labels
     cases = find_cases(job.dataset)
     values = read_label_values(cases, task=task)
@@ -162,7 +162,7 @@ def _read_parent(job: FinetuningJob) -> _Parent:
 
 
 def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None:
-    """Return the value that marks unlabelled voxels, or None if the model has a label of this value.
+    """Return the value of unlabelled voxels, or None if the model has a label with this value.
 
     Raises:
         InputError: A labelmap holds a value that the model does not know.
@@ -185,7 +185,7 @@ def _patches(
     options: TrainingOptions,
     augmentation: AugmentationConfig,
 ) -> MixedPatches:
-    """Return batches of which half are local; in 3D one patch of each, in 2D half of the plan's batch."""
+    """Return batches that are half local; in 3D one patch of each kind, in 2D half of the plan's batch each."""
     half = replace(plan, batch_size=1 if plan.dimensions == 3 else max(1, plan.batch_size // 2))
     sources = [PatchSource(local, half, options, augmentation)]
     if replay is not None:
@@ -205,10 +205,10 @@ def _strategy(parent: _Parent, local: Sequence[Case], held_back: Sequence[Case])
 
 
 def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequence[Case], *, is_resumed: bool) -> None:
-    """Write down what a training begins with, or check that one that goes on has the same.
+    """Record the start of a fine-tuning, or check that a resumed one has the same.
 
     Raises:
-        InputError: Something else than when the training began.
+        InputError: Something has changed since the training began.
     """
     started: dict[str, Any] = {
         "job": job.to_dict(),
@@ -262,7 +262,7 @@ def _named(job: FinetuningJob, parent: ModelDescription) -> ModelDescription:
 
 
 def _local_figures(labels: Sequence[Label], rows: Sequence[GateRow]) -> dict[str, Any]:
-    """Return the mean Dice of the new model by label over the local cases that were held back."""
+    """Return the mean Dice of the new model by label over the held-back local cases."""
     local = [row for row in rows if row.group == "local"]
     figures = {}
     for value, label in enumerate(labels, start=1):
@@ -296,7 +296,7 @@ def _record_of(
 
 
 def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) -> None:
-    """Complete the model folder; the crops travel on, those of the local cases stay where they are."""
+    """Complete the model folder; the parent's crops are passed on, without any of the local cases."""
     if parent.crops:
         with atomic_path(job.folder / REPLAY_FILE) as temporary:
             temporary.write_bytes(parent.crops)
@@ -307,7 +307,7 @@ def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) 
 
 
 def _is_half(folder: Path) -> bool:
-    """Tell whether a model's weights are stored in half precision."""
+    """Return whether a model's weights are stored in half precision."""
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""What an importer is, and the way from somebody else's files to a model folder."""
+"""The contract of importers, and the way from another tool's files to a model folder."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from .parts.unsupported import reason_against
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What the user may choose.
+    """Choices of the user.
 
     Attributes:
-        configuration: Which configuration, where a folder holds several.
-        folds: Which folds; empty: all that are there.
+        configuration: Configuration to import if a folder contains several.
+        folds: Folds to import; empty: all available.
         allow_code: TorchScript, which is code, may be loaded for its weights.
     """
 
@@ -42,14 +42,14 @@ class ImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignModel:
-    """A model of another tool in our terms.
+    """A model of another tool, translated.
 
     Attributes:
-        description: Everything but the checksum.
+        description: Complete except for the checksum.
         network: With its weights.
-        card: Lines for CARD.md on where it comes from and what differs.
+        card: Lines for CARD.md on its origin and on differences.
         warnings: Sentences for the user.
-        previous: The first stage, where the description names one.
+        previous: The first stage if the description names one.
     """
 
     description: ModelDescription
@@ -64,8 +64,8 @@ class Importer:
     """A kind of model that can be imported.
 
     Attributes:
-        recognises: Tells whether a folder looks like one.
-        read: Returns the model in such a folder; raises InputError where it cannot be imported, with the reason and
+        recognises: Returns whether a folder looks like one.
+        read: Returns the model in such a folder; raises InputError if it cannot be imported, with the reason and
             what would help.
     """
 
@@ -81,11 +81,11 @@ def import_model(path: Path, output: Path, *, options: ImportOptions | None = No
 
     Args:
         path: Folder or zip archive.
-        output: Folder to make; it must not hold a model yet.
+        output: Folder to create; it must not contain a model yet.
         options: Choices of the user.
 
     Raises:
-        InputError: No such file, not recognised, or not to be imported; the message says why and what would help.
+        InputError: Not found, not recognised or not supported; the message says why and what would help.
     """
     if (output / DESCRIPTION_FILE).exists():
         raise InputError(f"{output} already contains a model: choose another folder")
@@ -123,6 +123,6 @@ def _write(model: ForeignModel, output: Path) -> ForeignModel:
     save_weights(output / WEIGHTS_FILE, model.network)
     description = replace(model.description, weights_sha256=sha256_of(output / WEIGHTS_FILE), previous_stage=stage)
     write_card(output, description, origin=model.card)
-    # Last: a folder without a description is no model.
+    # Written last: a folder without a description is not a model.
     write_description(output, description)
     return replace(model, description=description)

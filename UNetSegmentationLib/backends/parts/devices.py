@@ -17,7 +17,7 @@ class Device:
 
     Attributes:
         id: "cpu", "cuda", "cuda:1" or "mps".
-        title: Name shown to people.
+        title: Display name.
         memory_mb: Its total memory in MiB; 0 if it uses the computer's memory.
     """
 

@@ -1,4 +1,4 @@
-"""MONAI's sliding window and resampling (arXiv:2211.02701) round the network of one of our model folders."""
+"""MONAI's sliding window and resampling (arXiv:2211.02701) with the network of one of our model folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .serving import Answer, Scan, TileCounter, serve
 
 
 def load(folder: Path) -> Callable[[Scan], Answer]:
-    """Return what segments with a model folder of MONAI's conventions, by MONAI's own transforms and inferer."""
+    """Return a function that segments by MONAI's transforms and inferer, with a model folder of MONAI's conventions."""
     import torch
     from monai.data import MetaTensor
     from monai.inferers import SlidingWindowInferer
@@ -32,7 +32,7 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
         )
     counter = TileCounter()
     network.register_forward_pre_hook(counter)
-    # MONAI's arrays run x, y, z.
+    # MONAI's arrays are (x, y, z).
     resample = Spacing(pixdim=plan.spacing_mm[::-1], mode="bilinear")
     scale = [_scaling(step) for step in steps[1:]]
     tiling = plan.recipe.tiling

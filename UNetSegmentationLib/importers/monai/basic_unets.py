@@ -39,7 +39,7 @@ def _basic_config(options: Options) -> tuple[dict[str, Any], LayerStyle]:
 
 
 def read_basic_unet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
         InputError: An option that is not supported.
@@ -63,7 +63,7 @@ def read_basic_unet(options: Options) -> NetworkPlan:
 
 
 def read_basic_unet_plus_plus(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
         InputError: An option that is not supported.

@@ -30,10 +30,10 @@ WEIGHTS = "model.pt"
 SCRIPT = "model.ts"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "docs/license.txt")
 ADVICE = "save the state dictionary of the network alone and import that"
-# Under these keys a training loop keeps the network's weights.
+# Keys under which training loops store the network's weights.
 _STATES = ("model", "state_dict", "network", "net")
 _PRESETS = {"CT": "ct", "MR": "mri", "MRI": "mri", "CR": "xray", "DX": "xray", "XR": "xray", "X-RAY": "xray"}
-# What bundles call the only channel of an image.
+# Names that bundles use for the only channel of an image.
 _NAMELESS = ("image", "input", "img", "")
 
 
@@ -90,7 +90,7 @@ def _translate(
         batch_size=2,
         orientation=preparation.orientation,
         normalization=(Normalization(scheme="none"),) * len(channels),
-        # Their array runs (x, y, z), ours (z, y, x).
+        # MONAI's arrays are (x, y, z), ours (z, y, x).
         transpose=_transpose_of(axes),
         conventions="monai",
         recipe=recipe,
@@ -128,7 +128,7 @@ def _network_definition(configuration: BundleConfiguration) -> Any:
 
 
 def _data_format(metadata: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """Return what metadata.json says of the network's only input, or output."""
+    """Return the entry of metadata.json for the network's only input or output."""
     entries = (metadata.get("network_data_format") or {}).get(kind) or {}
     return dict(next(iter(entries.values()), {}))
 
@@ -145,14 +145,14 @@ def _channels(inputs: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
 def _labels(
     outputs: Mapping[str, Any], classes: int, outcome: Outcome
 ) -> tuple[tuple[Label, ...], str, tuple[int | None, ...], list[str]]:
-    """Return the labels, which of model_folder.OUTPUTS the logits are, where each logit comes from, and warnings."""
+    """Return the labels, the kind of output (one of model_folder.OUTPUTS), the source of each logit, and warnings."""
     names = _class_names(outputs, classes)
     if not outcome.is_regions:
         if classes < 2:
             raise InputError("the bundle's network has a single output, which argmax always selects: fix the bundle")
         return _named(range(1, classes), names[1:]), "labels", tuple(range(classes)), []
     if classes == 1:
-        # A single region is a label beside a background whose logit is always 0.
+        # A single region becomes a label plus a background whose logit is always 0.
         return _named(outcome.values or (1,), names), "labels", (None, 0), []
     order, warnings = (outcome.order, []) if outcome.order else region_order(names)
     if any(not 0 <= channel < classes for channel in order) or len(set(order)) != len(order):
@@ -212,7 +212,7 @@ def _weights(bundle: Path, configuration: BundleConfiguration, options: ImportOp
 
 
 def _weights_name(configuration: BundleConfiguration) -> str:
-    """Return the name of the file in `models` that the bundle loads, as far as it says so in plain data."""
+    """Return the name of the file in `models` that the bundle loads, if it says so in plain data."""
     for key in ("checkpointloader", "handlers"):
         found = configuration.get(key)
         for entry in found if isinstance(found, list) else [found]:

@@ -1,4 +1,4 @@
-"""Networks of MONAI bundles by their names there."""
+"""Networks of MONAI bundles by MONAI's names."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ READERS: dict[str, Callable[[Options], NetworkPlan]] = {
 
 
 def network_of(definition: Any) -> NetworkPlan:
-    """Return what the network of a bundle is here.
+    """Return the network equivalent to that of a bundle.
 
     Args:
-        definition: Entry "network_def" of the configuration, with its references followed.
+        definition: Entry "network_def" of the configuration, with references resolved.
 
     Raises:
         InputError: It is not supported.

@@ -1,4 +1,4 @@
-"""Inferer and post-processing of a MONAI bundle in our terms: tiles, and what the logits stand for."""
+"""Translation of a MONAI bundle's inferer and post-processing: tiling, and the meaning of the logits."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _IGNORED = {"SaveImage", "EnsureType", "ToTensor", "ToDevice", "CopyItems", "Sel
 _MACHINE_OPTIONS = ("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "cpu_thresh")
 _BUFFER_OPTIONS = ("buffer_steps", "buffer_dim")
 _BOOKKEEPING = ("keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "orig_keys", "orig_meta_keys")
-# Which of the tumour regions of BraTS lies in which: the outermost first.
+# Nested tumour regions of BraTS, outermost first.
 _NESTED = ("whole tumor", "tumor core", "enhancing tumor")
-# Of a patch along an axis where the tile is the whole image, for fine-tuning.
+# Patch size for fine-tuning along axes whose tile is the whole image.
 WHOLE_PATCH = {2: 256, 3: 96}
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What becomes of the logits.
+    """Treatment of the logits.
 
     Attributes:
         activation: "softmax", "sigmoid" or "".
         decision: "argmax", "threshold" or "".
-        restored: Of the recipe.
-        order: Channels of the logits in the order in which regions are painted; empty: as they are.
+        restored: Entry of the recipe.
+        order: Channels of the logits in the order in which regions are painted; empty: unchanged.
         values: Label value of each region in that order; empty: 1, 2, 3, ...
-        postprocess: Steps of ours.
+        postprocess: Our post-processing steps.
         warnings: Sentences for the user.
     """
 
@@ -47,19 +47,19 @@ class Outcome:
 
     @property
     def is_regions(self) -> bool:
-        """Whether each channel is decided by itself."""
+        """Whether each channel is decided separately."""
         return self.decision == "threshold" or (not self.decision and self.activation == "sigmoid")
 
 
 def tiling_of(
     inferer: Any, *, dimensions: int, patch_shape: Sequence[Any]
 ) -> tuple[Tiling, tuple[int, int, int], tuple[int | None, int | None, int | None]]:
-    """Return how the image is divided, the patch (D, H, W), and MONAI's axis for each of the network's (D, H, W).
+    """Return the tiling, the patch (D, H, W), and MONAI's axis for each of the network's (D, H, W).
 
     Args:
         inferer: Entry "inferer" of the configuration.
-        dimensions: Of the network.
-        patch_shape: Sizes of a patch that the metadata gives, for the axes along which a tile is the whole image.
+        dimensions: Dimensions of the network.
+        patch_shape: Patch size in the metadata, for the axes along which a tile is the whole image.
 
     Raises:
         InputError: An inferer, or one of its options, that is not supported.
@@ -97,11 +97,11 @@ def tiling_of(
 
 
 def outcome_of(postprocessing: Any, *, steps: Sequence[Step]) -> Outcome:
-    """Return what the transforms of the result do.
+    """Return how the transforms treat the logits.
 
     Args:
         postprocessing: Entry "postprocessing" of the configuration.
-        steps: Of the recipe, which are undone.
+        steps: Steps of the recipe to invert.
 
     Raises:
         InputError: A transform, or one of its options, that is not supported.
@@ -116,13 +116,13 @@ def outcome_of(postprocessing: Any, *, steps: Sequence[Step]) -> Outcome:
             raise InputError(f"the postprocessing has '{name}', which is not supported: {known} are")
         _HANDLERS[plain](name, values, outcome, steps)
     _check(outcome)
-    # Without an inversion the image is saved on its own grid by the nearest voxel.
+    # Without an inversion the result is resampled to the image's grid by nearest neighbour.
     outcome.restored = outcome.restored or "classes"
     return outcome
 
 
 def region_order(names: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
-    """Return the order in which regions are painted, where the bundle does not give one, and what to warn of."""
+    """Return the order in which regions are painted if the bundle does not define one, and warnings."""
     plain = [name.lower().replace("tumour", "tumor") for name in names]
     if sorted(plain) == sorted(_NESTED):
         return tuple(plain.index(name) for name in _NESTED), []
@@ -228,7 +228,7 @@ def _lambda(name: str, values: Mapping[str, Any], outcome: Outcome, steps: Seque
 
 
 def _painted(text: str) -> list[tuple[int, int]] | None:
-    """Return channel and label value, first painted first, of `lambda x: torch.where(x[[2]] > 0, 4, ...)`."""
+    """Return channel and label value, in painting order, of `lambda x: torch.where(x[[2]] > 0, 4, ...)`."""
     try:
         tree = ast.parse(text.removeprefix("$").strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

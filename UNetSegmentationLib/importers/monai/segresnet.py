@@ -11,7 +11,7 @@ _GROUP_NORM = ["GROUP", {"num_groups": 8}]
 
 
 def read_segresnet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
         InputError: An option that is not supported.
@@ -63,7 +63,7 @@ def read_segresnet(options: Options) -> NetworkPlan:
         translation.conv("heads.0.2", "conv_final.2.conv")
 
     axes = {"heads.0.2.weight": (0,), "heads.0.2.bias": (0,)}
-    # The activation of the last layer is stored a second time.
+    # The activation of the last layer is stored twice.
     return NetworkPlan(
         title=options.name,
         network="segresnet",

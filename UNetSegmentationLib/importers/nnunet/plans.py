@@ -1,4 +1,4 @@
-"""plans.json and dataset.json of nnU-Net v2 in our terms."""
+"""Translation of nnU-Net v2's plans.json and dataset.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ORIENTATIONS_OF = {
     "NaturalImage2DIO": "stored",
     "Tiff3DIO": "stored",
 }
-# Trainers that replace what the plans say of the network by something that we have.
+# Supported trainers that override the network of the plans.
 NORM_OF_TRAINER = {"nnUNetTrainerBN": "batch"}
 RESAMPLING = "resample_data_or_seg_to_shape"
 SEGMENTATION_RESAMPLING = {"resampling_fn_seg": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}}
@@ -55,10 +55,10 @@ _TRAINING_OPTIONS = {"dropout_op", "dropout_op_kwargs", "deep_supervision", "sto
 
 
 def configuration_of(plans: Values, name: str) -> dict[str, Any]:
-    """Return a configuration with what it inherits.
+    """Return a configuration including what it inherits.
 
     Raises:
-        InputError: There is none of this name, or configurations inherit from each other in a circle.
+        InputError: The name is unknown, or configurations inherit from each other in a circle.
     """
     merged: dict[str, Any] = {}
     seen: list[str] = []
@@ -79,7 +79,7 @@ def network_of(configuration: Values, *, trainer: str, channels: int, classes: i
     """Return the name of our network and its options.
 
     Raises:
-        InputError: An architecture, or an option of it, that ours do not have.
+        InputError: The architecture, or one of its options, is not supported.
     """
     architecture = configuration.get("architecture") or _architecture_of_old(configuration)
     full_name = str(architecture["network_class_name"])
@@ -106,7 +106,7 @@ def network_of(configuration: Values, *, trainer: str, channels: int, classes: i
         "strides": [_per_axis(stride, dimensions) for stride in _per_stage(options["strides"], stages)],
         "kernel_sizes": [_per_axis(kernel, dimensions) for kernel in _per_stage(options["kernel_sizes"], stages)],
         "encoder_convs": _per_stage(convs, stages),
-        # Theirs is counted from the coarsest stage.
+        # nnU-Net counts from the coarsest stage.
         "decoder_convs": decoder_convs[::-1],
         "conv_bias": bool(options["conv_bias"]),
         "norm": NORM_OF_TRAINER.get(trainer) or _norm_of(options),
@@ -119,11 +119,11 @@ def plan_of(plans: Values, configuration: Values, *, mirror_axes: Sequence[int])
 
     Args:
         plans: Content of plans.json.
-        configuration: With what it inherits.
-        mirror_axes: As the checkpoint gives them, counted along the patch.
+        configuration: Including what it inherits.
+        mirror_axes: Patch axes, as in the checkpoint.
 
     Raises:
-        InputError: A preprocessor, reader, resampling or normalization that we do not have.
+        InputError: The preprocessor, reader, resampling or normalization is not supported.
     """
     _check_preprocessing(configuration)
     missing = 3 - len(configuration["patch_size"])
@@ -151,10 +151,10 @@ def channels_of(dataset: Values) -> tuple[Channel, ...]:
 
 
 def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
-    """Return what dataset.json says is found, and which of model_folder.OUTPUTS the logits are.
+    """Return the labels of dataset.json and the kind of output, one of model_folder.OUTPUTS.
 
     Raises:
-        InputError: Label values with gaps, or regions without an order or with one that paints a value twice.
+        InputError: Label values with gaps, or regions without an order or with duplicate values.
     """
     found = {
         str(name): [int(part) for part in value] if isinstance(value, list | tuple) else [int(value)]
@@ -185,7 +185,7 @@ def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
 
 
 def label_values_of(dataset: Values) -> tuple[int, ...]:
-    """Return the values of foreground voxels in its labelmaps: the channels that a first stage adds, in order."""
+    """Return the values of foreground voxels in its labelmaps: the channels added by a first stage, in order."""
     parts = [
         int(part)
         for name, value in dataset["labels"].items()
@@ -196,7 +196,7 @@ def label_values_of(dataset: Values) -> tuple[int, ...]:
 
 
 def _architecture_of_old(configuration: Values) -> dict[str, Any]:
-    """Return the architecture of plans from before 2024, which name its numbers one by one."""
+    """Return the architecture of plans from before 2024, which list its numbers separately."""
     name = str(configuration["UNet_class_name"])
     blocks = configuration["n_conv_per_stage_encoder"]
     stages = len(blocks)
@@ -237,7 +237,7 @@ def _check_options(options: Values) -> None:
 def _norm_of(options: Values) -> str:
     norm = _known(_last(options["norm_op"]), NORMS_OF, "norm")
     settings = options.get("norm_op_kwargs") or {}
-    # torch's layers are not affine by default for instance norm, but are for batch norm.
+    # torch's instance norm is not affine by default, but its batch norm is.
     is_affine = settings.get("affine", norm == "batch")
     if norm != "none" and not (is_affine and settings.get("eps", NORM_EPSILON) == NORM_EPSILON):
         raise InputError(

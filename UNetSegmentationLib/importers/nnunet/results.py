@@ -74,7 +74,7 @@ def _read_stage(folder: Path, folds: tuple[str, ...]) -> ForeignModel:
 
 @contextmanager
 def _errors_named(folder: Path) -> Iterator[None]:
-    """Turn what entries of the wrong kind lead to into InputError."""
+    """Turn errors from malformed entries into InputError."""
     try:
         yield
     except KeyError as error:
@@ -103,7 +103,7 @@ def _translate(
     first = configuration.get("previous_stage")
     found_values = label_values_of(dataset) if first else ()
     outputs = len(labels) + (output == "labels")
-    # A single region is a label beside a background whose logit is always 0.
+    # A single region becomes a label plus a background whose logit is always 0.
     is_lone_region = outputs == 1
     network_name, shape = network_of(
         configuration,
@@ -168,7 +168,7 @@ def _choose_results(found: Sequence[Path], configuration: str | None) -> Path:
 
 
 def _without_first_stages(found: Sequence[Path]) -> list[Path]:
-    """Return the results folders that none of the others starts from."""
+    """Return the results folders that are not the first stage of another."""
     firsts = set()
     for path in found:
         plans, name = _read_json(path / PLANS_FILE), _configuration_named(path)
@@ -178,12 +178,12 @@ def _without_first_stages(found: Sequence[Path]) -> list[Path]:
 
 
 def _beside(folder: Path, configuration: str) -> Path:
-    """Return where nnU-Net keeps the results of another configuration of the same trainer and plans."""
+    """Return where nnU-Net stores the results of another configuration with the same trainer and plans."""
     return folder.with_name("__".join([*folder.name.split("__")[:-1], configuration]))
 
 
 def _find_first_stage(folder: Path, configuration: str, found: Sequence[Path]) -> tuple[Path, list[str]]:
-    """Return the results folder of the first stage of the cascade in a folder, and what to warn of."""
+    """Return the results folder of the first stage of a cascade, and warnings."""
     beside = _beside(folder, configuration)
     if beside in find_results(beside):
         return beside, []
@@ -197,7 +197,7 @@ def _find_first_stage(folder: Path, configuration: str, found: Sequence[Path]) -
 
 
 def _folds_of_first(folder: Path, wanted: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the folds of a first stage to take where some are wanted of the second, and what to warn of."""
+    """Return the folds of the first stage that match those wanted of the second, and warnings."""
     missing = [fold for fold in wanted if not any((folder / f"fold_{fold}" / name).is_file() for name in CHECKPOINTS)]
     if not missing:
         return wanted, []
@@ -223,7 +223,7 @@ def _configuration_named(folder: Path) -> str:
 
 
 def _find_checkpoints(folder: Path, wanted: tuple[str, ...]) -> tuple[list[Path], list[str]]:
-    """Return one checkpoint a fold and what to warn of; by default those of all numbered folds, else that of "all"."""
+    """Return one checkpoint per fold and warnings; by default of all numbered folds, else of "all"."""
     by_fold = {}
     for fold in sorted(folder.glob("fold_*")):
         path = next((fold / name for name in CHECKPOINTS if (fold / name).is_file()), None)
@@ -255,7 +255,7 @@ def _member(name: str, shape: dict[str, Any], weights: Mapping[str, Tensor]) -> 
 
 
 def _with_background(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights whose heads give a first logit that is always 0."""
+    """Return weights whose heads produce a first logit that is always 0."""
     return {
         name: torch.cat([torch.zeros_like(value), value]) if name.startswith(HEADS) else value
         for name, value in weights.items()

@@ -1,4 +1,4 @@
-"""Checkpoints of torch read as data: no code in them is run, and what is not plain data is refused by name."""
+"""Checkpoints of torch read as data: no code in them is run, and anything but plain data is rejected by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core.errors import InputError
 
-# What numbers and small arrays of numpy are made of, under the names of numpy 2 and of numpy 1.
+# Building blocks of numpy scalars and small arrays, under their names in numpy 2 and 1.
 _NUMPY_KINDS = [np.dtype(kind) for kind in "?bhilqBHILQefdg"]
 _NUMPY_CLASSES = (np.dtype, np.ndarray, *{type(kind) for kind in _NUMPY_KINDS}, *{kind.type for kind in _NUMPY_KINDS})
 _DAMAGES = (
@@ -42,9 +42,9 @@ def read_checkpoint(
     """Return the dictionary that torch.save wrote, tensors on the CPU.
 
     Args:
-        path: Of the file.
-        advice: What helps where it holds code.
-        missing: What helps where it is not there.
+        path: Path of the file.
+        advice: Advice if it contains code.
+        missing: Advice if it is missing.
 
     Raises:
         InputError: Missing, damaged, not a dictionary, or with anything but plain data.
@@ -67,14 +67,14 @@ def read_checkpoint(
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a TorchScript archive, which runs what the archive says: ask the user first.
+    """Return the weights in a TorchScript archive. This runs code from the archive: ask the user first.
 
     Raises:
         InputError: It cannot be loaded.
     """
     try:
         with warnings.catch_warnings():
-            # The format is old, and so are the files that people have.
+            # The format is deprecated, but existing files use it.
             warnings.simplefilter("ignore", DeprecationWarning)
             script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (*_DAMAGES, pickle.UnpicklingError) as error:

@@ -23,7 +23,7 @@ class NetworkSummary:
 
     Attributes:
         name: Registered name.
-        title: Name shown to people.
+        title: Display name.
         size: Input (D, H, W) or (H, W), one image.
         weights: Number of trainable parameters.
         flops: Floating-point operations of the forward pass, a multiply-add counting two;

@@ -1,4 +1,4 @@
-"""Several trainings, of which one model is made: configurations that are compared, folds that become an ensemble."""
+"""Several trainings that yield one model: configurations are compared, folds become an ensemble."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from .configurations import sensible_configurations
 from .winner import Training, make_model
 
 TRAININGS_FOLDER = "trainings"
-# Given anew they change neither what is learnt nor what is said of it.
+# Changing these on resuming affects neither the training nor its description.
 FREE = ("dataset", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(JsonDataclass):
-    """What to train several times, and in what respect.
+    """Several trainings of one job.
 
     Attributes:
-        job: What the trainings have in common; its folder gets the model.
-        configurations: Names in planning.configurations.CONFIGURATIONS; none: those that make sense for the data.
-        has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of what was trained; otherwise
-            the job's fold alone.
-        shares_budget: The steps and minutes of the job are for all trainings together, an equal share for each;
-            otherwise for each.
+        job: Common settings of the trainings; its folder gets the model.
+        configurations: Names in planning.configurations.CONFIGURATIONS; empty: those that suit the data.
+        has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of the networks; otherwise only
+            the job's fold.
+        shares_budget: The steps and minutes of the job are divided equally among the trainings; otherwise each gets
+            all of them.
     """
 
     job: TrainingJob
@@ -68,12 +68,12 @@ class Study(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class _Begun(JsonDataclass):
-    """What was decided when a study began.
+    """Decisions at the start of a study.
 
     Attributes:
-        study: What was asked for.
+        study: The study.
         cases: Ids of the cases of the data set.
-        costs: Operations for a cubic millimetre of an image, by configuration.
+        costs: Operations per cubic millimetre of an image, by configuration.
         plans: By configuration.
     """
 
@@ -94,7 +94,7 @@ class _Begun(JsonDataclass):
 
 
 def unfinished_study(folder: Path) -> Study:
-    """Return the study that was begun in a folder and has made no model yet.
+    """Return the unfinished study in a folder.
 
     Raises:
         InputError: No unfinished training was found, or its description cannot be read.
@@ -103,14 +103,14 @@ def unfinished_study(folder: Path) -> Study:
 
 
 def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
-    """Train what a study asks for one after the other, and make the best into the model of its folder.
+    """Run the trainings of a study one after another, and make the best the model of its folder.
 
-    Each training has a folder of its own in TRAININGS_FOLDER, from which it can be resumed; one that is finished is not
-    trained again. A study of one training is that training, in the folder itself.
+    Each training has its own folder in TRAININGS_FOLDER, from which it can be resumed; finished ones are not repeated.
+    A study of one training runs in the folder itself.
 
     Args:
-        study: What to train.
-        is_resumed: Go on with what was begun in the folder.
+        study: The study.
+        is_resumed: Resume the study in the folder.
         task: Told the events of dataset.read_label_values, setup.fingerprint_for and winner.make_model, and those of
             run_training, "share_left" of all trainings together and "start" with "folder", where the training lies; at
             last {"event": "done", "description": ...} of the model. Often checked for cancellation.
@@ -119,7 +119,7 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
         The model's description.
 
     Raises:
-        InputError: The data set or the study cannot be used, or is not the one that was begun.
+        InputError: The data set or the study cannot be used, or differs from the one to resume.
         CancelledError: The task was cancelled.
     """
     folder = study.job.folder
@@ -147,7 +147,7 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
             raise CancelledError("cancelled while comparing the trainings; continue with --resume") from error
         (folder / STUDY_FILE).unlink()
         if description.members == 1:
-            # The model is this training: a second copy serves nobody.
+            # The model is this training: no second copy is needed.
             kept = next(t for t in trainings if t.configuration == description.training["configuration"])
             shutil.rmtree(kept.job.folder)
         task.report({"event": "done", "description": description.to_dict()})
@@ -159,7 +159,7 @@ def _part_of_study(task: Task, training: Training, *, number: int, count: int) -
 
     def report(event: Event) -> None:
         if event["event"] == "done":
-            return  # there is more to do
+            return  # more trainings follow
         if "share_left" in event:
             event = {**event, "share_left": 1 - (number + 1 - event["share_left"]) / count}
         if event["event"] == "stage":
@@ -172,7 +172,7 @@ def _part_of_study(task: Task, training: Training, *, number: int, count: int) -
 
 
 def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
-    """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
+    """Plan the trainings: one plan for all folds, so that their networks have the same shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     learnt = cases if study.has_all_folds else [case for case in cases if case not in folds[job.fold[0]]]
@@ -189,7 +189,7 @@ def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
         plans=plans,
         costs={name: _cost_of(job, plan, fingerprint, len(labels) + 1) for name, plan in plans.items()},
     )
-    _trainings_of(begun)  # tells a budget that is too small
+    _trainings_of(begun)  # reports a budget that is too small
     return begun
 
 
@@ -207,7 +207,7 @@ def _plans_of(study: Study, fingerprint: Fingerprint, labels: Sequence[Label]) -
 
 
 def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes: int) -> float:
-    """Return the floating-point operations for a cubic millimetre of an image, up to a factor."""
+    """Return the floating-point operations per cubic millimetre of an image, up to a factor."""
     config = planned_config(
         job.network, plan, channels=fingerprint.channels, num_classes=num_classes, options=job.network_options
     )
@@ -259,17 +259,17 @@ def _trainings_of(begun: _Begun) -> list[Training]:
 
 
 def _train(training: Training, plan: Plan, task: Task) -> None:
-    """Train, go on, or do nothing, whatever is left to do."""
+    """Train, resume, or do nothing if it is finished."""
     folder = training.job.folder
     is_begun = (folder / CHECKPOINT_FILE).is_file()
     if not is_begun and (folder / DESCRIPTION_FILE).is_file():
-        remove_prepared_cases(folder)  # of one that was killed at its very end
+        remove_prepared_cases(folder)  # left by a training killed at its very end
         return
     run_training(training.job, is_resumed=is_begun, plan=plan, measure=_measure_and_keep, task=task)
 
 
 def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
-    """Return the figures of the network alone; what it found is kept for the choices of the study."""
+    """Return the figures of the network alone; its predictions are kept for the choices of the study."""
     found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
     save_found(model.folder / FOUND_FILE, found)
     return describe_figures(
@@ -283,10 +283,10 @@ def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
 
 
 def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
-    """Return what was begun in the study's folder.
+    """Return the started study in the folder.
 
     Raises:
-        InputError: It was another study, or the data set has changed since.
+        InputError: The study differs, or the data set has changed since.
     """
     begun = _Begun.read(study.job.folder)
     asked, before = (_flat(entry) for entry in (study, begun.study))
@@ -304,7 +304,7 @@ def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
 
 
 def _flat(study: Study) -> dict[str, Any]:
-    """Return all that a study was asked for by name, as JSON holds it."""
+    """Return all options of a study by name, as JSON."""
     values = study.to_dict()
     job = dict(values["job"])
     options = job.pop("options")
