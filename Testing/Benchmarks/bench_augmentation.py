@@ -5,7 +5,7 @@ Usage: python Testing/Benchmarks/bench_augmentation.py [--repetitions N] [--thre
 Needs `batchgeneratorsv2` in the environment. Same work: the same source and output size, and for every step of both
 the same probability and range: rotation 20 degrees (0.2), isotropic scaling 0.8 to 1.25 (0.2), elastic deformation
 (0.1), noise, blur, brightness, contrast (0.15 each), low resolution 0.5 to 1 (0.15), gamma (0.3), flips (0.5 an axis);
-linear for the image and nearest for the labels. Ours runs without bias field and remapping, which the other library lacks.
+linear for the image and nearest for the labels. Ours runs without bias field and remapping, which theirs lacks.
 """
 
 from __future__ import annotations

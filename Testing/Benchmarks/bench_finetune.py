@@ -3,9 +3,9 @@
 python Testing/Benchmarks/bench_finetune.py DATASET [--model mri-hippocampus-unet] [--cases 20] [--threads 2]
 
 DATASET is the training data of the model. Of its held-back cases, one is the corrected case and others (of other
-subjects) are for testing, both unchanged and as another scanner would show them. Dice is that of all labels merged, as
-in the trial that this follows (U-Net of 16 to 128 features: before 0.894 original and 0.015 shifted; after one case with
-replay and the pull 0.876 and 0.797; plainly 0.369 and 0.774); the mean over labels follows it.
+subjects) are for testing, both unchanged and as another scanner would show them. Dice is that of all merged labels, as
+in the trial that this follows (U-Net of 16 to 128 features: before 0.894 original and 0.015 shifted; after one case
+with replay and the pull 0.876 and 0.797; plainly 0.369 and 0.774); the mean over labels follows it.
 
 Scanners: `severe` inverts the contrast, blurs (sigma 1 voxel), shades (a quadratic field in the logarithm) and adds
 noise. `folded` maps the grey values through a triangle wave of nine folds, so that tissues of quite different grey look

@@ -212,7 +212,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 
 def plan_with_nnunet(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Let nnU-Net plan and preprocess the set, unless the folder contains that already, and return its configuration."""
+    """Let nnU-Net plan and preprocess the set, unless done in the folder already, and return its configuration."""
     plans = work / "preprocessed" / "Dataset004_Hippocampus" / "nnUNetPlans.json"
     if not plans.is_file():
         run_training([arguments.nnunet_python, str(THEIRS), "plan", str(arguments.dataset), str(work)])

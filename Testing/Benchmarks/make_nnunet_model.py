@@ -2,7 +2,7 @@
 
     python Testing/Benchmarks/make_nnunet_model.py FOLDER CT_VOLUME [--labels LABELMAP] [--features 16 32 64 128 256]
 
-Needs nnunetv2. With --labels its network is trained on the largest of them for a few hundred steps, and its results have
+Needs nnunetv2. With --labels its network is trained on the largest of them for some hundred steps, and its results have
 the smooth borders of a real model. Without, weights are random, so rounding alone changes many labels; the heads are
 shifted by nnU-Net's output in the middle of the volume, so that every class occurs there.
 """

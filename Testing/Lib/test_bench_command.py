@@ -161,7 +161,7 @@ def test_monai_is_left_out_where_it_has_no_equal(tiny_model, tmp_path):
 def test_nnunet_needs_a_folder_of_its_own(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "PEERS", {"nnunetv2": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["nnunetv2"], pythons=[peer(tmp_path, "")], runs=1)
-    assert "folders of nnU-Net results only" in found.missing["nnunetv2"]
+    assert "only runs results folders of nnU-Net" in found.missing["nnunetv2"]
 
 
 def test_wrong_input_is_said_before_anything_is_loaded(tiny_model):

@@ -87,7 +87,7 @@ def test_regions_without_a_rule_are_painted_from_the_outermost_or_warned_of(tmp_
     model = import_model(nested, tmp_path / "first")
     assert [label.name for label in model.description.labels] == ["Whole tumor", "Tumor core", "Enhancing tumor"]
     assert [label.value for label in model.description.labels] == [1, 2, 3]
-    assert any("a region is taken where its own is above 0.5" in sentence for sentence in model.warnings)
+    assert any("a region is kept where its probability is above 0.5" in sentence for sentence in model.warnings)
     transforms(bundle, {"_target_": "Activationsd", "sigmoid": True}, kind="postprocessing")
     model = import_model(bundle, tmp_path / "second")
     assert any("painted in this order, background, front, back" in sentence for sentence in model.warnings)
@@ -284,7 +284,7 @@ def test_what_has_no_equal_is_refused_by_name(bundle: Path, key: str, value: obj
         ([{"_target_": "Orientationd", "axcodes": "RA"}], "orientation is 'RA'"),
         ([{"_target_": "Orientationd", "axcodes": "RAS", "labels": [["A", "B"]]}], "labels are"),
         ([{"_target_": "CropForegroundd", "select_fn": "$lambda x: x > -1"}], "select_fn is .* code"),
-        ([{"_target_": "CropForegroundd", "source_key": "label"}], "cuts by 'label'"),
+        ([{"_target_": "CropForegroundd", "source_key": "label"}], "crops by 'label'"),
         ([{"_target_": "CropForegroundd", "margin": 2, "mode": "edge"}], "mode is 'edge'"),
         ([{"_target_": "CropForegroundd", "margin": 2}, {"_target_": "Spacingd", "pixdim": 1}], "turn the two"),
         ([{"_target_": "ScaleIntensityRanged"}], "no a_min and a_max"),

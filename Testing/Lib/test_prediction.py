@@ -218,7 +218,7 @@ def test_damaged_or_foreign_weights_are_refused(model):
     with pytest.raises(InputError, match="are damaged"):
         Predictor(model)
     weights.write_bytes(whole[:-4] + b"\x00\x00\x40\x40")
-    with pytest.raises(InputError, match=r"not those of its model\.json"):
+    with pytest.raises(InputError, match=r"do not match its model\.json"):
         Predictor(model)
     weights.unlink()
     with pytest.raises(InputError, match="has no weights"):

@@ -245,7 +245,7 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
     del values["plans"]
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
     assert main(["train", "-o", str(tmp_path / "m"), "--resume"]) == 2
-    assert "cannot be read ('plans'): the trainings cannot go on" in capsys.readouterr().err
+    assert "lacks plans: give every field that has no default): the trainings cannot be resumed" in capsys.readouterr().err
 
 
 def test_what_was_found_is_found_again_where_its_file_is_lost(tmp_path, dataset, monkeypatch):
@@ -266,7 +266,7 @@ def test_one_configuration_that_suits_is_trained_in_the_folder_itself(tmp_path, 
     words += ("--network-option", "features_per_stage=[4,6]", "--device", "cpu", "--no-postprocess-choice")
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
-    assert "Configuration: full alone suits these data" in said
+    assert "Configuration: only full suits this data set" in said
     assert "Post-processing" not in said
     description = read_description(tmp_path / "m")
     assert description.training["steps"] == 2
@@ -308,7 +308,7 @@ def test_a_plan_file_is_that_of_all_folds_and_leaves_no_choice_of_configurations
     begun = begin(Study(job=job, has_all_folds=True, shares_budget=False))
     assert begun.plans == {"full": made}
     assert len(study_module._trainings_of(begun)) == 3
-    with pytest.raises(InputError, match="a plan file gives one configuration"):
+    with pytest.raises(InputError, match="a plan file defines a single configuration"):
         replace(study, job=replace(study.job, plan=tmp_path / "plan.json"))
 
 

@@ -76,7 +76,7 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(write_ba
     assert run("train", "-o", model, "--resume") == 2
     assert "is complete: use the model, or choose another folder" in one_line(capsys.readouterr().err)
     assert run("train", "-o", tmp_path / "nothing", "--resume") == 2
-    assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
+    assert "no checkpoint to resume from" in one_line(capsys.readouterr().err)
 
 
 def test_training_images_travel_only_where_that_is_asked_for_and_the_card_tells_what_is_known(

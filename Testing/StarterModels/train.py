@@ -3,8 +3,8 @@
 python Testing/StarterModels/train.py MODEL_ID --data FOLDER -o MODEL_FOLDER [further options of `unetseg train`]
 
 FOLDER holds the data sets that recipes.json names. A recipe is a single call of `unetseg train`, or several (`begin`),
-all of whose models but the last are put beside MODEL_FOLDER. Afterwards, `replay-of` names the starter model whose crops
-the new one shares, and `replay-bytes` packs its own crops into that many bytes.
+all of whose models but the last are put beside MODEL_FOLDER. Afterwards, `replay-of` names the starter model whose
+crops the new one shares, and `replay-bytes` packs its own crops into that many bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECIPES_FILE = Path(__file__).with_name("recipes.json")
 
 
 def trainings_of(model_id: str, recipes: dict[str, Any], data: Path, output: Path) -> list[list[str]]:
-    """Return the arguments of `unetseg train` for each training of a model; each starts from the weights of the previous one."""
+    """Return the arguments of `unetseg train` for each training of a model; each starts from the previous weights."""
     recipe = dict(recipes["models"][model_id])
     earlier = recipe.pop("begin", [])
     common = {name: recipe[name] for name in ("title", "data", "variant", "options")}

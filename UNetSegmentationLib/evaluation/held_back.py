@@ -88,8 +88,8 @@ def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWA
     Args:
         predictor: Predictor of the model.
         cases: To segment.
-        task: Gets {"event": "segmented", "case": ..., "number": ..., "of": ...} for each case, and asked often whether
-            to go on.
+        task: Gets {"event": "segmented", "case": ..., "number": ..., "of": ...} for each case, and often checked
+            for cancellation.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
@@ -132,7 +132,7 @@ def describe_figures(
         training_cases: Determine the smallest expected component.
         chooses_postprocess: Try steps; otherwise the figures are those of the network alone.
         task: Gets {"event": "read", ...} for each training case, and the events of choose_postprocess and measure;
-            asked before each case whether to go on.
+            checked for cancellation before each case.
 
     Raises:
         CancelledError: The task was cancelled.
@@ -161,8 +161,8 @@ def measure(found: Sequence[FoundCase], description: ModelDescription, task: Tas
     Args:
         found: Predictions without post-processing.
         description: Provides labels and steps.
-        task: Gets {"event": "measured", "case": ..., "number": ..., "of": ...} for each case, and asked before each
-            whether to go on.
+        task: Gets {"event": "measured", "case": ..., "number": ..., "of": ...} for each case, and checked for
+            cancellation before each.
 
     Raises:
         CancelledError: The task was cancelled.

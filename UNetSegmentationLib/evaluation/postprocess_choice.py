@@ -125,8 +125,8 @@ def choose_postprocess(
         cases: Predictions of the network alone, on subjects it has not seen.
         labels: Labels of the model.
         min_volume_mm3: Smallest expected component, see smallest_volume_mm3; None skips removal.
-        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step, and asked before
-            each whether to go on.
+        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step, and checked for
+            cancellation before each.
 
     Raises:
         CancelledError: The task was cancelled.

@@ -100,8 +100,8 @@ def compare_models(
         groups: Cases by "sentinel" and "local".
         plan: Plan of both.
         device: Device to compute on.
-        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and asked before each
-            whether to go on.
+        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and checked for
+            cancellation before each.
 
     Raises:
         CancelledError: The task was cancelled.

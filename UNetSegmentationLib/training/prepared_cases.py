@@ -54,8 +54,8 @@ class PreparedFolder:
 
         Args:
             cases: To prepare.
-            task: Gets {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and asked
-                often whether to go on.
+            task: Gets {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and often
+                checked for cancellation.
 
         Raises:
             InputError: A case cannot be read or does not fit the plan, or the disk is full.
@@ -132,8 +132,8 @@ def remove_prepared_cases(folder: Path) -> None:
 def keep_prepared_cases_until_done(folder: Path) -> Iterator[None]:
     """Remove the prepared cases of a model folder when the training in the block is done.
 
-    They are also removed after an InputError; they are kept if the training was cancelled or ended for an external reason, such
-    as an error in another process.
+    They are also removed after an InputError before the first checkpoint; they are kept if training was cancelled or
+    ended for an external reason, such as an error in another process.
     """
     try:
         yield

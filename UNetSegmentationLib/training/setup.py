@@ -55,8 +55,8 @@ def fingerprint_for(
         job: Training job.
         cases: Training cases.
         labels: Labels of the data set.
-        task: Gets {"event": "stage", "message": ...} and the events of read_fingerprint, and asked after each case
-            whether to go on.
+        task: Gets {"event": "stage", "message": ...} and the events of read_fingerprint, and checked for
+            cancellation after each case.
 
     Raises:
         InputError: A case cannot be read, or no case has a labelled voxel.

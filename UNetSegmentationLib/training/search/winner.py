@@ -70,8 +70,8 @@ def make_model(
         trainings: All of them; the folds of a configuration become an ensemble.
         cases: Cases of the data set.
         costs: Costs by configuration, see configurations.choose_configuration.
-        task: Told the events of held_back.find_in_cases and held_back.describe_figures, and asked often whether to go
-            on.
+        task: Told the events of held_back.find_in_cases and held_back.describe_figures, and often checked for
+            cancellation.
 
     Raises:
         CancelledError: The task was cancelled.
