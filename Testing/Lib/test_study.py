@@ -56,7 +56,7 @@ def write_data(folder: Path, shapes: tuple[tuple[int, int, int], ...] = SHAPES) 
 
 
 def begin(study):
-    return study_module._begin(study, find_cases(study.job.dataset), UNWATCHED)
+    return study_module._start(study, find_cases(study.job.dataset), UNWATCHED)
 
 
 def study_of(dataset: Path, folder: Path, *, steps: int = 5, **entries: object) -> Study:
@@ -143,7 +143,7 @@ def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, datas
         if event["event"] == "stage" and event["message"].startswith("Comparing"):
             for fold in range(3):
                 folder = tmp_path / "m" / "trainings" / f"fold{fold}"
-                found_by[fold] = [case.case for case in winner.load_found(folder / "found.safetensors")]
+                found_by[fold] = [case.case for case in winner.load_predicted(folder / "found.safetensors")]
 
     run_study(study, task=Task(look))
     cases = find_cases(dataset)
@@ -245,7 +245,9 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
     del values["plans"]
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
     assert main(["train", "-o", str(tmp_path / "m"), "--resume"]) == 2
-    assert "lacks plans: give every field that has no default): the trainings cannot be resumed" in capsys.readouterr().err
+    assert (
+        "lacks plans: give every field that has no default): the trainings cannot be resumed" in capsys.readouterr().err
+    )
 
 
 def test_what_was_found_is_found_again_where_its_file_is_lost(tmp_path, dataset, monkeypatch):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
-from .parts.twins import ask_at_every_layer, channels_last_twin
+from .parts.network_copy import ask_at_every_layer, channels_last_copy
 
 
 @BACKENDS.register("channels_last", title="torch, float32, channels last")
@@ -20,9 +20,9 @@ class ChannelsLast(Backend):
 
     def build(self, computation: Computation) -> Forward:
         """Return the forward function of a copy."""
-        twin = ask_at_every_layer(channels_last_twin(computation.network), computation.pulse)
+        copy = ask_at_every_layer(channels_last_copy(computation.network), computation.pulse)
 
         def forward(batch: Tensor) -> Tensor:
-            return main_output(twin(batch.contiguous(memory_format=FORMATS[batch.ndim])))
+            return main_output(copy(batch.contiguous(memory_format=FORMATS[batch.ndim])))
 
         return forward

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
-from .parts.twins import channels_last_twin
+from .parts.network_copy import channels_last_copy
 
 _COMPILERS = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
 
@@ -34,8 +34,8 @@ class Compiled(Backend):
 
     def build(self, computation: Computation) -> Forward:
         """Compile and run once, so that errors surface here."""
-        twin = channels_last_twin(computation.network)
-        compiled = torch.compile(twin, dynamic=False)
+        copy = channels_last_copy(computation.network)
+        compiled = torch.compile(copy, dynamic=False)
 
         def forward(batch: Tensor) -> Tensor:
             return main_output(compiled(batch.contiguous(memory_format=FORMATS[batch.ndim])))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Computation, Forward, autocast_forward, main_output
-from .parts.twins import channels_last_twin
+from .parts.network_copy import channels_last_copy
 
 _WARM_UPS = 3  # cuDNN selects its kernels in the first calls, which a graph must not record
 
@@ -49,11 +49,11 @@ class CudaTF32(Backend):
 
     def build(self, computation: Computation) -> Forward:
         """Return the forward function of a copy."""
-        twin = channels_last_twin(computation.network)
+        copy = channels_last_copy(computation.network)
 
         def forward(batch: Tensor) -> Tensor:
             with _tf32():
-                return main_output(twin(batch.contiguous(memory_format=FORMATS[batch.ndim])))
+                return main_output(copy(batch.contiguous(memory_format=FORMATS[batch.ndim])))
 
         return forward
 
@@ -70,7 +70,7 @@ class CudaFloat16(Backend):
 
     def build(self, computation: Computation) -> Forward:
         """Return the forward function of a copy."""
-        return autocast_forward(channels_last_twin(computation.network), computation.device, torch.float16)
+        return autocast_forward(channels_last_copy(computation.network), computation.device, torch.float16)
 
 
 @BACKENDS.register("cuda_graph", title="CUDA, float16 mixed precision, recorded")
@@ -86,7 +86,7 @@ class CudaGraph(Backend):
 
     def build(self, computation: Computation) -> Forward:
         """Record the launches; logits are copied out, because the next replay overwrites them."""
-        eager = autocast_forward(channels_last_twin(computation.network), computation.device, torch.float16)
+        eager = autocast_forward(channels_last_copy(computation.network), computation.device, torch.float16)
         entry = torch.zeros(computation.shape, device=computation.device)
         graph = torch.cuda.CUDAGraph()
         # The autocast cache would keep casts from the recording alive outside it.

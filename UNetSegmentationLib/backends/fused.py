@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
-from .parts.fused_layers import fused_twin
-from .parts.twins import ask_at_every_layer
+from .parts.fused_layers import fused_copy
+from .parts.network_copy import ask_at_every_layer
 
 
 @BACKENDS.register("fused", title="torch, float32, fused layers")
@@ -22,5 +22,5 @@ class Fused(Backend):
 
     def build(self, computation: Computation) -> Forward:
         """Return the forward function of a copy."""
-        twin = ask_at_every_layer(fused_twin(computation.network), computation.pulse)
-        return lambda batch: main_output(twin(batch))
+        copy = ask_at_every_layer(fused_copy(computation.network), computation.pulse)
+        return lambda batch: main_output(copy(batch))

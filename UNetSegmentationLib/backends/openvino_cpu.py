@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
 from .parts.devices import computes_in_bfloat16
-from .parts.ends import end_layers
 from .parts.kernel_rounding import with_rounded_kernel
+from .parts.network_copy import copy_network
 from .parts.openvino_precision import keep_in_float32, shield_from_rounding
-from .parts.twins import twin_of
+from .parts.outer_layers import outer_layers
 
 PULSE_MS = 50
 _CONVERSION = 5  # version of cached conversions; a change invalidates them all
@@ -131,8 +131,8 @@ def _convert(computation: Computation, openvino: Any, *, precision: str) -> Any:
     example = torch.zeros(computation.shape)
     network = computation.network
     if precision != "float32":
-        ends = end_layers(network, computation.shape)
-        network = twin_of(network, replace=lambda layer: None if layer in ends else with_rounded_kernel(layer))
+        ends = outer_layers(network, computation.shape)
+        network = copy_network(network, replace=lambda layer: None if layer in ends else with_rounded_kernel(layer))
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing warns of every size that becomes a constant, which is intended
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]

@@ -144,7 +144,7 @@ def compare(
         missing = {}
         for name in against:
             python = _python_with(PEERS[name], pythons)
-            source = foreign if name == "nnunetv2" else _twin_for_monai(own, folder)
+            source = foreign if name == "nnunetv2" else _copy_for_monai(own, folder)
             if python is None:
                 missing[name] = f"no interpreter has the package {PEERS[name]}: install it, or name one that has it"
             elif source is None:
@@ -175,7 +175,7 @@ def _models(model: str, scratch: Path) -> tuple[Path, Path | None]:
     return own, Path(model).resolve()
 
 
-def _twin_for_monai(own: Path, scratch: Path) -> Path | None:
+def _copy_for_monai(own: Path, scratch: Path) -> Path | None:
     """Return a model folder with the same weights and MONAI's conventions, or None if MONAI cannot reproduce it.
 
     MONAI resamples, tiles and blends differently from this library and nnU-Net, which changes results more than an

@@ -24,7 +24,7 @@ from ..models.description import ModelDescription
 from .cases import CaseFigures, figures_of_model
 from .postprocess_choice import (
     FEWEST_SUBJECTS,
-    FoundCase,
+    PredictedCase,
     agreement_of,
     choose_postprocess,
     component_volumes_mm3,
@@ -62,13 +62,13 @@ def measure_trained(model: TrainedModel, task: Task = UNWATCHED) -> ModelDescrip
 
     Args:
         model: Trained model.
-        task: Told the events of find_in_cases and describe_figures, and often checked for cancellation.
+        task: Told the events of predict_cases and describe_figures, and often checked for cancellation.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
         CancelledError: The task was cancelled.
     """
-    found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
+    found = predict_cases(Predictor(model.folder, device=model.device), model.held_back, task)
     return describe_figures(
         model.description,
         found,
@@ -82,7 +82,7 @@ def measure_trained(model: TrainedModel, task: Task = UNWATCHED) -> ModelDescrip
 FOUND_FILE = "found.safetensors"
 
 
-def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWATCHED) -> list[FoundCase]:
+def predict_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWATCHED) -> list[PredictedCase]:
     """Segment each case without post-processing; return predictions and references, packed.
 
     Args:
@@ -101,7 +101,7 @@ def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWA
         began = perf_counter()
         found = predictor.segment(volume, postprocess=(), task=task.observed_by(None)).labelmap
         packed.append(
-            FoundCase.pack(
+            PredictedCase.pack(
                 found,
                 reference.array[0],
                 case=case.id,
@@ -116,7 +116,7 @@ def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWA
 
 def describe_figures(
     description: ModelDescription,
-    found: Sequence[FoundCase],
+    found: Sequence[PredictedCase],
     record: TrainingRecord,
     *,
     training_cases: Sequence[Case],
@@ -155,7 +155,7 @@ def describe_figures(
     return replace(description, figures={**figures_of_model(description.labels, results), **figures})
 
 
-def measure(found: Sequence[FoundCase], description: ModelDescription, task: Task = UNWATCHED) -> list[CaseFigures]:
+def measure(found: Sequence[PredictedCase], description: ModelDescription, task: Task = UNWATCHED) -> list[CaseFigures]:
     """Return the figures of every case after the model's own steps.
 
     Args:
@@ -176,7 +176,7 @@ def measure(found: Sequence[FoundCase], description: ModelDescription, task: Tas
     return results
 
 
-def scores_by_subject(found: Sequence[FoundCase], labels: Sequence[Label]) -> dict[str, float]:
+def scores_by_subject(found: Sequence[PredictedCase], labels: Sequence[Label]) -> dict[str, float]:
     """Return the mean Dice over labels by subject, 1 for a label in neither map."""
     scores = {
         case.case: float(np.mean(list(agreement_of(figures).values())))
@@ -185,7 +185,7 @@ def scores_by_subject(found: Sequence[FoundCase], labels: Sequence[Label]) -> di
     return mean_by_subject(found, scores)
 
 
-def save_found(path: Path, cases: Sequence[FoundCase]) -> None:
+def save_predicted(path: Path, cases: Sequence[PredictedCase]) -> None:
     """Write predictions, so that they need not be computed again."""
     about = [case.to_dict() for case in cases]
     tensors = {str(index): np.frombuffer(case.packed, np.uint8) for index, case in enumerate(cases)}
@@ -193,15 +193,15 @@ def save_found(path: Path, cases: Sequence[FoundCase]) -> None:
         save_file(tensors, temporary, metadata={"cases": json.dumps(about)})
 
 
-def load_found(path: Path) -> list[FoundCase]:
-    """Read the predictions of save_found."""
+def load_predicted(path: Path) -> list[PredictedCase]:
+    """Read the predictions of save_predicted."""
     with safe_open(path, framework="np") as file:
         about = json.loads(file.metadata()["cases"])
     tensors = load_file(path)
-    return [FoundCase.from_dict(entry, packed=tensors[str(index)].tobytes()) for index, entry in enumerate(about)]
+    return [PredictedCase.from_dict(entry, packed=tensors[str(index)].tobytes()) for index, entry in enumerate(about)]
 
 
-def _smallest_volume_of(cases: Sequence[Case], found: Sequence[FoundCase], task: Task) -> float | None:
+def _smallest_volume_of(cases: Sequence[Case], found: Sequence[PredictedCase], task: Task) -> float | None:
     """Return the smallest volume in the references of training cases, or None if too few cases were held back."""
     if len({case.subject for case in found}) < FEWEST_SUBJECTS:
         return None

@@ -34,7 +34,7 @@ _PACKED = np.dtype("<u2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundCase(JsonDataclass):
+class PredictedCase(JsonDataclass):
     """Prediction and reference of a case, both cropped to their content and packed.
 
     Attributes:
@@ -63,7 +63,7 @@ class FoundCase(JsonDataclass):
         subject: str,
         spacing_mm: tuple[float, float, float],
         duration_s: float = 0.0,
-    ) -> FoundCase:
+    ) -> PredictedCase:
         """Return the case of two labelmaps (D, H, W) with non-negative labels."""
         boxes = [box for labelmap in (found, reference) for _, box in find_boxes(labelmap)]
         # The margin distinguishes an object in one slice from a 2D image, and objects at the border from others.
@@ -110,7 +110,7 @@ class PostprocessChoice(JsonOutput):
 
 
 def choose_postprocess(
-    cases: Sequence[FoundCase],
+    cases: Sequence[PredictedCase],
     labels: Sequence[Label],
     *,
     min_volume_mm3: float | None = None,
@@ -198,7 +198,7 @@ class _Trial:
 
     def __init__(
         self,
-        cases: Sequence[FoundCase],
+        cases: Sequence[PredictedCase],
         labels: Sequence[Label],
         subjects: Sequence[str],
         task: Task,
@@ -279,8 +279,8 @@ class _Trial:
 
 
 def figures_with(
-    cases: Iterable[FoundCase], values: Iterable[int], steps: Sequence[str], *, with_surfaces: bool = True
-) -> Iterator[tuple[FoundCase, dict[int, dict[str, float]]]]:
+    cases: Iterable[PredictedCase], values: Iterable[int], steps: Sequence[str], *, with_surfaces: bool = True
+) -> Iterator[tuple[PredictedCase, dict[int, dict[str, float]]]]:
     """Yield every case with its figures by label value after some steps."""
     values = list(values)
     for case in cases:
@@ -294,7 +294,7 @@ def agreement_of(figures: Mapping[int, Mapping[str, float]]) -> dict[int, float]
     return {value: row["dice"] if isfinite(row["dice"]) else 1.0 for value, row in figures.items()}
 
 
-def mean_by_subject(cases: Sequence[FoundCase], values: Mapping[str, float]) -> dict[str, float]:
+def mean_by_subject(cases: Sequence[PredictedCase], values: Mapping[str, float]) -> dict[str, float]:
     """Return the mean over the cases of each subject of values by case."""
     gathered: dict[str, list[float]] = {}
     for case in cases:

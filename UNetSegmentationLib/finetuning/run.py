@@ -32,7 +32,7 @@ from ..networks.parts.ensemble import Ensemble
 from ..networks.parts.weights import load_network, save_weights
 from ..planning.plan import Plan
 from ..training.checkpoint import CHECKPOINT_FILE
-from ..training.job import RECORD_FILE, alone_in
+from ..training.job import RECORD_FILE, exclusive_folder
 from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.patches import PatchSource
@@ -81,14 +81,14 @@ def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task =
             already contains a model.
         CancelledError: The task was cancelled; once training has begun, it can be resumed from the checkpoint.
     """
-    with alone_in(job.folder, is_resumed=is_resumed):
+    with exclusive_folder(job.folder, is_resumed=is_resumed):
         with keep_prepared_cases_until_done(job.folder):
-            description = _finetune_alone(job, is_resumed=is_resumed, task=task)
+            description = _finetune_exclusively(job, is_resumed=is_resumed, task=task)
         task.report({"event": "done", "description": description.to_dict()})
     return description
 
 
-def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> ModelDescription:
+def _finetune_exclusively(job: FinetuningJob, *, is_resumed: bool, task: Task) -> ModelDescription:
     """Do the work of run_finetuning in a locked folder."""
     task.report({"event": "stage", "message": "Reading the model and the cases"})
     parent = _read_parent(job)

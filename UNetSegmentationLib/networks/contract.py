@@ -131,13 +131,13 @@ class SegmentationNetwork(nn.Module, ABC):
         return ()
 
     @property
-    def lesson(self) -> str:
+    def learning_message(self) -> str:
         """Progress message for learn_from_labels; empty if it does nothing."""
         return ""
 
     @property
-    def has_own_loss(self) -> bool:
-        """Whether own_loss returns a term; it needs the outputs of a whole batch."""
+    def has_auxiliary_loss(self) -> bool:
+        """Whether auxiliary_loss returns a term; it needs the outputs of a whole batch."""
         return False
 
     @classmethod
@@ -161,7 +161,7 @@ class SegmentationNetwork(nn.Module, ABC):
             CancelledError: The task was cancelled.
         """
 
-    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002
+    def auxiliary_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002
         """Return a term to add to the loss, or None.
 
         Args:

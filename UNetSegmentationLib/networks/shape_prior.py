@@ -84,12 +84,12 @@ class ShapePriorNetwork(NamedWrapper):
         ).requires_grad_(False)
 
     @property
-    def lesson(self) -> str:
+    def learning_message(self) -> str:
         """Progress message for the shapes, and those of the inner network."""
-        return "; ".join(filter(None, ("Learning the shapes of the labels", super().lesson)))
+        return "; ".join(filter(None, ("Learning the shapes of the labels", super().learning_message)))
 
     @property
-    def has_own_loss(self) -> bool:
+    def has_auxiliary_loss(self) -> bool:
         """The prior's."""
         return True
 
@@ -125,9 +125,9 @@ class ShapePriorNetwork(NamedWrapper):
         )
         super().learn_from_labels(labels, seed=seed, task=task)
 
-    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+    def auxiliary_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
         """Return the prior's loss, see prior_loss, plus that of the inner network."""
-        further = super().own_loss(outputs, labels)
+        further = super().auxiliary_loss(outputs, labels)
         term = self.prior_loss(outputs, labels)
         return term if further is None else term + further
 

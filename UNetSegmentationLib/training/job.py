@@ -103,10 +103,10 @@ def unfinished_job(folder: Path) -> TrainingJob:
         InputError: No unfinished training was found, or its description cannot be read.
     """
     check_folder(folder, is_resumed=True)
-    return TrainingJob.from_dict(started_with(folder)["job"], folder=folder)
+    return TrainingJob.from_dict(read_start(folder)["job"], folder=folder)
 
 
-def started_with(folder: Path) -> dict[str, Any]:
+def read_start(folder: Path) -> dict[str, Any]:
     """Return the recorded start of the training in a folder: "job", "plan" and "held_back"."""
     path = folder / JOB_FILE
     try:
@@ -119,13 +119,13 @@ def started_with(folder: Path) -> dict[str, Any]:
     return values
 
 
-def plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
+def plan_at_start(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
     """Return the plan of an interrupted training.
 
     Raises:
         InputError: The job differs, or the data set has changed since.
     """
-    started = started_with(job.folder)
+    started = read_start(job.folder)
     begun = TrainingJob.from_dict(started["job"], folder=job.folder)
     values, before = job.to_dict(), begun.to_dict()
     now_and_then = [(name, values[name], before[name]) for name in FIXED]
@@ -139,7 +139,7 @@ def plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
 
 
 @contextmanager
-def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+def exclusive_folder(folder: Path, *, is_resumed: bool) -> Iterator[None]:
     """Lock a folder for one training, if it is usable, see check_folder.
 
     Raises:

@@ -163,8 +163,8 @@ def _take_step(
                 outputs = state.network(image[part])
             outputs, expected = processes.gather(outputs, labels[part])
             loss: Tensor = loss_function(outputs, expected)
-            own_loss = state.network.own_loss(outputs, expected)
-            loss = loss if own_loss is None else loss + own_loss
+            auxiliary_loss = state.network.auxiliary_loss(outputs, expected)
+            loss = loss if auxiliary_loss is None else loss + auxiliary_loss
             if extra_loss is not None:
                 loss = loss + extra_loss(state.network, image, outputs, expected)
             if not loss.isfinite():
@@ -198,7 +198,7 @@ def _parts_of(labels: Tensor, network: SegmentationNetwork, loss_function: DeepS
     size = max(1, _VOXELS_PER_THREAD * torch.get_num_threads() // labels[0].numel())
     if labels.device.type != "cpu" or size >= len(labels) or not loss_function.loss.splits(labels):
         return whole
-    if network.has_own_loss or any(
+    if network.has_auxiliary_loss or any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules()
     ):
         return whole

@@ -36,14 +36,14 @@ from ..networks.parts.weights import save_weights
 from ..planning.plan import Plan
 from ..presets import PRESETS
 from .checkpoint import CHECKPOINT_FILE
-from .job import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
+from .job import JOB_FILE, RECORD_FILE, TrainingJob, exclusive_folder, plan_at_start
 from .loop import train
 from .prepared_case import PreparedCase
 from .prepared_cases import PreparedFolder, keep_prepared_cases_until_done
 from .processes.processes import ALONE, Processes
 from .replay_packing import add_replay
 from .setup import augmentation_for, leave_raw, plan_cases
-from .start_weights import begin_with_model, read_beginning
+from .start_weights import read_initialisation, start_from_model
 
 VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
@@ -86,7 +86,7 @@ def run_training(
         plan: Plan to use, the same in all processes; by default the job's file, or one made for the training cases.
         measure: Adds the figures to the description of the trained model.
         task: Told the events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
-            start_weights.begin_with_model, loop.train and `measure`; {"event": "stage", "message": ...} between them;
+            start_weights.start_from_model, loop.train and `measure`; {"event": "stage", "message": ...} between them;
             {"event": "done", "description": ...}. Often checked for cancellation.
 
     Returns:
@@ -98,15 +98,17 @@ def run_training(
         CancelledError: The task was cancelled.
     """
     if not processes.is_first:
-        return _train_alone(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
-    with alone_in(job.folder, is_resumed=is_resumed):
+        return _train_exclusively(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
+    with exclusive_folder(job.folder, is_resumed=is_resumed):
         with keep_prepared_cases_until_done(job.folder):
-            description = _train_alone(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
+            description = _train_exclusively(
+                job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task
+            )
         task.report({"event": "done", "description": description.to_dict()})
     return description
 
 
-def _train_alone(
+def _train_exclusively(
     job: TrainingJob,
     processes: Processes,
     *,
@@ -144,12 +146,12 @@ def _train_alone(
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
     if job.init and not is_resumed:
         # The other processes get the weights when training begins.
-        initialised = processes.share(lambda: begin_with_model(network, job.init))
+        initialised = processes.share(lambda: start_from_model(network, job.init))
         if record is not None:
             record.append(initialised)
         task.report(initialised)
-    if network.lesson and not is_resumed:
-        task.report({"event": "stage", "message": network.lesson})
+    if network.learning_message and not is_resumed:
+        task.report({"event": "stage", "message": network.learning_message})
         network.to(device).learn_from_labels([case.labels for case in prepared], seed=job.options.seed, task=task)
     steps, seconds = train(
         network,
@@ -186,7 +188,7 @@ def _agree_on_plan(
 
     def planned(shared: Task) -> dict[str, Any]:
         if is_resumed:
-            return plan_as_begun(job, held_back).to_dict()
+            return plan_at_start(job, held_back).to_dict()
         return plan_cases(job, training_cases, labels, task=shared).to_dict()
 
     return Plan.from_dict(processes.share_work(planned, task))
@@ -224,7 +226,7 @@ def _finish(
     """Write the model, evaluate it and return its description."""
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
     if job.init:
-        about["init"] = read_beginning(record.path)
+        about["init"] = read_initialisation(record.path)
     description = replace(
         description,
         weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),

@@ -19,7 +19,7 @@ from ..networks.parts.weights import load_network
 EVENT = "initialised"
 
 
-def begin_with_model(network: SegmentationNetwork, model: str) -> dict[str, Any]:
+def start_from_model(network: SegmentationNetwork, model: str) -> dict[str, Any]:
     """Load the weights of a model except its heads into a network, and return the event for the record.
 
     Args:
@@ -80,7 +80,7 @@ def total_steps(training: Mapping[str, Any]) -> int:
     return int(training.get("steps", 0)) + int(training.get("init", {}).get("earlier_steps", 0))
 
 
-def read_beginning(path: Path) -> dict[str, Any]:
+def read_initialisation(path: Path) -> dict[str, Any]:
     """Return the event of a training's record about its initial weights."""
     found = [event for event in TrainingRecord.read(path) if event["event"] == EVENT][-1]
     return {name: value for name, value in found.items() if name not in ("event", "step")}

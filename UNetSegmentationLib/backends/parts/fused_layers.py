@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...networks.parts.blocks import NORM_EPSILON, ConvBlock, InstanceNorm
 from ...networks.parts.memory_format import FORMATS
-from .twins import twin_of
+from .network_copy import copy_network
 
 BLOCK_BYTES = 2**20  # per thread; the fastest of 128 KiB to 1 MiB
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
@@ -25,13 +25,13 @@ _TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 InPlace = Callable[[Tensor], Any]
 
 
-def fused_twin(network: nn.Module) -> nn.Module:
+def fused_copy(network: nn.Module) -> nn.Module:
     """Return a copy made of the layers below that shares the weights of `network`, which is not changed.
 
     Args:
         network: In evaluation mode, float32, on the CPU.
     """
-    return twin_of(network, replace=_fused)
+    return copy_network(network, replace=_fused)
 
 
 def _fused(module: nn.Module) -> nn.Module | None:

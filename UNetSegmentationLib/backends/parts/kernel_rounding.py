@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .twins import twin_of
+from .network_copy import copy_network
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -44,6 +44,6 @@ def with_rounded_kernel(layer: nn.Module) -> nn.Module | None:
     """
     if not isinstance(layer, _CONVOLUTIONS) or max(layer.kernel_size) == 1:
         return None
-    copy = twin_of(layer)
+    copy = copy_network(layer)
     copy.weight = nn.Parameter(round_kernels(layer.weight.detach()), requires_grad=False)
     return copy

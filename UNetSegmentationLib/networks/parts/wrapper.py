@@ -44,23 +44,23 @@ class WrapperNetwork(SegmentationNetwork):
         return tuple(sorted(channel for channel in wanted if channel < self.config.in_channels))
 
     @property
-    def lesson(self) -> str:
+    def learning_message(self) -> str:
         """Progress messages of the inner networks, without duplicates."""
-        return "; ".join(dict.fromkeys(network.lesson for network in self.inner if network.lesson))
+        return "; ".join(dict.fromkeys(network.learning_message for network in self.inner if network.learning_message))
 
     @property
-    def has_own_loss(self) -> bool:
+    def has_auxiliary_loss(self) -> bool:
         """Whether any inner network has one."""
-        return any(network.has_own_loss for network in self.inner)
+        return any(network.has_auxiliary_loss for network in self.inner)
 
     def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
         """Let every inner network learn, each with its own seed."""
         for offset, network in enumerate(self.inner):
             network.learn_from_labels(labels, seed=seed + offset, task=task)
 
-    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:
+    def auxiliary_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:
         """Return the mean of the terms of the inner networks, or None."""
-        terms = [network.own_loss(outputs, labels) for network in self.inner]
+        terms = [network.auxiliary_loss(outputs, labels) for network in self.inner]
         given = [term for term in terms if term is not None]
         return torch.stack(given).mean() if given else None
 

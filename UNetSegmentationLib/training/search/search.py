@@ -15,7 +15,7 @@ from ...core.errors import CancelledError, InputError
 from ...core.files import hold_alone, write_text
 from ...core.json_dataclass import JsonDataclass
 from ...core.task import UNWATCHED, Event, Task
-from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, find_in_cases, save_found
+from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, predict_cases, save_predicted
 from ...image.labels import Label
 from ...inference.predictor import Predictor
 from ...models.description import DESCRIPTION_FILE, ModelDescription, id_from
@@ -67,7 +67,7 @@ class Study(JsonDataclass):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begun(JsonDataclass):
+class _StartedStudy(JsonDataclass):
     """Decisions at the start of a study.
 
     Attributes:
@@ -83,7 +83,7 @@ class _Begun(JsonDataclass):
     plans: dict[str, Plan]
 
     @classmethod
-    def read(cls, folder: Path) -> _Begun:
+    def read(cls, folder: Path) -> _StartedStudy:
         path = folder / STUDY_FILE
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), folder=folder)
@@ -99,7 +99,7 @@ def unfinished_study(folder: Path) -> Study:
     Raises:
         InputError: No unfinished training was found, or its description cannot be read.
     """
-    return _Begun.read(folder).study
+    return _StartedStudy.read(folder).study
 
 
 def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
@@ -127,9 +127,9 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
     task.report({"event": "stage", "message": "Reading the data set"})
     cases = find_cases(study.job.dataset)
     if is_resumed:
-        begun = _go_on(study, cases)
+        begun = _read_started(study, cases)
     else:
-        begun = _begin(study, cases, task)
+        begun = _start(study, cases, task)
         task.report({"event": "stage", "message": _announcement(begun)})
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
@@ -171,7 +171,7 @@ def _part_of_study(task: Task, training: Training, *, number: int, count: int) -
     return task.observed_by(report)
 
 
-def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
+def _start(study: Study, cases: Sequence[Case], task: Task) -> _StartedStudy:
     """Plan the trainings: one plan for all folds, so that their networks have the same shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
@@ -183,7 +183,7 @@ def _begin(study: Study, cases: Sequence[Case], task: Task) -> _Begun:
         plans = {"full": read_plan(job.plan)}
     else:
         plans = _plans_of(study, fingerprint, labels)
-    begun = _Begun(
+    begun = _StartedStudy(
         study=replace(study, configurations=tuple(plans)),
         cases=tuple(case.id for case in cases),
         plans=plans,
@@ -216,7 +216,7 @@ def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes
     return flops / (prod(plan.patch_size) * prod(steps))
 
 
-def _announcement(begun: _Begun) -> str:
+def _announcement(begun: _StartedStudy) -> str:
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
         return f"Configuration: only {trainings[0].configuration} suits this data set"
@@ -225,7 +225,7 @@ def _announcement(begun: _Begun) -> str:
     return f"{len(trainings)} trainings of {share} each: {', '.join(training.title for training in trainings)}"
 
 
-def _trainings_of(begun: _Begun) -> list[Training]:
+def _trainings_of(begun: _StartedStudy) -> list[Training]:
     """Return the trainings of a study, each with its share of the budget."""
     study, job = begun.study, begun.study.job
     part, parts = job.fold
@@ -270,8 +270,8 @@ def _train(training: Training, plan: Plan, task: Task) -> None:
 
 def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
     """Return the figures of the network alone; its predictions are kept for the choices of the study."""
-    found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
-    save_found(model.folder / FOUND_FILE, found)
+    found = predict_cases(Predictor(model.folder, device=model.device), model.held_back, task)
+    save_predicted(model.folder / FOUND_FILE, found)
     return describe_figures(
         model.description,
         found,
@@ -282,13 +282,13 @@ def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
     )
 
 
-def _go_on(study: Study, cases: Sequence[Case]) -> _Begun:
+def _read_started(study: Study, cases: Sequence[Case]) -> _StartedStudy:
     """Return the started study in the folder.
 
     Raises:
         InputError: The study differs, or the data set has changed since.
     """
-    begun = _Begun.read(study.job.folder)
+    begun = _StartedStudy.read(study.job.folder)
     asked, before = (_flat(entry) for entry in (study, begun.study))
     if not study.configurations:
         asked["configurations"] = before["configurations"]

@@ -14,8 +14,15 @@ from ...core.event_log import TrainingRecord
 from ...core.files import sha256_of
 from ...core.task import UNWATCHED, Task
 from ...evaluation.cases import figures_of_model
-from ...evaluation.held_back import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
-from ...evaluation.postprocess_choice import FoundCase
+from ...evaluation.held_back import (
+    FOUND_FILE,
+    describe_figures,
+    load_predicted,
+    measure,
+    predict_cases,
+    scores_by_subject,
+)
+from ...evaluation.postprocess_choice import PredictedCase
 from ...inference.predictor import Predictor
 from ...models.card import write_card
 from ...models.description import (
@@ -70,7 +77,7 @@ def make_model(
         trainings: All of them; the folds of a configuration become an ensemble.
         cases: Cases of the data set.
         costs: Costs by configuration, see configurations.choose_configuration.
-        task: Told the events of held_back.find_in_cases and held_back.describe_figures, and often checked for
+        task: Told the events of held_back.predict_cases and held_back.describe_figures, and often checked for
             cancellation.
 
     Raises:
@@ -115,20 +122,20 @@ def make_model(
     return description
 
 
-def _found_in(training: Training, cases: Sequence[Case], task: Task) -> list[FoundCase]:
+def _found_in(training: Training, cases: Sequence[Case], task: Task) -> list[PredictedCase]:
     """Return the predictions of a training's network on its held-back cases."""
     folder = training.job.folder
     try:
-        return load_found(folder / FOUND_FILE)
+        return load_predicted(folder / FOUND_FILE)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):  # interrupted while the model was made
         named = read_description(folder).training["held_back_cases"]
         held_back = [case for case in cases if case.id in named]
-        return find_in_cases(Predictor(folder, device=training.job.device), held_back, task)
+        return predict_cases(Predictor(folder, device=training.job.device), held_back, task)
 
 
 def _compare(
     by_configuration: Mapping[str, Sequence[Training]],
-    found: Mapping[str, Sequence[FoundCase]],
+    found: Mapping[str, Sequence[PredictedCase]],
     costs: Mapping[str, float],
 ) -> ConfigurationChoice:
     scores = {}
@@ -187,7 +194,7 @@ def _describe(job: TrainingJob, members: Sequence[Training], cases: Sequence[Cas
     )
 
 
-def _figures_of_fold(description: ModelDescription, found: Sequence[FoundCase], task: Task) -> dict[str, Any]:
+def _figures_of_fold(description: ModelDescription, found: Sequence[PredictedCase], task: Task) -> dict[str, Any]:
     """Return mean Dice by label of one fold, after the model's post-processing."""
     results = measure(found, description, task)
     figures = figures_of_model(description.labels, results)

@@ -13,7 +13,7 @@ from ...networks.parts.memory_format import FORMATS
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def twin_of(
+def copy_network(
     network: nn.Module,
     *,
     replace: Callable[[nn.Module], nn.Module | None] = lambda _: None,
@@ -26,10 +26,10 @@ def twin_of(
         replace: Returns the replacement for a module and its children, or None to keep it.
         lay_out: Applied to every parameter and buffer of the modules that are kept.
     """
-    return _twin(network, replace, lay_out, {})
+    return _copy_module(network, replace, lay_out, {})
 
 
-def _twin(
+def _copy_module(
     module: nn.Module,
     replace: Callable[[nn.Module], nn.Module | None],
     lay_out: Callable[[Tensor], Tensor],
@@ -37,32 +37,32 @@ def _twin(
 ) -> nn.Module:
     if id(module) in done:
         return done[id(module)]
-    twin = replace(module)
-    if twin is None:
-        twin = copy.copy(module)
+    result = replace(module)
+    if result is None:
+        result = copy.copy(module)
         for hooks in _HOOKS:
-            setattr(twin, hooks, OrderedDict())
+            setattr(result, hooks, OrderedDict())
         # A shallow copy without its own tables would change those of the network.
-        twin._parameters = {
+        result._parameters = {
             name: value if value is None else nn.Parameter(lay_out(value.detach()), requires_grad=False)
             for name, value in module._parameters.items()
         }
-        twin._buffers = {
+        result._buffers = {
             name: value if value is None else lay_out(value.detach()) for name, value in module._buffers.items()
         }
-        twin._modules = {
-            name: child if child is None else _twin(child, replace, lay_out, done)
+        result._modules = {
+            name: child if child is None else _copy_module(child, replace, lay_out, done)
             for name, child in module._modules.items()
         }
-    done[id(module)] = twin
-    return twin
+    done[id(module)] = result
+    return result
 
 
-def channels_last_twin(
+def channels_last_copy(
     network: nn.Module, *, replace: Callable[[nn.Module], nn.Module | None] = lambda _: None
 ) -> nn.Module:
-    """Return a copy with channels-last weights; `replace` as for `twin_of`."""
-    return twin_of(network, replace=replace, lay_out=_channels_last)
+    """Return a copy with channels-last weights; `replace` as for `copy_network`."""
+    return copy_network(network, replace=replace, lay_out=_channels_last)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ...networks.contract import SegmentationNetwork
-from .twins import twin_of
+from .network_copy import copy_network
 
 _WEIGHTED = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 _FEWEST_WEIGHTED = 3  # with fewer, nothing would be left for half precision
 
 
-def end_layers(network: nn.Module, shape: tuple[int, ...]) -> set[nn.Module]:
+def outer_layers(network: nn.Module, shape: tuple[int, ...]) -> set[nn.Module]:
     """Return the layers before the second convolution in execution order, and those after the last but one.
 
     Each inner network, such as a member of an ensemble, has its own outer layers. Of several parallel branches at the
@@ -29,28 +29,28 @@ def end_layers(network: nn.Module, shape: tuple[int, ...]) -> set[nn.Module]:
         network: In evaluation mode; not changed.
         shape: Shape of a batch of tiles.
     """
-    order = _order_at_work(network, shape)
+    order = _call_order(network, shape)
     ends: set[nn.Module] = set()
     for part in network.modules():
         if isinstance(part, SegmentationNetwork) and not _has_networks_inside(part):
             layers = set(part.modules())
-            ends |= _ends_of([layer for layer in order if layer in layers])
+            ends |= _outer_layers_of([layer for layer in order if layer in layers])
     return ends
 
 
-def _order_at_work(network: nn.Module, shape: tuple[int, ...]) -> list[nn.Module]:
+def _call_order(network: nn.Module, shape: tuple[int, ...]) -> list[nn.Module]:
     """Return the layers with weights, once per call and in call order; empty if it cannot be determined."""
-    twin = twin_of(network, lay_out=lambda tensor: tensor.to("meta"))
-    originals = dict(zip(twin.modules(), network.modules(), strict=True))
+    meta_copy = copy_network(network, lay_out=lambda tensor: tensor.to("meta"))
+    originals = dict(zip(meta_copy.modules(), network.modules(), strict=True))
     order: list[nn.Module] = []
     hooks = [
         module.register_forward_pre_hook(lambda module, _: order.append(originals[module]))
-        for module in twin.modules()
+        for module in meta_copy.modules()
         if list(module.parameters()) and not list(module.children())
     ]
     try:
         with torch.inference_mode():
-            twin(torch.zeros(shape, device="meta"))
+            meta_copy(torch.zeros(shape, device="meta"))
     except Exception:  # noqa: BLE001  # whatever a network asks of values that are not there
         return []
     finally:
@@ -63,7 +63,7 @@ def _has_networks_inside(network: nn.Module) -> bool:
     return any(isinstance(module, SegmentationNetwork) for module in network.modules() if module is not network)
 
 
-def _ends_of(order: list[nn.Module]) -> set[nn.Module]:
+def _outer_layers_of(order: list[nn.Module]) -> set[nn.Module]:
     weighted = [place for place, layer in enumerate(order) if isinstance(layer, _WEIGHTED)]
     if len(weighted) < _FEWEST_WEIGHTED:
         return set()
