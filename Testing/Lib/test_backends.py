@@ -270,7 +270,7 @@ def test_a_network_that_decides_by_values_is_not_recorded():
     fusion = network_of("sequence_fusion")
     recorded = [name for name in BACKENDS if BACKENDS[name].is_recorded]
     assert {"openvino", "compiled", "cuda_graph"} <= set(recorded)
-    assert all("which channels are there" in obstacle(name, fusion, CPU) for name in recorded)
+    assert all("which channels are present" in obstacle(name, fusion, CPU) for name in recorded)
 
 
 def test_openvino_does_not_report_its_use():

@@ -251,7 +251,7 @@ def row(group, case, old, new, **options):
             "worse",
             ["only 50%", "drops by 0.100 on b"],
         ),
-        ([row("sentinel", "s", 0.9, 0.9)], "not validated", ["no local case"]),
+        ([row("sentinel", "s", 0.9, 0.9)], "not validated", ["no held-back local case"]),
         ([row("local", "a", 0.5, 0.9)], "not validated", ["no crop"]),
         ([row("sentinel", "s", 0.9, float("nan")), row("local", "a", 0.5, 0.9)], "not validated", ["no crop"]),
         (
@@ -383,7 +383,7 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
         run_finetuning(taken)
     labels = np.full(SHAPE, 7, np.uint8)
     write_labelmap(data / "labels" / "c0.nii.gz", labels, affine_ras=np.eye(4))
-    with pytest.raises(InputError, match=r"values \[7\], the model knows \[1\] and 255"):
+    with pytest.raises(InputError, match=r"values \[7\], but the model knows \[1\] and 255"):
         run_finetuning(job_of(parent, tmp_path, dataset=data))
     with pytest.raises(InputError, match="model id 'V1' is not allowed"):
         run_finetuning(job_of(parent, tmp_path, dataset=data, id="V1"))

@@ -366,7 +366,7 @@ def test_wrong_masks_are_named():
         iou(mask.astype(np.uint8), mask)
     with pytest.raises(InputError, match="spacings above 0"):
         measure_surfaces(mask, mask, spacing_mm=(1, 0, 1))
-    with pytest.raises(InputError, match=r"must be \(D, H, W\)"):
+    with pytest.raises(InputError, match=r"need \(D, H, W\)"):
         measure_surfaces(mask[0], mask[0], spacing_mm=(1, 1))
     with pytest.raises(InputError, match="elements or voxels"):
         measure_surfaces(mask, mask, spacing_mm=(1, 1, 1), surface="mesh")

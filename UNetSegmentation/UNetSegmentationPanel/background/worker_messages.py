@@ -254,7 +254,7 @@ def templates():
         _("the model outputs overlapping regions, but {0} needs labels: leave it out"),
         _("the model was not trained on mirrored images: averaging over them was left out"),
         _("the network '{0}' is not supported: {1} of nnU-Net v2 can be imported"),
-        _("the network has '{0}' for {1}D patches: export it again"),
+        _("the network has '{0}' for patches of {1} axes: export it again"),
         _("the network has no feature map {0}: it has {1}"),
         _("the network has options that ours does not ({0}): it cannot be imported; only networks as nnU-Net's planners make them can"),
         _("the network has the activation '{0}': only {1} are supported"),

@@ -92,7 +92,7 @@ def network_of(configuration: Values, *, trainer: str, channels: int, classes: i
     _check_options(options)
     dimensions = len(configuration["patch_size"])
     if _last(options["conv_op"]) != f"Conv{dimensions}d":
-        raise InputError(f"the network has '{options['conv_op']}' for {dimensions}D patches: export it again")
+        raise InputError(f"the network has '{options['conv_op']}' for patches of {dimensions} axes: export it again")
     stages = int(options["n_stages"])
     is_residual = short_name == "ResidualEncoderUNet"
     convs = options["n_blocks_per_stage" if is_residual else "n_conv_per_stage"]

@@ -198,11 +198,11 @@ def _plans_of(study: Study, fingerprint: Fingerprint, labels: Sequence[Label]) -
     plans: dict[str, Plan] = {}
     for name in study.configurations or sensible_configurations(fingerprint, full):
         plan = plan_job(study.job, fingerprint, labels, **CONFIGURATIONS[name]) if CONFIGURATIONS[name] else full
-        twin = next((other for other, planned in {"full": full, **plans}.items() if planned == plan), name)
-        if name in (twin, "full"):
+        same = next((other for other, planned in {"full": full, **plans}.items() if planned == plan), name)
+        if name in (same, "full"):
             plans[name] = plan
         elif study.configurations:
-            raise InputError(f"configuration '{name}' is the same as '{twin}' for this data set: leave it out")
+            raise InputError(f"configuration '{name}' is the same as '{same}' for this data set: leave it out")
     return plans
 
 
