@@ -521,10 +521,10 @@ def test_what_several_processes_cannot_train_is_refused(tmp_path, monkeypatch, c
         )
     for name, value in environment(0, 1).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="this works in one process"):
+    with pytest.raises(InputError, match="this runs in a single process"):
         refuse_several_processes("this")
     assert main(["finetune", "m", "d", "-o", str(tmp_path / "f")]) == 2
-    assert "works in one process" in capsys.readouterr().err
+    assert "runs in a single process" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

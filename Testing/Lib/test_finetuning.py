@@ -389,7 +389,7 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
         run_finetuning(job_of(parent, tmp_path, dataset=data, id="V1"))
     regions = tiny_model("regions", labels=1)
     write_description(regions, replace(read_description(regions), output="regions"))
-    with pytest.raises(InputError, match="regions that may overlap"):
+    with pytest.raises(InputError, match="predicts overlapping regions"):
         run_finetuning(job_of(regions, tmp_path, dataset=data))
 
 
