@@ -256,7 +256,7 @@ def finetune(
 ) -> ModelDescription:
     """Continue a model on a few local cases; it stays as it is, and a new model folder is made.
 
-    `finetuning.run` takes all other options.
+    `finetuning.job` takes all other options.
 
     Args:
         model: Id or folder of the model to continue.
@@ -278,7 +278,8 @@ def finetune(
     from pathlib import Path
 
     from .core.task import UNWATCHED
-    from .finetuning.run import FinetuningJob, run_finetuning
+    from .finetuning.job import FinetuningJob
+    from .finetuning.run import run_finetuning
 
     job = FinetuningJob(
         model=str(model), dataset=Path(dataset), folder=Path(folder), steps=steps, minutes=minutes, device=device

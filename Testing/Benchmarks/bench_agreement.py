@@ -1,9 +1,9 @@
-"""How far the fast backends give the labels that float32 gives, with trained weights on cases these have not seen.
+"""Agreement of the fast backends with float32, with trained weights on unseen cases.
 
 python Testing/Benchmarks/bench_agreement.py DATASET MODEL [MODEL ...] [--backends NAME ...]
 
-DATASET is what the models were trained on; the cases that a model held back are segmented whole, as a user would.
-Printed are the share of equal voxels and the lowest Dice of a class of more than LEAST_VOXELS voxels in any case.
+DATASET is the training data of the models; the held-back cases of a model are segmented whole, as by a user.
+It prints the share of equal voxels and the lowest Dice of a class of more than LEAST_VOXELS voxels in any case.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measure(model: str, dataset: Path, backend: str) -> str:
     held_back = set(found.description.training.get("held_back_cases", ()))
     cases = [case for case in find_cases(dataset) if case.id in held_back]
     if not cases:
-        raise InputError(f"{dataset} has no case that '{model}' held back: give what it was trained on")
+        raise InputError(f"{dataset} has no case that '{model}' held back: use the data set it was trained on")
     exact, fast = (Predictor(found.folder, device="cpu", backend=name) for name in (REFERENCE, backend))
     equal = voxels = 0
     lowest = 1.0

@@ -1,11 +1,11 @@
-"""Augmentation of a training patch: ours beside batchgenerators v2 on the same work, in turns.
+"""Augmentation of a training patch: ours and batchgenerators v2 on the same work, alternating.
 
 Usage: python Testing/Benchmarks/bench_augmentation.py [--repetitions N] [--threads N]
 
 Needs `batchgeneratorsv2` in the environment. Same work: the same source and output size, and for every step of both
 the same probability and range: rotation 20 degrees (0.2), isotropic scaling 0.8 to 1.25 (0.2), elastic deformation
 (0.1), noise, blur, brightness, contrast (0.15 each), low resolution 0.5 to 1 (0.15), gamma (0.3), flips (0.5 an axis);
-linear for the image and nearest for the labels. Ours runs without bias field and remapping, which the other lacks.
+linear for the image and nearest for the labels. Ours runs without bias field and remapping, which theirs lacks.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def make_theirs(size: Size) -> BasicTransform:
 
 
 def make_runs(size: Size, source: Size, channels: int) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name."""
+    """Return the timed calls by name."""
     image = torch.randn(channels, *source, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 3, source, generator=torch.Generator().manual_seed(1), dtype=torch.int16)
     theirs = make_theirs(size)
@@ -123,7 +123,7 @@ def make_runs(size: Size, source: Size, channels: int) -> dict[str, Callable[[],
 
 
 def time_runs(runs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    """Return milliseconds of every call; the runs take turns, so that other load meets all of them."""
+    """Return the milliseconds of every call; the runs alternate, so that other load affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repetition in range(repetitions + 5):
         for name, run in runs.items():

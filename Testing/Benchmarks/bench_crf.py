@@ -4,9 +4,9 @@ Usage: python Testing/Benchmarks/bench_crf.py FOLDER [--cases N] [--skip N] [--t
 
 FOLDER holds images/ and labels/ with files of equal names, as in the Medical Segmentation Decathlon. The maps are
 softmax((blurred one-hot + noise) / noise variance / temperature), the noise half white and half smooth over about two
-voxels, of four strengths. At temperature 1 they are what a calibrated network says that sees every voxel through this
-noise; above 1 they are less sure than they should be. Cases are taken in the order of their names: options are chosen
-on the first ones and judged on others.
+voxels, of four strengths. At temperature 1 they equal the output of a calibrated network that sees every voxel through
+this noise; above 1 they are underconfident. Cases are taken in alphabetical order: options are chosen on the first
+ones and evaluated on others.
 """
 
 from __future__ import annotations

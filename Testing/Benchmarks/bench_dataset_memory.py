@@ -2,10 +2,10 @@
 
 python Testing/Benchmarks/bench_dataset_memory.py [--cases N ...] [--side VOXELS] [--steps N] [--source FOLDER] [--json]
 
-A data set is one drawn volume under as many names; each training is a process of its own. Memory that the system can
-take back at any time, because it is mapped from a file, stands in a column of its own; that of the libraries is in it.
-Linux alone tells it.
-SOURCE is another checkout of the library, to compare with.
+A data set is one random volume under many names; each training runs in its own process. Memory that the system can
+reclaim at any time, because it is mapped from a file, has its own column, which includes the libraries.
+Linux only.
+SOURCE is another checkout of the library, for comparison.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measure(cases: int, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def size_of(folder: Path) -> float:
-    """Return the MiB of the files in a folder; 0 where one is just being renamed or removed."""
+    """Return the MiB of the files in a folder; 0 if one is just being renamed or removed."""
     try:
         return sum(path.stat().st_size for path in folder.glob("*")) / 2**20
     except OSError:
@@ -78,7 +78,7 @@ def size_of(folder: Path) -> float:
 
 
 def memory_of(process_id: int) -> dict[str, float]:
-    """Return the MiB of a process that only swapping could free, and those that are mapped from files."""
+    """Return the MiB of a process that only swapping could free, and those mapped from files."""
     try:
         text = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
     except OSError:  # it has ended
@@ -98,9 +98,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not Path("/proc/self/status").exists():
-        parser.error("how much memory a process takes is read from /proc: run it on Linux")
+        parser.error("memory use is read from /proc: run it on Linux")
     if not (arguments.source / "UNetSegmentationLib").is_dir():
-        parser.error(f"--source {arguments.source} holds no UNetSegmentationLib: give a checkout")
+        parser.error(f"--source {arguments.source} contains no UNetSegmentationLib: pass a checkout")
     rows = [measure(cases, arguments) for cases in arguments.cases]
     if arguments.json:
         write_json(sys.stdout, rows)

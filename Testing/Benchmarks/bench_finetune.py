@@ -1,16 +1,16 @@
-"""What one corrected case of another scanner teaches a model, and what it makes it forget.
+"""Gain and forgetting of a model fine-tuned on one corrected case from another scanner.
 
 python Testing/Benchmarks/bench_finetune.py DATASET [--model mri-hippocampus-unet] [--cases 20] [--threads 2]
 
-DATASET is what the model was trained on. Of the cases that it held back, one is the corrected case and others (of other
-subjects) are for testing, each as it is and as another scanner would show it. Dice is that of all labels merged, as in
-the trial that this follows (U-Net of 16 to 128 features: before 0.894 original and 0.015 shifted; after one case with
-replay and the pull 0.876 and 0.797; plainly 0.369 and 0.774); the mean over labels follows it.
+DATASET is the training data of the model. Of its held-back cases, one is the corrected case and others (of other
+subjects) are for testing, both unchanged and as another scanner would show them. Dice is that of all merged labels, as
+in the trial that this follows (U-Net of 16 to 128 features: before 0.894 original and 0.015 shifted; after one case
+with replay and the pull 0.876 and 0.797; plainly 0.369 and 0.774); the mean over labels follows it.
 
 Scanners: `severe` inverts the contrast, blurs (sigma 1 voxel), shades (a quadratic field in the logarithm) and adds
 noise. `folded` maps the grey values through a triangle wave of nine folds, so that tissues of quite different grey look
-alike, then blurs and adds strong noise: far from every monotone change of contrast. The starter model, which has seen
-random contrasts, stands the first and fails at the second.
+alike, then blurs and adds strong noise: far from any monotone change of contrast. The starter model, trained with
+random contrasts, copes with the first and fails on the second.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from UNetSegmentationLib.cases.dataset import Case, find_cases, read_case
 from UNetSegmentationLib.evaluation.metrics import dice
-from UNetSegmentationLib.finetuning.run import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob, run_finetuning
+from UNetSegmentationLib.finetuning.job import FIRST_STEPS, STEPS_PER_CASE, FinetuningJob
+from UNetSegmentationLib.finetuning.run import run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.labels import Label
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
@@ -95,7 +96,7 @@ def judge(network: SegmentationNetwork, cases: Sequence[PreparedCase], plan: Pla
 def train_plainly(
     network: SegmentationNetwork, local: Sequence[PreparedCase], plan: Plan, labels: Sequence[Label]
 ) -> SegmentationNetwork:
-    """Return the network after as many steps on the local case alone."""
+    """Return the network after the same number of steps on the local case alone."""
     network = deepcopy(network)
     with tempfile.TemporaryDirectory() as folder:
         train(
@@ -112,7 +113,7 @@ def train_plainly(
 
 
 def finetune(job: FinetuningJob) -> SegmentationNetwork:
-    """Return the network that fine-tuning makes."""
+    """Return the fine-tuned network."""
     run_finetuning(job)
     return load_network(job.folder)[0]
 

@@ -1,9 +1,9 @@
-"""Time of every loss and metric beside its counterpart in MONAI, and of surface distances beside DeepMind's.
+"""Time of every loss and metric and its counterpart in MONAI, and of surface distances and DeepMind's.
 
 python Testing/Benchmarks/bench_losses.py [--device cuda] [--patch 64] [--mask 128] [--repeats 5] [--threads 1] [--json]
 
 A loss is timed forward and backward on one patch, a metric on two smooth masks that nearly agree. Calls of the two
-sides alternate, so that other load on the machine falls on both; the figures are medians.
+sides alternate, so that other load on the machine affects both; the figures are medians.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def metric_pairs(size: int) -> list[Pair]:
 
 
 def measure(pairs: list[Pair], repeats: int) -> list[dict[str, object]]:
-    """Return median seconds of both sides and their ratio; one call of each goes before and does not count."""
+    """Return median seconds of both sides and their ratio; after one warm-up call each."""
     rows = []
     for name, ours, theirs in pairs:
         seconds: tuple[list[float], list[float]] = ([], [])

@@ -1,12 +1,12 @@
-"""Peak memory of a segmentation beside what is foreseen, on networks with drawn weights.
+"""Peak and predicted memory of a segmentation, for networks with random weights.
 
 python Testing/Benchmarks/bench_memory.py [--case NAME ...] [--limit-gb SIZE] [--slices N] [--json]
 
-Each case is a process of its own, in which a model is loaded and a volume of noise is made; the peak is what comes on
-top of that until the labelmap is there. Linux alone tells it.
+Each case runs in its own process, which loads a model and makes a volume of noise; the peak is the additional memory
+until the labelmap is ready. Linux only.
 
-With a limit the process gets no more memory than that in all, as on a small computer: the library is told that only so
-much is free, and the system refuses more. It fails where the peak of the process is above the limit nevertheless.
+With a limit the process gets no more memory than that in total, as on a small computer: the library sees only that
+much free, and the system denies more. It fails if the peak of the process exceeds the limit nevertheless.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CASES = {
         spacing_mm=0.8,
     ),
     "brain": Case(network="unet", features=(8, 16, 32), classes=4, tile=(64, 64, 64), shape=(99, 200, 200), channels=4),
-    # Sampled more coarsely, for which all sequences are blurred.
+    # Resampled more coarsely, for which all sequences are blurred.
     "coarser brain": Case(
         network="unet", features=(8, 16, 32), classes=4, tile=(64, 64, 64), shape=(155, 240, 240), spacing_mm=0.5,
         channels=4,
@@ -74,7 +74,7 @@ CASES = {
 
 
 def make_model(folder: Path, case: Case) -> None:
-    """Write a model folder with drawn weights."""
+    """Write a model folder with random weights."""
     import torch
 
     from UNetSegmentationLib.core.files import sha256_of
@@ -110,12 +110,12 @@ def make_model(folder: Path, case: Case) -> None:
 
 
 def measure(name: str, *, slices: int | None, limit: float) -> dict[str, Any]:
-    """Segment one case in this process and return what was foreseen and what it took, in bytes and seconds.
+    """Segment one case in this process and return predicted and used bytes, and seconds.
 
     Args:
-        name: Of the case.
-        slices: Only so many of the volume's.
-        limit: Bytes that the process may have in all.
+        name: Name of the case.
+        slices: Number of slices of the volume to use.
+        limit: Bytes that the process may use in total.
     """
     import numpy as np
 
@@ -129,13 +129,13 @@ def measure(name: str, *, slices: int | None, limit: float) -> dict[str, Any]:
         predictor, other = _predictor(Path(folder) / "own", case), _predictor(Path(folder) / "other", _tiny(case))
     generator = np.random.default_rng(0)
     array = np.empty((case.channels, *case.shape), dtype=np.int16)
-    # Where a body is wide, air is round it: as many bytes, and fewer tiles to wait for.
+    # Air around a wide body: the same bytes, but fewer tiles to wait for.
     middle = slice(None, 200) if case.shape[1] < 400 else slice(192, 320)
     array[...] = 0
     for plane in array.reshape(-1, *case.shape[1:])[:, middle, middle]:
         plane[...] = generator.integers(0, 1000, plane.shape)
     volume = Volume(array, np.diag([case.spacing_mm] * 3 + [1.0]))
-    # Libraries allocate what they keep, such as threads, at their first use; what they free is given back.
+    # Libraries allocate permanent memory, such as for threads, at first use; freed memory is returned.
     other.segment(Volume(array[:, :48, middle, middle][..., :48, :48].copy(), volume.affine_ras))
     if limit < inf:
         limit_memory(limit)
@@ -162,14 +162,14 @@ def measure(name: str, *, slices: int | None, limit: float) -> dict[str, Any]:
 
 
 def limit_memory(limit: float) -> None:
-    """Let the library believe, and the system see to it, that this process gets no more than `limit` bytes in all."""
+    """Limit this process to `limit` bytes in total, in the eyes of the library and of the system."""
     import resource
 
     from UNetSegmentationLib.inference import memory
 
     told = memory.free_bytes
     memory.free_bytes = lambda device: round(min(limit - _memory("VmRSS"), told(device) or inf))
-    # Of all memory, what the process itself writes to; mapped files can be dropped at any time.
+    # Only memory that the process writes to; mapped files can be dropped at any time.
     resource.setrlimit(resource.RLIMIT_DATA, (round(limit), resource.RLIM_INFINITY))
 
 
@@ -182,7 +182,7 @@ def _predictor(folder: Path, case: Case) -> Predictor:
 
 
 def _tiny(case: Case) -> Case:
-    """Return a case of a network that does not matter, and of the same libraries."""
+    """Return a case with a trivial network that uses the same libraries."""
     return replace(case, features=(4, 8), classes=2, tile=tuple(min(size, 64) for size in case.tile))
 
 
@@ -192,7 +192,7 @@ def _memory(name: str) -> int:
 
 
 def main() -> int:
-    """Measure the cases, each in a process of its own, and print a table; return 1 where one went over the limit."""
+    """Measure each case in its own process and print a table; return 1 if one exceeded the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     parser.add_argument("--limit-gb", type=float, default=inf, help="what the process may have in all, 10^9 bytes")

@@ -1,4 +1,4 @@
-"""Time of the shipped models on the sample of their modality, one after another in turn.
+"""Time of the shipped models on the sample of their modality, alternating.
 
 python Testing/Benchmarks/bench_models.py [--repeats 5] [--threads 2] [--write]
 
@@ -30,7 +30,7 @@ TARGET = ROOT / "Testing" / "Docs" / "models_timing.json"
 
 
 def sample_of(model_id: str) -> Volume | None:
-    """Return the sample whose name a model's id begins with; None where none ships."""
+    """Return the sample whose name a model's id begins with, or None."""
     words = model_id.replace("-", "_")
     for path in sorted(SAMPLES.iterdir()):
         name = path.name.split(".")[0].removesuffix("_0000")
@@ -58,7 +58,7 @@ def measure(repeats: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the table, and keep it where asked."""
+    """Print the table, and save it on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)

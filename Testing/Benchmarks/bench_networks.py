@@ -1,9 +1,9 @@
-"""Time of every network beside its public counterpart in MONAI, forward and forward with backward.
+"""Time of every network and its counterpart in MONAI, forward and forward with backward.
 
 python Testing/Benchmarks/bench_networks.py [--size 48] [--batch 1] [--device cpu] [--threads 1] [--repeats 5] [--json]
 
 Counterparts get the same widths and, where they allow it, the same strides, norm and number of convolutions; the
-number of weights tells how close the two are. Calls alternate, so that other load on the machine falls on both; the
+number of weights shows how close the two are. Calls alternate, so that other load on the machine affects both; the
 figures are medians.
 """
 
@@ -92,7 +92,7 @@ def forward_backward(network: nn.Module, image: torch.Tensor) -> Callable[[], ob
 
 
 def compare(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """Return the figures of one network and its counterpart, None where there is none."""
+    """Return the figures of one network and its counterpart, if any."""
     config = {
         "in_channels": 4 if name == "brain_tumour" else 1,
         "num_classes": CLASSES,

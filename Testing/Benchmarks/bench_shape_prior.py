@@ -1,9 +1,9 @@
-"""What the anatomical prior changes on held-back radiographs: Dice, islands, pixels far outside.
+"""Effect of the anatomical prior on held-back radiographs: Dice, islands, pixels far outside.
 
 python Testing/Benchmarks/bench_shape_prior.py FOLDER [--steps 300] [--folds 4] [--parts 1] [--size 128] [--threads 1]
 
 FOLDER holds images/, labels/ and manifest.csv, which names each image's subject. Two networks are trained on all but
-one part of the subjects, alike but for the prior's loss, and judged on the part held back: with the gate off and on,
+one part of the subjects, identical except for the prior's loss, and evaluated on that part: with the gate off and on,
 on the images and on the same images with a grey box over them. An island is a component that touches no true pixel;
 far means more than 8 pixels outside.
 """

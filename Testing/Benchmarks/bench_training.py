@@ -1,17 +1,17 @@
-"""Time and memory of a training step beside nnU-Net v2's own trainer, with the same network, patch, batch and data.
+"""Time and memory of a training step against nnU-Net v2's trainer, with the same network, patch, batch and data.
 
 python Testing/Benchmarks/bench_training.py DATASET --nnunet-python PYTHON [--batches 2 9] [--rounds 3] [--steps 20]
                                             [--warm-up 8] [--work FOLDER] [--json]
 
 DATASET has images/ and labels/ of the hippocampus set; PYTHON is the interpreter of an environment with nnunetv2. There
-nnU-Net plans the set and trains as it ships on the CPU: its loaders in processes of their own, its augmentation, loss
-and optimiser, in float32. Ours trains a network of the same weights, translated from that plan as the importer does it,
-with its own augmentation, loss and optimiser: with the precision that it chooses, and in float32.
+nnU-Net plans the set and trains unmodified on the CPU: with its loader processes, augmentation, loss and optimiser, in
+float32. Ours trains a network of the same weights, translated from that plan as the importer does it,
+with our augmentation, loss and optimiser: in the precision chosen automatically, and in float32.
 
-Every training is a process of its own, and they alternate, so that other load on the machine falls on all. A step lasts
-from one to the next, the wait for its batch included; the first ones do not count, because loaders have batches in
-store by then. Memory is the peak of a training's processes together, pages that they share counted once, less what they
-held when everything was imported. All figures are medians.
+Every training runs in its own process, and they alternate, so that other load on the machine affects all. A step lasts
+from one to the next, including the wait for its batch; the first ones do not count, because loaders have batches
+ready by then. Memory is the peak of a training's processes together, counting shared pages once, less
+their memory after all imports. All figures are medians.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAMPLE_S = 0.05
 
 @dataclass
 class Run:
-    """What one training told and took."""
+    """Output and cost of one training."""
 
     about: dict[str, Any] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Run:
 
 
 class MemoryWatch:
-    """Follows the memory of a process and its descendants from the moment of `begin`; Linux alone tells it."""
+    """Follows the memory of a process and its descendants from the moment of `begin`; Linux only."""
 
     def __init__(self, process_id: int) -> None:
         self._process_id = process_id
@@ -61,7 +61,7 @@ class MemoryWatch:
         self._begun_at = self._peak = memory_of_tree(self._process_id)
 
     def end(self) -> float | None:
-        """Return the MiB that came on top at the peak; None where it could not be measured."""
+        """Return the additional MiB at the peak, or None if it could not be measured."""
         self._is_over.set()
         self._thread.join()
         return (self._peak - self._begun_at) / 2**20 if self._begun_at else None
@@ -73,7 +73,7 @@ class MemoryWatch:
 
 
 def memory_of_tree(process_id: int) -> int:
-    """Return the bytes of a process and its descendants in memory, what they share divided among them."""
+    """Return the resident bytes of a process and its descendants, with shared pages divided among them."""
     total = 0
     try:
         lines = Path(f"/proc/{process_id}/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -85,7 +85,7 @@ def memory_of_tree(process_id: int) -> int:
 
 
 def run_training(command: list[str]) -> Run:
-    """Run one process to its end and return what it told."""
+    """Run one process to its end and return its output."""
     result = Run()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
@@ -196,7 +196,7 @@ def _medians(runs: list[Run], warm_up: int) -> dict[str, Any]:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as Markdown; ratios are what a side takes of nnU-Net's."""
+    """Return the rows as Markdown; ratios are relative to nnU-Net."""
     lines = [
         "| batch | trainer | precision | step (ms) | of nnU-Net's | extra memory (MiB) | of nnU-Net's |",
         "|---:|---|---|---:|---:|---:|---:|",
@@ -212,7 +212,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 
 def plan_with_nnunet(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Let nnU-Net plan and prepare the set, where the folder does not hold that yet, and return its configuration."""
+    """Let nnU-Net plan and preprocess the set, unless done in the folder already, and return its configuration."""
     plans = work / "preprocessed" / "Dataset004_Hippocampus" / "nnUNetPlans.json"
     if not plans.is_file():
         run_training([arguments.nnunet_python, str(THEIRS), "plan", str(arguments.dataset), str(work)])
@@ -242,7 +242,7 @@ def report(arguments: argparse.Namespace, work: Path) -> str:
 
 
 def main() -> None:
-    """Run from the command line; with --plans be the one training of ours that a line of the table stands for."""
+    """Run from the command line; with --plans run one training of ours, for one line of the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--nnunet-python", help="interpreter of an environment with nnunetv2")
@@ -260,7 +260,7 @@ def main() -> None:
         train_ours(arguments.dataset, arguments.plans, **options)
         return
     if not arguments.nnunet_python:
-        parser.error("--nnunet-python is needed: give the interpreter of an environment with nnunetv2")
+        parser.error("--nnunet-python is required: pass the interpreter of an environment with nnunetv2")
     with tempfile.TemporaryDirectory() as folder:
         sys.stdout.write(report(arguments, arguments.work or Path(folder)) + "\n")
 

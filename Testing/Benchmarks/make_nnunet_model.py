@@ -2,9 +2,9 @@
 
     python Testing/Benchmarks/make_nnunet_model.py FOLDER CT_VOLUME [--labels LABELMAP] [--features 16 32 64 128 256]
 
-Needs nnunetv2. With --labels its network learns the largest of them for some hundred steps, and its results have the
-smooth borders of a real model. Without, weights are random, so that rounding alone changes many labels; the heads are
-shifted by what nnU-Net finds in the volume's middle, so that every class is found there.
+Needs nnunetv2. With --labels its network is trained on the largest of them for some hundred steps, and its results have
+the smooth borders of a real model. Without, weights are random, so rounding alone changes many labels; the heads are
+shifted by nnU-Net's output in the middle of the volume, so that every class occurs there.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Fixtures"))
 import make_nnunet_fixtures as fixtures
 
 CLASSES = 8
-# Of learning; smaller than the tiles, so that it takes minutes.
+# Training patch; smaller than the tiles, so that it takes minutes.
 CROP, BATCH = 48, 2
 
 
 def learn(
     folder: Path, volume: sitk.Image, labelmap: sitk.Image, *, spacing: float, steps: int, is_bfloat16: bool
 ) -> None:
-    """Let the network of a results folder learn the largest labels of one volume, and store its weights there."""
+    """Train the network of a results folder on the largest labels of one volume, and store its weights there."""
     image, target = prepared(volume, labelmap, spacing)
     predictor = fixtures.nnunet.nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
@@ -57,7 +57,7 @@ def learn(
             sys.stderr.write(f"step {step} of {steps}, loss {loss.item():.3f}\n")
     path = folder / "fold_0" / "checkpoint_final.pth"
     checkpoint = torch.load(path, weights_only=False)
-    # The heads of the coarser stages, which the predictor leaves out, stay as they were drawn.
+    # The heads of the coarser stages, which the predictor ignores, stay random.
     checkpoint["network_weights"].update(network.state_dict())
     torch.save(checkpoint, path)
 

@@ -1,10 +1,10 @@
-"""nnU-Net v2's own trainer on the CPU, a number of steps: the other side of bench_training.py, in nnU-Net's Python.
+"""nnU-Net v2's trainer on the CPU for a number of steps, for bench_training.py, in nnU-Net's Python.
 
     python nnunet_steps.py plan IMAGES_AND_LABELS WORK
     python nnunet_steps.py train WORK --batch 2 --steps 20
 
 `plan` writes the data set in nnU-Net's layout into the folder WORK, and runs fingerprint, planner and preprocessing.
-`train` runs the inner loop of `nnUNetTrainer.run_training` with the trainer's own loaders, augmentation, network, loss
+`train` runs the inner loop of `nnUNetTrainer.run_training` with the trainer's loaders, augmentation, network, loss
 and optimiser; the batch size is the only thing that is set. Events go to standard output as JSON lines, what nnU-Net
 prints to standard error.
 """
@@ -53,7 +53,7 @@ def make_plan(data: Path, work: Path) -> None:
 
 
 def train(work: Path, *, batch: int, steps: int, send: Any) -> None:
-    """Take training steps and send the seconds of each; waiting for its batch counts."""
+    """Take training steps and send the seconds of each, including the wait for its batch."""
     prepared = set_folders(work)["preprocessed"] / DATASET
 
     import torch

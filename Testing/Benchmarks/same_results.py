@@ -1,9 +1,9 @@
-"""Whether two checkouts give bit-equal results: the same volumes, trainings, fine-tuning and imports, by command line.
+"""Check that two checkouts produce bit-equal results on the command line: volumes, trainings, fine-tuning and imports.
 
     python Testing/Benchmarks/same_results.py OTHER_CHECKOUT [--work FOLDER]
 
-Both run with this Python, one thread and plain torch; what depends on the clock (durations, dates) is left out. It
-prints a line for each comparison and exits with 1 where one differs.
+Both run with this Python, one thread and plain torch; values that depend on the clock (durations, dates) are ignored.
+It prints a line for each comparison and exits with 1 if any differs.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _write(array: np.ndarray, path: Path) -> None:
 
 
 def produce(checkout: Path, data: Path, out: Path) -> None:
-    """Run every command in a checkout and keep what it writes in `out`."""
+    """Run every command in a checkout and keep its output in `out`."""
     out.mkdir(parents=True)
     environment = {
         **os.environ,
@@ -129,7 +129,7 @@ def produce(checkout: Path, data: Path, out: Path) -> None:
 
 
 def read_results(out: Path) -> Iterator[tuple[str, str]]:
-    """Yield the name and a digest of everything that matters in what the commands wrote."""
+    """Yield the name and a digest of every relevant output of the commands."""
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         if name.startswith("cache/") or path.is_dir() or path.name in ("job.json", "finetuning.json", "CARD.md"):

@@ -417,7 +417,7 @@ def test_the_users_choice_is_taken_whatever_was_measured(backends, no_process, t
 def test_a_choice_that_is_unknown_or_not_for_this_machine_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"unknown backend 'fast': choose one of .*fused"):
         make_engine(Store(tmp_path), tmp_path, backend="fast")
-    with pytest.raises(InputError, match=r"'cuda_graph' cannot be used here: for NVIDIA GPUs only; choose another"):
+    with pytest.raises(InputError, match=r"'cuda_graph' cannot be used here: runs on NVIDIA GPUs only; choose another"):
         make_engine(Store(tmp_path), tmp_path, backend="cuda_graph")
 
 

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from UNetSegmentationLib.backends import BACKENDS, Backend
 from UNetSegmentationLib.backends.contract import Computation
-from UNetSegmentationLib.backends.parts.ends import end_layers
-from UNetSegmentationLib.backends.parts.fused_layers import BLOCK_BYTES, FusedTransposed, fused_twin, normalise_
+from UNetSegmentationLib.backends.parts.fused_layers import BLOCK_BYTES, FusedTransposed, fused_copy, normalise_
+from UNetSegmentationLib.backends.parts.network_copy import channels_last_copy
+from UNetSegmentationLib.backends.parts.outer_layers import outer_layers
 from UNetSegmentationLib.backends.parts.parity import disagreement, make_tile
 from UNetSegmentationLib.backends.parts.timing import obstacle
-from UNetSegmentationLib.backends.parts.twins import channels_last_twin
 from UNetSegmentationLib.conventions import Tiling
 from UNetSegmentationLib.core.errors import CancelledError
 from UNetSegmentationLib.core.task import Task
@@ -79,7 +79,7 @@ def test_a_backend_gives_the_logits_of_eager_float32(backend, network_name, dime
 def test_the_ends_of_a_network_are_its_first_and_last_layers(dimensions):
     network = network_of("unet", dimensions)
     names = {module: name for name, module in network.named_modules()}
-    assert {names[layer] for layer in end_layers(network, computation_of(network).shape)} == {
+    assert {names[layer] for layer in outer_layers(network, computation_of(network).shape)} == {
         "encoder.stages.0.blocks.0.conv",
         "encoder.stages.0.blocks.0.norm",
         "decoder.stages.0.blocks.1.norm",
@@ -90,7 +90,7 @@ def test_the_ends_of_a_network_are_its_first_and_last_layers(dimensions):
 @pytest.mark.parametrize("network_name", NETWORKS)
 def test_every_network_has_ends_to_keep_in_float32(network_name):
     network = network_of(network_name)
-    ends = end_layers(network, computation_of(network).shape)
+    ends = outer_layers(network, computation_of(network).shape)
     assert 2 <= len(ends) < len([module for module in network.modules() if not list(module.children())])
 
 
@@ -98,7 +98,7 @@ def test_every_network_has_ends_to_keep_in_float32(network_name):
 def test_every_network_inside_has_ends_of_its_own(network_name):
     """The layer of the logits is one, whatever comes after it."""
     members = [network_of(network_name) for _ in range(3)]
-    found = end_layers(Ensemble(members).eval(), computation_of(members[0]).shape)
+    found = outer_layers(Ensemble(members).eval(), computation_of(members[0]).shape)
     inside = [getattr(member, "network", member) for member in members]
     assert {part.decoder.heads[0] for part in inside} <= found
     assert {part.encoder.stages[0].blocks[0].conv for part in inside} <= found
@@ -117,7 +117,7 @@ def test_there_are_no_ends_where_none_can_be_told(convolutions, needs_values):
                 image.numpy()
             return self.layers(image)
 
-    assert end_layers(Chain().eval(), (1, 1, 8, 8, 8)) == set()
+    assert outer_layers(Chain().eval(), (1, 1, 8, 8, 8)) == set()
 
 
 @pytest.mark.parametrize("backend", ["bfloat16", "openvino_bfloat16"])
@@ -136,7 +136,7 @@ def test_bfloat16_is_more_exact_with_both_ends_in_float32(backend, monkeypatch):
             )
 
     with_ends = error()
-    monkeypatch.setattr("UNetSegmentationLib.backends.bfloat16.end_layers", lambda *_: set())
+    monkeypatch.setattr("UNetSegmentationLib.backends.bfloat16.outer_layers", lambda *_: set())
     monkeypatch.setattr("UNetSegmentationLib.backends.openvino_cpu.keep_in_float32", lambda content: content)
     assert with_ends < 0.9 * error()
 
@@ -164,7 +164,7 @@ def test_fused_layers_keep_every_norm_and_activation(norm, activation, residual)
     network = network_of(norm=norm, activation=activation, residual=residual, upsampling="nearest_conv")
     image = make_tile((2, 2, 8, 12, 8))
     with torch.inference_mode():
-        assert disagreement(fused_twin(network)(image), network(image), "float32") == ""
+        assert disagreement(fused_copy(network)(image), network(image), "float32") == ""
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16])
@@ -201,7 +201,7 @@ def test_transposed_convolution_by_matrix_products_is_torchs(kernel, has_bias):
         assert torch.allclose(FusedTransposed(layer)(image), layer(image), atol=1e-5)
 
 
-@pytest.mark.parametrize("make_twin", [fused_twin, channels_last_twin])
+@pytest.mark.parametrize("make_twin", [fused_copy, channels_last_copy])
 def test_a_twin_shares_no_hook_and_leaves_the_network_as_it_is(make_twin):
     network = network_of()
     before = {name: (value.clone(), value.stride()) for name, value in network.state_dict().items()}
@@ -270,7 +270,7 @@ def test_a_network_that_decides_by_values_is_not_recorded():
     fusion = network_of("sequence_fusion")
     recorded = [name for name in BACKENDS if BACKENDS[name].is_recorded]
     assert {"openvino", "compiled", "cuda_graph"} <= set(recorded)
-    assert all("which channels are there" in obstacle(name, fusion, CPU) for name in recorded)
+    assert all("which channels are present" in obstacle(name, fusion, CPU) for name in recorded)
 
 
 def test_openvino_does_not_report_its_use():

@@ -154,23 +154,23 @@ def test_monai_is_left_out_where_it_has_no_equal(tiny_model, tmp_path):
     flat = tiny_model(dimensions=2, patch_size=(1, 16, 16))
     image = Volume(volume_of().array[:, :1], np.eye(4))
     found = compare(str(flat), image, against=["monai"], pythons=[peer(tmp_path, "")], runs=1)
-    assert found.missing == {"monai": "it has no equal of how this model prepares its images"}
+    assert found.missing == {"monai": "it cannot reproduce this model's preprocessing"}
 
 
 @pytest.mark.usefixtures("fake_own")
 def test_nnunet_needs_a_folder_of_its_own(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "PEERS", {"nnunetv2": "no_such_package"})
     found = compare(str(tiny_model()), volume_of(), against=["nnunetv2"], pythons=[peer(tmp_path, "")], runs=1)
-    assert "folders of nnU-Net results only" in found.missing["nnunetv2"]
+    assert "only runs results folders of nnU-Net" in found.missing["nnunetv2"]
 
 
 def test_wrong_input_is_said_before_anything_is_loaded(tiny_model):
     model = str(tiny_model())
     with pytest.raises(InputError, match="unknown peer 'other': choose one of nnunetv2, monai"):
         compare(model, volume_of(), against=["other"])
-    with pytest.raises(InputError, match="runs is 0: give at least 1"):
+    with pytest.raises(InputError, match="runs is 0: must be at least 1"):
         compare(model, volume_of(), runs=0)
-    with pytest.raises(InputError, match="there is no interpreter /no/python"):
+    with pytest.raises(InputError, match="interpreter /no/python does not exist"):
         compare(model, volume_of(), pythons=["/no/python"])
 
 
@@ -181,7 +181,7 @@ def test_an_image_that_does_not_fit_the_model_is_said(tiny_model):
 
 def test_our_own_failure_is_an_error(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", peer(tmp_path, 'import json\nprint(json.dumps({"error": "E: no"}))'))
-    with pytest.raises(InputError, match="this model cannot be measured on this image: E: no"):
+    with pytest.raises(InputError, match="this model cannot be benchmarked on this image: E: no"):
         compare(str(tiny_model()), volume_of(), runs=1)
 
 
@@ -196,7 +196,7 @@ def test_measuring_first_says_what_was_found_of_each_backend(tiny_model, monkeyp
                 {
                     "fused": inference.Result(forward_s=2.0),
                     "compiled": inference.Result(forward_s=1.0),
-                    "openvino": inference.Result(reason="gives NaN or infinity"),
+                    "openvino": inference.Result(reason="returns NaN or infinity"),
                 },
             ]
         ),
@@ -205,7 +205,7 @@ def test_measuring_first_says_what_was_found_of_each_backend(tiny_model, monkeyp
     assert found.backends == {
         "fused": "2.000 s a tile",
         "compiled": "1.000 s a tile, chosen",
-        "openvino": "gives NaN or infinity",
+        "openvino": "returns NaN or infinity",
     }
 
 

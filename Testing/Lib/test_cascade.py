@@ -19,7 +19,8 @@ from UNetSegmentationLib.conventions import prepare
 from UNetSegmentationLib.conventions.parts.nnunet_math import resample_labels_by_share
 from UNetSegmentationLib.core.errors import CancelledError, InputError
 from UNetSegmentationLib.core.task import Task
-from UNetSegmentationLib.finetuning.run import FinetuningJob, run_finetuning
+from UNetSegmentationLib.finetuning.job import FinetuningJob
+from UNetSegmentationLib.finetuning.run import run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.importers import ImportOptions, import_model

@@ -348,7 +348,7 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
         ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be"),
         ((image, "-o", tmp_path / "o.nrrd", "--probabilities", "p.txt"), "cannot write probabilities to p.txt"),
         ((image, "-o", tmp_path / "o.nrrd", "--overlap", "1"), "--overlap is 1.0: give 0 to below 1"),
-        ((image, "-o", tmp_path / "o.nrrd", "--device", "abacus"), "there is no device 'abacus'"),
+        ((image, "-o", tmp_path / "o.nrrd", "--device", "abacus"), "this machine has no device 'abacus'"),
     ]
     for words, text in cases:
         assert run("segment", *words) == 2

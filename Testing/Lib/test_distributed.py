@@ -406,7 +406,7 @@ def test_errors_of_the_first_process_reach_the_others(said):
     assert said[0]["shared other"] == "KeyError: 'gone'"
     assert said[1]["shared other"] == "OtherProcessError: 'gone'"
     assert "other data" not in said[0]
-    assert said[1]["other data"] == "process 1 sees another data set than process 0: give all hosts the same"
+    assert said[1]["other data"] == "process 1 sees a different data set than process 0: use the same on all hosts"
 
 
 def test_work_of_the_first_process_is_followed_by_the_others_which_may_stop_it(said):
@@ -440,7 +440,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     ("values", "words"),
     [
         ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE is 2 but LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
-        ({**environment(0, 1), "RANK": "first"}, "RANK is 'first', which is no number"),
+        ({**environment(0, 1), "RANK": "first"}, "RANK is 'first', which is not a number"),
     ],
 )
 def test_an_environment_that_torchrun_does_not_make_is_refused(values, words):
@@ -475,9 +475,9 @@ def test_a_store_that_is_gone_means_that_another_process_failed():
 @pytest.mark.parametrize(
     ("name", "found", "words"),
     [
-        ("cuda:1", "cuda", "device is 'cuda:1', but several processes each take their own"),
+        ("cuda:1", "cuda", "device is 'cuda:1', but each of several processes picks its own"),
         ("auto", "mps", "cannot share this computer's GPU"),
-        ("auto", "cuda", "process 2 of this host has no GPU of its own, there are 2"),
+        ("auto", "cuda", "process 2 of this host has no GPU to itself, there are 2"),
     ],
 )
 def test_a_device_that_processes_cannot_share_is_refused(monkeypatch, name, found, words):
@@ -506,7 +506,7 @@ def test_what_several_processes_cannot_train_is_refused(tmp_path, monkeypatch, c
     norm = {"network": {"in_channels": 2, "norm": "batch"}, "name": "sequence_fusion"}
     with pytest.raises(InputError, match="norm=instance, or in one process"):
         two.join(network_of(norm))
-    with pytest.raises(InputError, match="for one process"):
+    with pytest.raises(InputError, match="need a single process"):
         train(
             network_of({}),
             cases(),
@@ -521,10 +521,10 @@ def test_what_several_processes_cannot_train_is_refused(tmp_path, monkeypatch, c
         )
     for name, value in environment(0, 1).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="this works in one process"):
+    with pytest.raises(InputError, match="this runs in a single process"):
         refuse_several_processes("this")
     assert main(["finetune", "m", "d", "-o", str(tmp_path / "f")]) == 2
-    assert "works in one process" in capsys.readouterr().err
+    assert "runs in a single process" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

@@ -138,16 +138,16 @@ def test_the_prior_can_be_cancelled_while_it_learns_and_says_what_it_does(tmp_pa
     dataset = write_data_set(tmp_path / "data", dimensions=2)
     job = job_of(dataset, tmp_path / "m", "shape_prior")
     job = replace(job, network_options={**job.network_options, "prior_steps": 1_000_000})
-    asked, stages, lesson = iter(range(100)), [], "Learning the shapes of the labels"
+    asked, stages, learning_message = iter(range(100)), [], "Learning the shapes of the labels"
     with pytest.raises(CancelledError, match="shape prior"):
         run_training(
             job,
             task=Task(
                 lambda event: stages.append(event.get("message")),
-                lambda: stages[-1] == lesson and next(asked) == 2,
+                lambda: stages[-1] == learning_message and next(asked) == 2,
             ),
         )
-    assert stages[-1] == lesson
+    assert stages[-1] == learning_message
 
 
 @pytest.fixture(scope="module")

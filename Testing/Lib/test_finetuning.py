@@ -20,7 +20,8 @@ from UNetSegmentationLib.core.files import hold_alone, sha256_of
 from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.finetuning.forgetting import distillation_loss, squared_distance
 from UNetSegmentationLib.finetuning.gate import GateRow, compare_models, hold_back, judge
-from UNetSegmentationLib.finetuning.run import LEARNING_RATE_WITHOUT_REPLAY, FinetuningJob, run_finetuning
+from UNetSegmentationLib.finetuning.job import LEARNING_RATE_WITHOUT_REPLAY, FinetuningJob
+from UNetSegmentationLib.finetuning.run import run_finetuning
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_labelmap, write_volume
 from UNetSegmentationLib.models.description import WEIGHTS_FILE, read_description, write_description
@@ -125,7 +126,7 @@ def test_resumed_equals_uninterrupted(parent, tmp_path, uses_replay):
     told = []
     with pytest.raises(CancelledError):
         run_finetuning(parts, task=Task(told.append, lambda: told[-1].get("step") == 2))
-    with pytest.raises(InputError, match="seed changed since the fine-tuning began"):
+    with pytest.raises(InputError, match="seed changed since fine-tuning began"):
         run_finetuning(replace(parts, seed=9), is_resumed=True)
     resumed = events_of(run_finetuning, parts, is_resumed=True)
     steps = [event["step"] for event in resumed if event["event"] == "step"]
@@ -243,20 +244,20 @@ def row(group, case, old, new, **options):
     ("rows", "verdict", "words"),
     [
         ([row("sentinel", "s", 0.9, 0.88), row("local", "a", 0.5, 0.8)], "better", []),
-        ([row("sentinel", "s", 0.9, 0.86), row("local", "a", 0.5, 0.8)], "worse", ["falls by 0.040"]),
+        ([row("sentinel", "s", 0.9, 0.86), row("local", "a", 0.5, 0.8)], "worse", ["drops by 0.040"]),
         ([row("sentinel", "s", 0.9, 0.9), row("local", "a", 0.5, 0.502)], "worse", ["changes by +0.002"]),
         (
             [row("sentinel", "s", 0.9, 0.9), row("local", "a", 0.2, 0.9), row("local", "b", 0.9, 0.8)],
             "worse",
-            ["only 50%", "falls by 0.100 on b"],
+            ["only 50%", "drops by 0.100 on b"],
         ),
-        ([row("sentinel", "s", 0.9, 0.9)], "not validated", ["no local case"]),
+        ([row("sentinel", "s", 0.9, 0.9)], "not validated", ["no held-back local case"]),
         ([row("local", "a", 0.5, 0.9)], "not validated", ["no crop"]),
         ([row("sentinel", "s", 0.9, float("nan")), row("local", "a", 0.5, 0.9)], "not validated", ["no crop"]),
         (
             [row("sentinel", "s", 0.9, 0.9), row("local", "a", 0.5, 0.9, is_newly_empty=True)],
             "worse",
-            ["nothing is found any more in a"],
+            ["nothing is segmented any more in a"],
         ),
     ],
 )
@@ -331,7 +332,7 @@ def test_a_model_without_room_for_crops_is_continued_with_those_of_its_neighbour
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"plan": {"spacing_mm": (2.0, 2.0, 2.0)}}, "the preparation of images"),
+        ({"plan": {"spacing_mm": (2.0, 2.0, 2.0)}}, "the preprocessing"),
         ({"training": {"data": "Another hospital"}}, "the data"),
         ({"training": {"held_back_cases": []}}, "the data"),
         ({"channels": "T2"}, "the channels"),
@@ -348,7 +349,7 @@ def test_crops_that_do_not_suit_a_model_are_not_shared(parent, tmp_path, change,
     if "channels" in change:
         description = replace(description, channels=(replace(description.channels[0], name=change["channels"]),))
     write_description(folder, description)
-    with pytest.raises(InputError, match="has crops of its own"):
+    with pytest.raises(InputError, match="has its own crops"):
         share_replay(folder, parent)
     (folder / REPLAY_FILE).unlink()
     with pytest.raises(InputError, match=f"do not suit .*: {what} are not the same"):
@@ -364,15 +365,15 @@ def test_a_finetuning_does_not_go_on_with_other_crops(parent, tmp_path):
     with pytest.raises(CancelledError):
         run_finetuning(job, task=Task(told.append, lambda: told[-1]["event"] == "step"))
     (folder / REPLAY_FILE).unlink()
-    with pytest.raises(InputError, match="crops_sha256 changed since the fine-tuning began"):
+    with pytest.raises(InputError, match="crops_sha256 changed since fine-tuning began"):
         run_finetuning(job, is_resumed=True)
 
 
 def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
     data = write_cubes(tmp_path / "d", cases=1)
-    with pytest.raises(InputError, match="no checkpoint to go on from"):
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
         run_finetuning(job_of(parent, tmp_path, dataset=data), is_resumed=True)
-    with pytest.raises(InputError, match="holds a model: give another folder"):
+    with pytest.raises(InputError, match="already contains a model: choose another folder"):
         run_finetuning(job_of(parent, tmp_path, dataset=data, folder=parent))
     taken = job_of(parent, tmp_path, dataset=data)
     with (
@@ -382,13 +383,13 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
         run_finetuning(taken)
     labels = np.full(SHAPE, 7, np.uint8)
     write_labelmap(data / "labels" / "c0.nii.gz", labels, affine_ras=np.eye(4))
-    with pytest.raises(InputError, match=r"values \[7\], the model knows \[1\] and 255"):
+    with pytest.raises(InputError, match=r"values \[7\], but the model knows \[1\] and 255"):
         run_finetuning(job_of(parent, tmp_path, dataset=data))
     with pytest.raises(InputError, match="model id 'V1' is not allowed"):
         run_finetuning(job_of(parent, tmp_path, dataset=data, id="V1"))
     regions = tiny_model("regions", labels=1)
     write_description(regions, replace(read_description(regions), output="regions"))
-    with pytest.raises(InputError, match="regions that may overlap"):
+    with pytest.raises(InputError, match="predicts overlapping regions"):
         run_finetuning(job_of(regions, tmp_path, dataset=data))
 
 
@@ -396,7 +397,7 @@ def test_a_case_without_the_organ_teaches_too(parent, tmp_path):
     data = write_cubes(tmp_path / "local", cases=1)
     write_labelmap(data / "labels" / "c0.nii.gz", np.zeros(SHAPE, np.uint8), affine_ras=np.eye(4))
     run_finetuning(job_of(parent, tmp_path, dataset=data, steps=1))
-    with pytest.raises(InputError, match="no training case holds a labelled voxel"):
+    with pytest.raises(InputError, match="no training case contains a labelled voxel"):
         run_finetuning(job_of(parent, tmp_path, dataset=data, folder=tmp_path / "b", uses_replay=False))
 
 
@@ -433,4 +434,4 @@ def test_the_command_tells_how_the_two_compare(parent, tmp_path, capsys):
     assert run("finetune", parent, "-o", tmp_path / "k") == 2
     assert "the model or the data set is missing" in capsys.readouterr().err
     assert run("finetune", new, data, "-o", new) == 2
-    assert "holds a model" in capsys.readouterr().err
+    assert "already contains a model" in capsys.readouterr().err

@@ -302,7 +302,7 @@ def test_a_fold_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_is_not_written_over(tmp_path: Path) -> None:
     import_model(FIXTURES / "plain3d", tmp_path / "model")
-    with pytest.raises(InputError, match="holds a model already"):
+    with pytest.raises(InputError, match="already contains a model"):
         import_model(FIXTURES / "plain3d", tmp_path / "model")
 
 

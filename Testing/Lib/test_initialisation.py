@@ -25,7 +25,7 @@ from UNetSegmentationLib.planning.plan import Normalization, Plan
 from UNetSegmentationLib.training.job import TrainingJob
 from UNetSegmentationLib.training.options import TrainingOptions
 from UNetSegmentationLib.training.run import run_training
-from UNetSegmentationLib.training.start_weights import begin_with_model, carry_over, heads_of, total_steps
+from UNetSegmentationLib.training.start_weights import carry_over, heads_of, start_from_model, total_steps
 
 PLAN = Plan(
     dimensions=3,
@@ -147,10 +147,10 @@ def test_another_models_weights_begin_a_training_but_for_the_heads(dataset, tmp_
 
 def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tiny_model):
     tiny = tiny_model()
-    with pytest.raises(InputError, match="model 'tiny' is a unet, this training a vnet: give --variant unet"):
-        begin_with_model(network_of("vnet"), str(tiny))
+    with pytest.raises(InputError, match="model 'tiny' is a unet, but this training needs a vnet: use --variant unet"):
+        start_from_model(network_of("vnet"), str(tiny))
     with pytest.raises(InputError, match=r"do not fit this network \(at encoder.*train with the plan"):
-        begin_with_model(network_of(features_per_stage=[6, 8]), str(tiny))
+        start_from_model(network_of(features_per_stage=[6, 8]), str(tiny))
     with pytest.raises(InputError, match="do not fit"):
         carry_over(network_of(), {})
     description = read_description(tiny)
@@ -158,7 +158,7 @@ def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tin
     networks = [build_network("unet", description.network_config) for _ in range(2)]
     save_weights(tiny / "weights.safetensors", Ensemble(networks))
     write_description(tiny, replace(description, members=2, weights_sha256=""))
-    with pytest.raises(InputError, match="'tiny' has 2 members: begin with a model of one"):
-        begin_with_model(network_of(), str(tiny))
+    with pytest.raises(InputError, match="'tiny' has 2 members: start from a model with one"):
+        start_from_model(network_of(), str(tiny))
     with pytest.raises(InputError, match="there is no model 'nothing'"):
         run_training(job_of(dataset, tmp_path / "m", init="nothing"))

@@ -382,7 +382,7 @@ def test_loss_has_no_weights_to_save(name):
         ("dice", {"class_weights": [-1.0, 1.0]}, "at least 0"),
         ("dice", {"class_weights": [0.0, 0.0]}, "all 0"),
         ("dice", {"class_weights": [float("nan")]}, "finite"),
-        ("dice", {"regions": [[]]}, "holds no label"),
+        ("dice", {"regions": [[]]}, "has no label"),
         ("dice", {"regions": [[-1]]}, "negative label"),
         ("dice", {"regions": [[1]], "class_weights": [1.0, 1.0]}, "for 1 regions"),
         ("dice", {"activation": "tanh"}, "softmax or sigmoid"),
@@ -428,7 +428,7 @@ def test_wrong_labels_are_named(options, shape, label, words):
 
 def test_labels_that_are_no_integers_are_named():
     logits, target = draw(3)
-    with pytest.raises(InputError, match="give integers"):
+    with pytest.raises(InputError, match="must be integers"):
         build_loss("dice")(logits, target.float())
 
 
@@ -440,7 +440,7 @@ def test_spacing_must_fit_the_axes():
 
 def test_levels_without_a_stride_are_named():
     loss, target = DeepSupervisionLoss(build_loss("dice")), torch.zeros(1, 8, 8, dtype=torch.long)
-    with pytest.raises(InputError, match="no logits"):
+    with pytest.raises(InputError, match="needs at least the logits"):
         loss([], target)
     with pytest.raises(InputError, match="not on the labels' grid"):
         loss([torch.zeros(1, 2, 4, 4)], target)

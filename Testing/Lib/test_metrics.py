@@ -362,11 +362,11 @@ def test_wrong_masks_are_named():
     mask = np.ones((2, 3, 4), bool)
     with pytest.raises(InputError, match="differ in shape"):
         dice(mask, mask[:1])
-    with pytest.raises(InputError, match="give booleans"):
+    with pytest.raises(InputError, match="must be boolean"):
         iou(mask.astype(np.uint8), mask)
     with pytest.raises(InputError, match="spacings above 0"):
         measure_surfaces(mask, mask, spacing_mm=(1, 0, 1))
-    with pytest.raises(InputError, match=r"give \(D, H, W\)"):
+    with pytest.raises(InputError, match=r"need \(D, H, W\)"):
         measure_surfaces(mask[0], mask[0], spacing_mm=(1, 1))
     with pytest.raises(InputError, match="elements or voxels"):
         measure_surfaces(mask, mask, spacing_mm=(1, 1, 1), surface="mesh")
@@ -379,11 +379,11 @@ def test_wrong_masks_are_named():
 
 def test_wrong_cases_are_named():
     labelmap = np.ones((2, 3, 4), np.uint8)
-    with pytest.raises(InputError, match="not of one shape"):
+    with pytest.raises(InputError, match="differ in shape"):
         evaluate_case(labelmap, labelmap[:1], [1], (1, 1, 1))
-    with pytest.raises(InputError, match="not of one shape"):
+    with pytest.raises(InputError, match="differ in shape"):
         evaluate_case(labelmap[0], labelmap[0], [1], (1, 1, 1))
-    with pytest.raises(InputError, match="give integers"):
+    with pytest.raises(InputError, match="must be integers"):
         evaluate_case(labelmap * 1.0, labelmap, [1], (1, 1, 1))
     with pytest.raises(InputError, match="label 0"):
         evaluate_case(labelmap, labelmap, [0], (1, 1, 1))

@@ -122,7 +122,7 @@ def test_a_copy_takes_along_the_crops_that_the_model_shares(users, foreign, is_b
 def test_the_folder_above_a_model_will_do_unless_it_holds_several(users, foreign):
     assert add(foreign.parent, users)[0].description.id == "own"
     shutil.copytree(foreign, foreign.parent / "other")
-    with pytest.raises(InputError, match=r"elsewhere holds 2 models \(other, own\): give one of them"):
+    with pytest.raises(InputError, match=r"elsewhere holds 2 models \(other, own\): choose one of them"):
         add(foreign.parent, users)
 
 
@@ -136,8 +136,8 @@ def test_a_second_import_gets_a_number_and_the_first_stays_as_it_is(users, forei
     assert (second.folder.name, (second.folder / "CARD.md").read_text()) == ("own-2", "Of `own-2`.")
     assert read_description(second.folder) == second.description
     assert warnings == (
-        "the same weights are installed already, as 'Tiny own'",
-        "there is another model 'own': this one is 'own-2'",
+        "the same weights are already installed as 'Tiny own'",
+        "another model is already called 'own': this one becomes 'own-2'",
     )
     assert add(foreign, users)[0].description.id == "own-3"
 
@@ -153,7 +153,7 @@ def test_an_id_that_a_model_elsewhere_has_is_taken(users, foreign, tiny_model):
     ("make", "reason"),
     [
         (lambda folder: folder / "nowhere", "does not exist"),
-        (lambda folder: folder, "holds no model that can be imported"),
+        (lambda folder: folder, "contains no model that can be imported"),
         (lambda folder: _file(folder / "a.zip", b"PK"), "neither a folder nor a zip archive"),
         (lambda folder: _file(folder / "model.json", b"{}").parent, "schema_version is None"),
     ],
@@ -173,7 +173,7 @@ def _file(path, data):
 def test_a_damaged_model_of_ours_is_refused_and_named_as_it_was_given(users, foreign, tmp_path):
     weights = foreign / "weights.safetensors"
     write_description(foreign, replace(read_description(foreign), weights_sha256="0" * 64))
-    with pytest.raises(InputError, match=f"weights in {foreign} are not those of its model.json"):
+    with pytest.raises(InputError, match=f"weights in {foreign} do not match its model.json"):
         add(foreign, users)
     weights.unlink()
     with pytest.raises(InputError, match="has no weights"):
@@ -202,7 +202,7 @@ def test_paths_of_an_archive_that_lead_out_of_it_are_not_followed(users, foreign
 
 def test_a_model_that_is_installed_is_not_imported_into_itself(users, foreign):
     model, _warnings = add(foreign, users)
-    with pytest.raises(InputError, match="is installed already: choose it in the menu"):
+    with pytest.raises(InputError, match="is already installed: choose it in the model menu"):
         add(model.folder, users)
 
 

@@ -87,7 +87,7 @@ def test_regions_without_a_rule_are_painted_from_the_outermost_or_warned_of(tmp_
     model = import_model(nested, tmp_path / "first")
     assert [label.name for label in model.description.labels] == ["Whole tumor", "Tumor core", "Enhancing tumor"]
     assert [label.value for label in model.description.labels] == [1, 2, 3]
-    assert any("a region is taken where its own is above 0.5" in sentence for sentence in model.warnings)
+    assert any("a region is kept where its probability is above 0.5" in sentence for sentence in model.warnings)
     transforms(bundle, {"_target_": "Activationsd", "sigmoid": True}, kind="postprocessing")
     model = import_model(bundle, tmp_path / "second")
     assert any("painted in this order, background, front, back" in sentence for sentence in model.warnings)
@@ -154,7 +154,7 @@ def test_code_in_the_configuration_never_runs(bundle: Path, tmp_path: Path) -> N
         "preprocessing",
     ):
         change(bundle, key, code)
-        refuse(bundle, "which is code and not run|no whole number")
+        refuse(bundle, "which is code and never run|no whole number")
     assert not (tmp_path / "ran").exists()
 
 
@@ -207,7 +207,7 @@ def test_torchscript_is_loaded_only_where_the_user_allows_code(bundle: Path, tmp
         torch.jit.trace(network.eval(), torch.zeros(1, 1, 16, 16)).save(script)
     import_model(bundle, tmp_path / "preferred")
     path.unlink()
-    refuse(bundle, "TorchScript, that is code: add models/model.pt, or allow code to be run")
+    refuse(bundle, "TorchScript, that is, code: add models/model.pt, or allow code to be run")
     assert main(["import", str(bundle), "-o", str(tmp_path / "allowed"), "--allow-code"]) == 0
     first, second = (tmp_path / name / "weights.safetensors" for name in ("preferred", "allowed"))
     assert first.read_bytes() == second.read_bytes()
@@ -233,10 +233,10 @@ def test_several_bundles_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("network_def", {"_target_": "SwinUNETR"}, "'SwinUNETR', which has no equal here: UNet, SegResNet"),
-        ("network_def", {"_target_": "scripts.nets.UNet"}, r"'scripts\.nets\.UNet', which has no equal here"),
+        ("network_def", {"_target_": "SwinUNETR"}, "'SwinUNETR', which is not supported: UNet, SegResNet"),
+        ("network_def", {"_target_": "scripts.nets.UNet"}, r"'scripts\.nets\.UNet', which is not supported"),
         ("network_def", "$my_network()", r"'\$my_network\(\)', which is code"),
-        ("network_def", {}, "names no network"),
+        ("network_def", {}, "does not name a network"),
         ("network_def.norm", "layer", "norm 'layer'"),
         ("network_def.norm", ["group", {"num_groups": 3}], "3 groups"),
         ("network_def.norm", ["instance", {"eps": 0.1}], "eps is 0.1"),
@@ -257,9 +257,9 @@ def test_several_bundles_are_refused_by_name(tmp_path: Path) -> None:
         ("inferer.roi_size", "large", "roi_size is 'large'"),
         ("inferer.spatial_dim", 3, "spatial_dim 3"),
         ("preprocessing", 3, "preprocessing is 3"),
-        ("preprocessing.transforms.0", "LoadImaged", "which is no transform"),
+        ("preprocessing.transforms.0", "LoadImaged", "which is not a transform"),
         ("preprocessing.transforms.0", {"_target_": "Spacingd", "_disabled_": "$f()"}, "may switch off"),
-        ("preprocessing", "@absent", "'absent', which is not there"),
+        ("preprocessing", "@absent", "'absent', which is missing"),
         ("preprocessing", "@preprocessing", "circle"),
         ("preprocessing", "%other.json#preprocessing", "another file"),
         ("postprocessing", None, "neither Activations nor AsDiscrete"),
@@ -284,7 +284,7 @@ def test_what_has_no_equal_is_refused_by_name(bundle: Path, key: str, value: obj
         ([{"_target_": "Orientationd", "axcodes": "RA"}], "orientation is 'RA'"),
         ([{"_target_": "Orientationd", "axcodes": "RAS", "labels": [["A", "B"]]}], "labels are"),
         ([{"_target_": "CropForegroundd", "select_fn": "$lambda x: x > -1"}], "select_fn is .* code"),
-        ([{"_target_": "CropForegroundd", "source_key": "label"}], "cuts by 'label'"),
+        ([{"_target_": "CropForegroundd", "source_key": "label"}], "crops by 'label'"),
         ([{"_target_": "CropForegroundd", "margin": 2, "mode": "edge"}], "mode is 'edge'"),
         ([{"_target_": "CropForegroundd", "margin": 2}, {"_target_": "Spacingd", "pixdim": 1}], "turn the two"),
         ([{"_target_": "ScaleIntensityRanged"}], "no a_min and a_max"),
@@ -305,10 +305,10 @@ def test_transforms_that_have_no_equal_are_refused_by_name(bundle: Path, entries
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([{"_target_": "MeanEnsembled"}], "'MeanEnsembled', which has no equal here"),
+        ([{"_target_": "MeanEnsembled"}], "'MeanEnsembled', which is not supported"),
         ([{"_target_": "Activationsd", "other": "$torch.tanh"}], "other is"),
         ([{"_target_": "AsDiscreted", "threshold": 0.3}], "threshold is 0.3"),
-        ([{"_target_": "AsDiscreted", "threshold": 0.5}], "threshold of the logits"),
+        ([{"_target_": "AsDiscreted", "threshold": 0.5}], "thresholds the logits"),
         ([{"_target_": "AsDiscreted", "argmax": True, "rounding": "torchrounding"}], "rounding is"),
         (
             [{"_target_": "Activationsd", "softmax": True}, {"_target_": "AsDiscreted", "threshold": 0.5}],
@@ -322,7 +322,7 @@ def test_transforms_that_have_no_equal_are_refused_by_name(bundle: Path, entries
                 {"_target_": "AsDiscreted", "threshold": 0.5},
                 {"_target_": "Lambdad", "func": "$lambda x: x + 1"},
             ],
-            "code and not run",
+            "code and never run",
         ),
         (
             [
@@ -354,7 +354,7 @@ def test_the_largest_components_become_a_step_and_are_told_of(bundle: Path, tmp_
     model = import_model(bundle, tmp_path / "model")
     assert model.description.postprocess == ("keep_largest_component:regions=1/2",)
     assert "kept on the image's grid" in model.warnings[0]
-    assert "the nearest is taken" in model.warnings[1]
+    assert "the nearest is used" in model.warnings[1]
     volume, _ = case_in("slices")
     result = Predictor(tmp_path / "model", device="cpu").segment(volume)
     assert result.labelmap.shape == volume.shape

@@ -61,7 +61,7 @@ def test_every_network_can_be_summarised(name):
 
 
 def test_a_size_of_other_dimensions_is_refused():
-    with pytest.raises(InputError, match="give 3 sizes"):
+    with pytest.raises(InputError, match="must be 3 sizes"):
         summarise_network("unet", TINY, (16, 16))
 
 

@@ -212,7 +212,7 @@ def test_a_costlier_network_gets_a_smaller_patch_and_less_memory_a_smaller_one_s
     ]
     voxels = [prod(plan.patch_size) for plan in plans]
     assert voxels[0] > voxels[1] > voxels[2]
-    with pytest.raises(InputError, match="more than this device should take"):
+    with pytest.raises(InputError, match="too much for this device"):
         tiny = Budget(memory_bytes=10**7, operations=1e15, patch_voxels=PATCH_VOXELS)
         plan_for("unet", data, "mri", budget=tiny, num_classes=2)
 

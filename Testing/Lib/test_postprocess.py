@@ -188,12 +188,12 @@ def test_steps_are_read_with_their_types(text: str, name: str, options: dict[str
     [
         ("smoothe", "unknown post-processing step 'smoothe': choose one of fill_holes"),
         ("smooth:", "ends after the colon"),
-        ("smooth:2", "is no option: write option=value"),
+        ("smooth:2", "is not an option: write option=value"),
         ("smooth:sigma=2", "has no option 'sigma': its options are sigma_mm"),
-        ("smooth:sigma_mm=2,sigma_mm=3", "gives sigma_mm twice"),
-        ("smooth:sigma_mm=wide", "sigma_mm is 'wide': give a number"),
-        ("fill_holes:slicewise=1", "slicewise is '1': give true or false"),
-        ("keep_largest_component:regions=1+a", "give labels joined by"),
+        ("smooth:sigma_mm=2,sigma_mm=3", "sets sigma_mm twice"),
+        ("smooth:sigma_mm=wide", "sigma_mm is 'wide': must be a number"),
+        ("fill_holes:slicewise=1", "slicewise is '1': must be true or false"),
+        ("keep_largest_component:regions=1+a", "must be labels joined by"),
     ],
 )
 def test_steps_that_cannot_be_read_say_why(text: str, message: str) -> None:
@@ -204,9 +204,9 @@ def test_steps_that_cannot_be_read_say_why(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("smooth:sigma_mm=0", "sigma_mm is 0.0: give a number above 0"),
+        ("smooth:sigma_mm=0", "sigma_mm is 0.0: must be above 0"),
         ("smooth:sigma_mm=nan", "sigma_mm is nan"),
-        ("remove_small:min_volume_mm3=-1", "min_volume_mm3 is -1.0: give a number from 0"),
+        ("remove_small:min_volume_mm3=-1", "min_volume_mm3 is -1.0: must be 0 or more"),
         ("keep_largest_component:regions=1/1", "each in one region"),
         ("keep_largest_component:regions=0+1", "labels above 0"),
     ],
@@ -217,9 +217,9 @@ def test_options_out_of_range_are_refused(text: str, message: str) -> None:
 
 
 def test_labelmap_and_spacing_must_fit() -> None:
-    with pytest.raises(InputError, match=r"give integers \(D, H, W\)"):
+    with pytest.raises(InputError, match=r"must be integers \(D, H, W\)"):
         apply_steps(np.zeros((4, 4), dtype=np.uint8), SPACING_MM, ["smooth"])
-    with pytest.raises(InputError, match=r"give integers \(D, H, W\)"):
+    with pytest.raises(InputError, match=r"must be integers \(D, H, W\)"):
         apply_steps(np.zeros((4, 4, 4)), SPACING_MM, ["smooth"])  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="give three positive numbers"):
+    with pytest.raises(InputError, match="must be three positive numbers"):
         apply_steps(np.zeros((4, 4, 4), dtype=np.uint8), (1.0, 0.0, 1.0), ["smooth"])

@@ -15,12 +15,12 @@ from UNetSegmentationLib.cases.dataset import find_cases
 from UNetSegmentationLib.core.event_log import TrainingRecord
 from UNetSegmentationLib.core.task import Task
 from UNetSegmentationLib.evaluation.cases import evaluate, figures_of_model
-from UNetSegmentationLib.evaluation.held_back import TrainedModel, load_found, measure_trained, save_found
+from UNetSegmentationLib.evaluation.held_back import TrainedModel, load_predicted, measure_trained, save_predicted
 from UNetSegmentationLib.evaluation.metrics import evaluate_case
 from UNetSegmentationLib.evaluation.postprocess_choice import (
     FEWEST_SUBJECTS,
-    FoundCase,
     PostprocessChoice,
+    PredictedCase,
     choose_postprocess,
     component_volumes_mm3,
     figures_with,
@@ -51,11 +51,11 @@ def reference(*, second_part: bool = False) -> np.ndarray:
     return labelmap
 
 
-def pack(found: np.ndarray, truth: np.ndarray, subject: str, case: str = "") -> FoundCase:
-    return FoundCase.pack(found, truth, case=case or subject, subject=subject, spacing_mm=SPACING_MM)
+def pack(found: np.ndarray, truth: np.ndarray, subject: str, case: str = "") -> PredictedCase:
+    return PredictedCase.pack(found, truth, case=case or subject, subject=subject, spacing_mm=SPACING_MM)
 
 
-def chosen(cases: list[FoundCase], labels: tuple[Label, ...], **options: float) -> PostprocessChoice:
+def chosen(cases: list[PredictedCase], labels: tuple[Label, ...], **options: float) -> PostprocessChoice:
     return choose_postprocess(cases, labels, **options)
 
 
@@ -190,8 +190,8 @@ def test_figures_of_packed_cases_are_those_of_whole_volumes(tmp_path, shape, ste
         labelmap[:, :3], labelmap[:, :, -4:] = 0, 0
     packed = pack(found, truth, "s")
     assert np.prod(packed.shape) < found.size
-    save_found(tmp_path / "found.safetensors", [packed])
-    ((case, figures),) = figures_with(load_found(tmp_path / "found.safetensors"), (1, 3), steps)
+    save_predicted(tmp_path / "found.safetensors", [packed])
+    ((case, figures),) = figures_with(load_predicted(tmp_path / "found.safetensors"), (1, 3), steps)
     assert case == packed
     expected = evaluate_case(apply_steps(found, SPACING_MM, steps), truth, (1, 3), SPACING_MM)
     assert figures == {value: pytest.approx(row, nan_ok=True) for value, row in expected.items()}

@@ -218,7 +218,7 @@ def test_damaged_or_foreign_weights_are_refused(model):
     with pytest.raises(InputError, match="are damaged"):
         Predictor(model)
     weights.write_bytes(whole[:-4] + b"\x00\x00\x40\x40")
-    with pytest.raises(InputError, match=r"not those of its model\.json"):
+    with pytest.raises(InputError, match=r"do not match its model\.json"):
         Predictor(model)
     weights.unlink()
     with pytest.raises(InputError, match="has no weights"):
@@ -226,7 +226,7 @@ def test_damaged_or_foreign_weights_are_refused(model):
 
 
 def test_an_unknown_device_is_refused(model):
-    with pytest.raises(InputError, match="no device 'abacus' here"):
+    with pytest.raises(InputError, match="machine has no device 'abacus'"):
         Predictor(model, device="abacus")
 
 
@@ -239,7 +239,7 @@ def test_the_first_of_several_gpus_has_two_names(monkeypatch):
         "cuda:1",
         "cpu",
     ]
-    with pytest.raises(InputError, match="no device 'cuda:2' here: choose auto or one of cuda, cuda:1, cpu"):
+    with pytest.raises(InputError, match="machine has no device 'cuda:2': choose auto or one of cuda, cuda:1, cpu"):
         devices.choose_device("cuda:2")
 
 

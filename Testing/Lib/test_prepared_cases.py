@@ -126,7 +126,7 @@ def test_a_host_without_the_folder_has_the_cases_in_memory(tmp_path, cases):
 def test_preparing_ends_when_it_is_cancelled_and_keeps_what_is_done(tmp_path, cases):
     folder = PreparedFolder(tmp_path, PLAN, LABELS, ignored=255)
     events = []
-    with pytest.raises(CancelledError, match="those that are ready are kept"):
+    with pytest.raises(CancelledError, match="prepared cases are kept"):
         folder.fill(cases, task=Task(events.append, lambda: len(events) == 1))
     assert len(events) == 1
     assert list((tmp_path / "prepared").iterdir()) == [file_of(tmp_path, cases[0])]

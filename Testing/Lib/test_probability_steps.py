@@ -183,16 +183,16 @@ def test_every_step_keeps_shape_and_sum(name: str) -> None:
     [
         ("dense", "unknown probability step 'dense': choose one of dense_crf"),
         ("dense_crf:theta=2", "has no option 'theta': its options are weight_smooth"),
-        ("dense_crf:iterations=2.5", "iterations is '2.5': give a whole number"),
-        ("dense_crf:weight_smooth=-1", "weight_smooth is -1.0: give a number from 0"),
+        ("dense_crf:iterations=2.5", "iterations is '2.5': must be a whole number"),
+        ("dense_crf:weight_smooth=-1", "weight_smooth is -1.0: must be 0 or more"),
         ("dense_crf:weight_bilateral=-1", "weight_bilateral is -1.0"),
-        ("dense_crf:theta_smooth_mm=0", "theta_smooth_mm is 0.0: give a number above 0"),
+        ("dense_crf:theta_smooth_mm=0", "theta_smooth_mm is 0.0: must be above 0"),
         ("dense_crf:theta_bilateral_mm=0", "theta_bilateral_mm is 0.0"),
         ("dense_crf:theta_intensity=0", "theta_intensity is 0.0"),
-        ("dense_crf:iterations=-1", "iterations is -1: give a number from 0"),
-        ("dense_crf:reach=0", "reach is 0.0: give a number above 0"),
-        ("dense_crf:uncertainty=0.5", "uncertainty is 0.5: give 0 to below 0.5"),
-        ("dense_crf:memory_mb=0", "memory_mb is 0.0: give a number above 0"),
+        ("dense_crf:iterations=-1", "iterations is -1: must be 0 or more"),
+        ("dense_crf:reach=0", "reach is 0.0: must be above 0"),
+        ("dense_crf:uncertainty=0.5", "uncertainty is 0.5: must be 0 to below 0.5"),
+        ("dense_crf:memory_mb=0", "memory_mb is 0.0: must be above 0"),
     ],
 )
 def test_steps_that_cannot_be_used_say_why(text: str, message: str) -> None:
@@ -202,7 +202,7 @@ def test_steps_that_cannot_be_used_say_why(text: str, message: str) -> None:
 
 def test_inputs_must_fit() -> None:
     probabilities, image = scene((3, 9, 8))
-    with pytest.raises(InputError, match="on one grid"):
+    with pytest.raises(InputError, match="on the same grid"):
         apply_probability_steps(probabilities, image[:, :2], spacing_mm=(1, 1, 1), names=[])
-    with pytest.raises(InputError, match="give three positive numbers"):
+    with pytest.raises(InputError, match="must be three positive numbers"):
         apply_probability_steps(probabilities, image, spacing_mm=(1, 1), names=[])

@@ -118,8 +118,8 @@ def rewrite(path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda about: about.update(version=2), "is of version 2"),
-        (lambda about: about["crops"][0].update(shape=[1, 12, 14, 11]), "damaged .*bytes in place of"),
+        (lambda about: about.update(version=2), "has version 2"),
+        (lambda about: about["crops"][0].update(shape=[1, 12, 14, 11]), "damaged .*bytes instead of"),
         (lambda about: about["crops"][0].update(shape=[1, 9999, 9999, 9999]), "damaged .*not possible"),
         (lambda about: about["crops"][0].update(kind="other"), "damaged"),
         (lambda about: about.pop("levels"), "damaged"),

@@ -68,7 +68,7 @@ def test_every_subset_gives_finite_logits_and_gradients():
     for subset in product([True, False], repeat=3):
         network = build(deep_supervision=True).train()
         if not any(subset):
-            with pytest.raises(InputError, match="give at least one"):
+            with pytest.raises(InputError, match="at least one is needed"):
                 network(draw_image(), torch.tensor([subset]))
             continue
         outputs = network(draw_image(), torch.tensor([subset]))
@@ -160,7 +160,7 @@ def test_hu_priors_go_missing_with_their_ct():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"described": [3]}, r"described is \(3,\): give 0 to 1"),
+        ({"described": [3]}, r"described is \(3,\): must be 0 to 1"),
         ({"described": [0], "shares_encoder": True}, "a shared encoder cannot take"),
     ],
 )

@@ -124,5 +124,5 @@ def test_flaws_and_moves_leave_probabilities():
 
 
 def test_one_mask_is_no_prior():
-    with pytest.raises(InputError, match="give at least 2"):
+    with pytest.raises(InputError, match="at least 2 are needed"):
         build().fit_prior([draw_disc()])

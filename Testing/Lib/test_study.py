@@ -56,7 +56,7 @@ def write_data(folder: Path, shapes: tuple[tuple[int, int, int], ...] = SHAPES) 
 
 
 def begin(study):
-    return study_module._begin(study, find_cases(study.job.dataset), UNWATCHED)
+    return study_module._start(study, find_cases(study.job.dataset), UNWATCHED)
 
 
 def study_of(dataset: Path, folder: Path, *, steps: int = 5, **entries: object) -> Study:
@@ -130,7 +130,7 @@ def test_configurations_get_equal_shares_and_the_better_is_the_model(tmp_path, d
     card = (tmp_path / "m" / "CARD.md").read_text(encoding="utf-8")
     assert "These cases also chose the configuration, which flatters the figures above." in card
     assert f"| {best} | 0.9000 | 0.0000 |" in card
-    with pytest.raises(InputError, match="holds a model: give another folder"):
+    with pytest.raises(InputError, match="already contains a model: choose another folder"):
         run_study(study)
 
 
@@ -143,7 +143,7 @@ def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, datas
         if event["event"] == "stage" and event["message"].startswith("Comparing"):
             for fold in range(3):
                 folder = tmp_path / "m" / "trainings" / f"fold{fold}"
-                found_by[fold] = [case.case for case in winner.load_found(folder / "found.safetensors")]
+                found_by[fold] = [case.case for case in winner.load_predicted(folder / "found.safetensors")]
 
     run_study(study, task=Task(look))
     cases = find_cases(dataset)
@@ -199,9 +199,9 @@ def test_a_study_that_is_broken_off_ends_as_one_without_a_break(tmp_path, datase
     with pytest.raises(CancelledError):
         run_study(broken, task=Task(look, lambda: len(seen) == 6))
     assert seen == [1, 2, 3, 4, 1, 2]
-    with pytest.raises(InputError, match="holds an unfinished training"):
+    with pytest.raises(InputError, match="contains an unfinished training"):
         run_study(broken)
-    with pytest.raises(InputError, match="holds an unfinished training"):
+    with pytest.raises(InputError, match="contains an unfinished training"):
         run_training(broken.job)
     first = (tmp_path / "broken" / "trainings" / "full" / "training.jsonl").read_bytes()
 
@@ -245,8 +245,9 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
     del values["plans"]
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
     assert main(["train", "-o", str(tmp_path / "m"), "--resume"]) == 2
-    error = capsys.readouterr().err
-    assert "cannot be read (StudyRecord lacks plans: give every field that has no default): the trainings" in error
+    assert (
+        "lacks plans: give every field that has no default): the trainings cannot be resumed" in capsys.readouterr().err
+    )
 
 
 def test_what_was_found_is_found_again_where_its_file_is_lost(tmp_path, dataset, monkeypatch):
@@ -267,7 +268,7 @@ def test_one_configuration_that_suits_is_trained_in_the_folder_itself(tmp_path, 
     words += ("--network-option", "features_per_stage=[4,6]", "--device", "cpu", "--no-postprocess-choice")
     assert main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
-    assert "Configuration: full alone suits these data" in said
+    assert "Configuration: only full suits this data set" in said
     assert "Post-processing" not in said
     description = read_description(tmp_path / "m")
     assert description.training["steps"] == 2
@@ -289,10 +290,10 @@ def test_the_time_budget_is_shared_as_the_steps_are(tmp_path, dataset):
     ("entries", "words"),
     [
         ({"configurations": ("full", "half")}, "configuration 'half' is unknown: choose full, low, slices"),
-        ({"configurations": ("full", "full")}, "name one twice"),
-        ({"configurations": ("full", "low")}, "configuration 'low' is the same as 'full' for these data"),
-        ({"configurations": ("low",)}, "configuration 'low' is the same as 'full' for these data"),
-        ({"steps": 1}, "1 steps leave none for each of 2 trainings: give at least 2"),
+        ({"configurations": ("full", "full")}, "contain a duplicate"),
+        ({"configurations": ("full", "low")}, "configuration 'low' is the same as 'full' for this data set"),
+        ({"configurations": ("low",)}, "configuration 'low' is the same as 'full' for this data set"),
+        ({"steps": 1}, "1 steps are too few for 2 trainings: must be at least 2"),
     ],
 )
 def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, dataset, entries, words):
@@ -309,7 +310,7 @@ def test_a_plan_file_is_that_of_all_folds_and_leaves_no_choice_of_configurations
     begun = begin(Study(job=job, has_all_folds=True, shares_budget=False))
     assert begun.plans == {"full": made}
     assert len(study_module._trainings_of(begun)) == 3
-    with pytest.raises(InputError, match="a plan file gives one configuration"):
+    with pytest.raises(InputError, match="a plan file defines a single configuration"):
         replace(study, job=replace(study.job, plan=tmp_path / "plan.json"))
 
 

@@ -72,11 +72,11 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(write_ba
     assert len(output.out.splitlines()) == 1 + 3 + 1
 
     assert run(*words) == 2
-    assert "holds a model" in one_line(capsys.readouterr().err)
+    assert "already contains a model" in one_line(capsys.readouterr().err)
     assert run("train", "-o", model, "--resume") == 2
-    assert "is complete: use the model, or give another folder" in one_line(capsys.readouterr().err)
+    assert "is complete: use the model, or choose another folder" in one_line(capsys.readouterr().err)
     assert run("train", "-o", tmp_path / "nothing", "--resume") == 2
-    assert "no checkpoint to go on from" in one_line(capsys.readouterr().err)
+    assert "no checkpoint to resume from" in one_line(capsys.readouterr().err)
 
 
 def test_training_images_travel_only_where_that_is_asked_for_and_the_card_tells_what_is_known(
@@ -107,7 +107,7 @@ def test_a_training_that_was_cancelled_before_it_began_begins_with_the_cases_tha
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
     seen = []
     task = Task(seen.append, lambda: any((job.folder / "prepared").glob("*.safetensors")))
-    with pytest.raises(CancelledError, match="those that are ready are kept"):
+    with pytest.raises(CancelledError, match="prepared cases are kept"):
         run_training(job, task=task)
     assert "start" not in [event["event"] for event in seen]
     ready = {path.name: path.stat().st_mtime_ns for path in (job.folder / "prepared").iterdir()}
@@ -148,7 +148,7 @@ def test_a_training_that_was_cancelled_while_it_was_measured_goes_on_with_that(w
     dataset = write_balls(tmp_path / "data", count=16)
     job = TrainingJob(dataset=dataset, folder=tmp_path / "m", fold=(0, 2), options=TrainingOptions(steps=2))
     seen = []
-    with pytest.raises(CancelledError, match="while the model was measured; --resume goes on"):
+    with pytest.raises(CancelledError, match="while evaluating the model; continue with --resume"):
         run_training(job, task=Task(lambda event: seen.append(event["event"]), lambda: stage in seen))
     weights = (job.folder / "weights.safetensors").read_bytes()
     events = [event["event"] for event in events_of(run_training, job, is_resumed=True)]

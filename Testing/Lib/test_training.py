@@ -201,10 +201,10 @@ def test_a_time_budget_ends_the_training_and_the_rate_falls_with_it(tmp_path):
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
     run(tmp_path, stop_at=2)
-    with pytest.raises(InputError, match="damaged or another network's"):
+    with pytest.raises(InputError, match="damaged or belongs to another network"):
         run(tmp_path, net=network(features_per_stage=[4, 8, 16]))
     (tmp_path / CHECKPOINT_FILE).write_bytes(b"\x08\x00\x00\x00")
-    with pytest.raises(InputError, match="damaged or another network's"):
+    with pytest.raises(InputError, match="damaged or belongs to another network"):
         run(tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_without_a_labelled_voxel_there_is_nothing_to_learn(tmp_path):
             foreground=torch.zeros(0, 3),
         )
     ]
-    with pytest.raises(InputError, match="no training case holds a labelled voxel"):
+    with pytest.raises(InputError, match="no training case contains a labelled voxel"):
         train(
             network(),
             empty,

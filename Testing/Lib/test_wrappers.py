@@ -61,8 +61,8 @@ class Demanding(SegmentationNetwork):
     alignment = (24, 24)
     accepts_missing_channels = True
     raw_channels = (1,)
-    lesson = "Counting the labels"
-    has_own_loss = True
+    learning_message = "Counting the labels"
+    has_auxiliary_loss = True
 
     def __init__(self, config):
         super().__init__(config)
@@ -72,7 +72,7 @@ class Demanding(SegmentationNetwork):
     def learn_from_labels(self, labels, *, seed, task=UNWATCHED):
         self.taught.append((labels, seed, task))
 
-    def own_loss(self, outputs, labels):
+    def auxiliary_loss(self, outputs, labels):
         return outputs.mean() * 0 + labels.float().mean() + 2
 
     def forward_aligned(self, image):
@@ -148,8 +148,8 @@ def channels_may_be_missing_where_all_take_it(outer):
 
 def lessons_are_told(outer):
     for network in outer.inner:
-        assert network.lesson in outer.lesson
-        assert not network.lesson or outer.lesson.count(network.lesson) == 1
+        assert network.learning_message in outer.learning_message
+        assert not network.learning_message or outer.learning_message.count(network.learning_message) == 1
 
 
 def everyone_learns(outer):
@@ -166,11 +166,11 @@ def everyone_learns(outer):
 def own_losses_are_added(outer):
     outputs = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(1))
-    term = outer.own_loss(outputs, labels)
+    term = outer.auxiliary_loss(outputs, labels)
     has_prior = hasattr(outer, "prior_loss")
-    assert outer.has_own_loss == (has_prior or any(network.has_own_loss for network in outer.inner))
-    assert outer.has_own_loss == (term is not None)
-    terms = [network.own_loss(outputs, labels) for network in outer.inner]
+    assert outer.has_auxiliary_loss == (has_prior or any(network.has_auxiliary_loss for network in outer.inner))
+    assert outer.has_auxiliary_loss == (term is not None)
+    terms = [network.auxiliary_loss(outputs, labels) for network in outer.inner]
     given = [entry for entry in terms if entry is not None]
     if given:
         own = outer.prior_loss(outputs, labels) if has_prior else 0
@@ -191,10 +191,10 @@ LAWS = {
     "raw_channels": raw_channels_are_those_of_all,
     "alignment": alignment_suits_all,
     "accepts_missing_channels": channels_may_be_missing_where_all_take_it,
-    "lesson": lessons_are_told,
+    "learning_message": lessons_are_told,
     "learn_from_labels": everyone_learns,
-    "own_loss": own_losses_are_added,
-    "has_own_loss": own_losses_are_added,
+    "auxiliary_loss": own_losses_are_added,
+    "has_auxiliary_loss": own_losses_are_added,
     "planned_network": the_plan_is_made_for_the_network_inside,
     "most_stages": the_plan_is_made_for_the_network_inside,
     "planned_kernel": the_plan_is_made_for_the_network_inside,
@@ -247,8 +247,8 @@ def test_masks_reach_the_sequences_that_they_describe_through_another_wrapper():
 @pytest.mark.parametrize(
     ("outer", "options", "text"),
     [
-        ("hu_prior", {"network": "hu_prior"}, "name the network inside"),
-        ("shape_prior", {"network": "shape_prior"}, "name the network inside"),
+        ("hu_prior", {"network": "hu_prior"}, "name the network to wrap"),
+        ("shape_prior", {"network": "shape_prior"}, "name the network to wrap"),
         ("hu_prior", {"network": "shape_prior", "network_options": {"network": "hu_prior"}}, "needs channel 0"),
         ("shape_prior", {"network": "wnet"}, "unknown network 'wnet'"),
         ("shape_prior", {"network": ["unet"]}, "network is .*: give a text"),

@@ -126,7 +126,7 @@ def test_nothing_is_found_outside_an_oblique_region(real_panel):
 
 def test_a_folder_that_holds_no_model_is_refused_by_the_worker_in_a_sentence(real_panel, users, tmp_path, monkeypatch):
     importModel(real_panel, monkeypatch, tmp_path)
-    assert "holds no model that can be imported" in real_panel.ui.importLabel.text
+    assert "contains no model that can be imported" in real_panel.ui.importLabel.text
     assert list(users.iterdir()) == []
 
 

@@ -3,8 +3,8 @@
 python Testing/StarterModels/prepare_ct_demo.py FOLDER LABELS -o DATASET
 
 FOLDER holds ct_mr_totalsegmentator_test, LABELS is ct_demo.json or ct_demo_organs.json of Resources/Labels. The whole
-scan of one patient is there to learn from and twenty slices of another to measure on; the third scan is cut out of the
-first and so is left out. The labels are a model's output.
+scan of one patient is for training and twenty slices of another for evaluation; the third scan is a part of the first
+and so is left out. The labels are a model's output.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from UNetSegmentationLib.image.volume_io import read_labelmap, read_volume, write_labelmap, write_volume
 
 CASES = {"ct_3mm_full": "images/ct_3mm_full.nii.gz", "dicom_ct_20slices": "dicom/ct_20slices"}
-# What each label is made of: beginnings of names in label_names.json.
+# Parts of each label: prefixes of names in label_names.json.
 GROUPS = {
     "Liver": ("liver",),
     "Spleen": ("spleen",),

@@ -1,4 +1,4 @@
-"""Starter models that share the replay crops of another that ships beside them."""
+"""Starter models that share the replay crops of another shipped model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from UNetSegmentationLib.training.replay import REPLAY_FILE, read_replay
 
 
 def share_replay(folder: Path, other: Path) -> ModelDescription:
-    """Let a model be continued with the crops of another that will lie beside it wherever it is used, to save space.
+    """Let a model use the crops of another that is always installed beside it, to save space.
 
     Args:
-        folder: Model folder; model.json and the card are written anew.
-        other: Model folder with crops, of a model that learnt from the same cases.
+        folder: Model folder; model.json and the card are rewritten.
+        other: Model folder with crops, of a model trained on the same cases.
 
     Raises:
-        InputError: A folder is no model, the other has no crops, this one has some, or the models differ in what they
-            learnt from, in their channels or labels, or in how they prepare images.
+        InputError: A folder is not a model, the other has no crops, this one has some, or the models differ in training
+            cases, channels, labels or preprocessing.
     """
     description, owner = read_description(folder), read_description(other)
     if (folder / REPLAY_FILE).exists():
-        raise InputError(f"'{description.id}' has crops of its own: remove {folder / REPLAY_FILE} to share others")
+        raise InputError(f"'{description.id}' has its own crops: remove {folder / REPLAY_FILE} to share others")
     replay = read_replay(other / REPLAY_FILE)
     ours, theirs = _must_agree(description), _must_agree(owner)
     differences = [name for name in ours if ours[name] != theirs[name]]
@@ -44,12 +44,12 @@ def share_replay(folder: Path, other: Path) -> ModelDescription:
 
 
 def _must_agree(description: ModelDescription) -> dict[str, object]:
-    """Return what must be the same of two models for the one's crops to serve the other, by its name."""
+    """Return, by name, what two models must have in common to share crops."""
     training, plan = description.training, description.plan
     grid = (plan.dimensions, plan.spacing_mm, plan.orientation, plan.longest_side, plan.transpose)
     return {
         "the data": (training.get("data"), training.get("held_back_cases")),
         "the channels": description.channels,
         "the labels": description.labels,
-        "the preparation of images": (*grid, plan.normalization, plan.conventions),
+        "the preprocessing": (*grid, plan.normalization, plan.conventions),
     }

@@ -2,9 +2,9 @@
 
 python Testing/StarterModels/train.py MODEL_ID --data FOLDER -o MODEL_FOLDER [further options of `unetseg train`]
 
-FOLDER holds the data sets that recipes.json names. A recipe is a call of `unetseg train` and nothing else, or several
-(`begin`), whose models but the last are put beside MODEL_FOLDER. After it, `replay-of` names the starter model whose
-crops the new one shares, and `replay-bytes` packs crops of its own into so many bytes.
+FOLDER holds the data sets that recipes.json names. A recipe is a single call of `unetseg train`, or several (`begin`),
+all of whose models but the last are put beside MODEL_FOLDER. Afterwards, `replay-of` names the starter model whose
+crops the new one shares, and `replay-bytes` packs its own crops into that many bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECIPES_FILE = Path(__file__).with_name("recipes.json")
 
 
 def trainings_of(model_id: str, recipes: dict[str, Any], data: Path, output: Path) -> list[list[str]]:
-    """Return what follows `unetseg train` for each training of a model; each begins with the weights of the last."""
+    """Return the arguments of `unetseg train` for each training of a model; each starts from the previous weights."""
     recipe = dict(recipes["models"][model_id])
     earlier = recipe.pop("begin", [])
     common = {name: recipe[name] for name in ("title", "data", "variant", "options")}
@@ -41,7 +41,7 @@ def trainings_of(model_id: str, recipes: dict[str, Any], data: Path, output: Pat
 
 
 def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any], data: Path) -> list[str]:
-    """Return what follows `unetseg train` for one training, but for where it goes."""
+    """Return the arguments of `unetseg train` for one training, except the output."""
     about = recipes["data"][recipe["data"]]
     arguments = [str(data / recipe["data"]), "--id", model_id, "--title", recipe["title"]]
     arguments += ["--variant", recipe["variant"], "--preset", about["preset"]]
@@ -62,7 +62,7 @@ def arguments_of(model_id: str, recipe: dict[str, Any], recipes: dict[str, Any],
 
 
 def train(argv: list[str]) -> int:
-    """Train the model that the command line names."""
+    """Train the model named on the command line."""
     recipes = json.loads(RECIPES_FILE.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=recipes["models"])

@@ -11,8 +11,8 @@ from torch import Tensor
 def bspline_field(control: Tensor, size: Sequence[int]) -> Tensor:
     """Return the field (C, D, H, W) of control points (C, d, h, w).
 
-    An axis of n > 1 control points has n - 2 of them spread over the size, ends included, and one beyond each end;
-    along an axis of one control point the field is constant.
+    Of n > 1 control points along an axis, n - 2 span the size, ends included, and one lies beyond each end;
+    along an axis with one control point the field is constant.
     """
     # Matrix products of the coarse grid are several times faster than interpolating the fine one.
     field = torch.einsum("cdhw,xd->cxhw", control, _basis(size[0], control.shape[1], control.device))

@@ -21,10 +21,10 @@ BIAS_POINTS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class BiasField(JsonDataclass):
-    """Smooth factor on the intensities counted from the channel's minimum.
+    """Smooth multiplicative field, applied to intensities above the channel's minimum.
 
     Attributes:
-        logarithms: A tuple a channel: the logarithm of the factor at BIAS_POINTS^3 control points.
+        logarithms: A tuple per channel: the logarithm of the factor at BIAS_POINTS^3 control points.
     """
 
     step: Literal["bias_field"] = field(default="bias_field", init=False)
@@ -44,7 +44,7 @@ class Blur(JsonDataclass):
     """Gaussian blur.
 
     Attributes:
-        sigmas: Standard deviation in voxels of the finest axis, one a channel.
+        sigmas: Standard deviation in voxels of the finest axis, one per channel.
         finest_share: Finest spacing over the spacing of each axis (D, H, W).
     """
 
@@ -73,7 +73,7 @@ def _blur_axis(channel: Tensor, axis: int, sigma: float) -> Tensor:
     total = weights[0] + 2 * sum(weights[1:])
     places = torch.arange(-radius, extent + radius, device=channel.device).clamp_(0, extent - 1)
     padded = channel.index_select(axis, places)
-    # A few whole-array additions: a convolution of one channel takes several times as long on a CPU.
+    # A few whole-array additions: convolving one channel takes several times as long on a CPU.
     blurred = padded.narrow(axis, radius, extent) * (weights[0] / total)
     for offset in range(1, radius + 1):
         for side in (radius - offset, radius + offset):
@@ -86,7 +86,7 @@ class LowResolution(JsonDataclass):
     """Sampling down to the nearest voxels and up again linearly.
 
     Attributes:
-        shares: Share of the voxels kept along an axis, one a channel.
+        shares: Share of the voxels kept along an axis, one per channel.
         axes: Axes sampled.
     """
 
@@ -110,8 +110,8 @@ class Noise(JsonDataclass):
     """Gaussian noise.
 
     Attributes:
-        deviations: Standard deviation in units of the channel's own, one a channel.
-        seed: Of the noise, so that it can be replayed.
+        deviations: Standard deviation in units of the channel's own, one per channel.
+        seed: Seed of the noise, so that it can be replayed.
     """
 
     step: Literal["noise"] = field(default="noise", init=False)
@@ -120,7 +120,7 @@ class Noise(JsonDataclass):
 
     def apply(self, image: Tensor) -> Tensor:
         """Return the changed image (C, D, H, W)."""
-        # Made on the CPU: every device gets the same noise.
+        # Drawn on the CPU, so that every device gets the same noise.
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(self.seed)).to(image.device)
         scale = per_channel(self.deviations, image) * image.std(SPATIAL, keepdim=True, correction=0)
         return torch.addcmul(image, noise, scale)
@@ -135,13 +135,13 @@ def draw_bias_field(draws: Draws, config: AugmentationConfig, channels: int) -> 
 
 
 def draw_blur(draws: Draws, config: AugmentationConfig, channels: int) -> Blur:
-    """Draw one width a channel."""
+    """Draw one width per channel."""
     first, second, third = (min(config.spacing_mm) / step for step in config.spacing_mm)
     return Blur(sigmas=draws.uniforms(channels, *config.blur_sigma_range), finest_share=(first, second, third))
 
 
 def draw_low_resolution(draws: Draws, config: AugmentationConfig, channels: int) -> LowResolution:
-    """Draw one share a channel; an axis that is coarse already stays as it is."""
+    """Draw one share per channel; an axis that is already coarse is left unchanged."""
     limit = config.anisotropy_limit * min(config.spacing_mm)
     return LowResolution(
         shares=draws.uniforms(channels, *config.low_resolution_range),
@@ -150,5 +150,5 @@ def draw_low_resolution(draws: Draws, config: AugmentationConfig, channels: int)
 
 
 def draw_noise(draws: Draws, config: AugmentationConfig, channels: int) -> Noise:
-    """Draw one deviation a channel, and the seed."""
+    """Draw one deviation per channel, and the seed."""
     return Noise(deviations=draws.uniforms(channels, *config.noise_range), seed=draws.integer(2**62))

@@ -6,7 +6,7 @@ import torch
 
 
 class Draws:
-    """Random numbers in the order asked for, all from the generator handed in.
+    """Random numbers drawn in order from the given generator.
 
     Args:
         generator: CPU generator; its state alone decides what is drawn.

@@ -26,7 +26,7 @@ from .tone import Brightness, Contrast, Gamma, Remap, draw_brightness, draw_cont
 Step = Remap | Gamma | Contrast | Brightness | BiasField | Blur | LowResolution | Noise
 DrawStep = Callable[[Draws, AugmentationConfig, int], Step]
 
-# `<name>_probability` in the configuration switches a step. The order is the order of application.
+# `<name>_probability` in the configuration switches a step on. Steps are applied in this order.
 STEPS: dict[str, DrawStep] = {
     "remap": draw_remap,
     "gamma": draw_gamma,
@@ -39,17 +39,17 @@ STEPS: dict[str, DrawStep] = {
 }
 
 
-# Steps after which a value no longer means what it meant; channels such as HU are spared them.
+# Steps that destroy the meaning of values; raw channels such as HU skip them.
 _CHANGING_MEANING = {"remap", "gamma", "contrast", "brightness", "bias_field"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityParams(JsonDataclass):
-    """What was drawn.
+    """Drawn intensity steps.
 
     Attributes:
         steps: In the order of application.
-        raw_channels: Channels whose values keep their meaning.
+        raw_channels: Channels whose values must keep their meaning, such as HU.
     """
 
     steps: tuple[Step, ...] = ()

@@ -1,4 +1,4 @@
-"""A training patch from draw to result."""
+"""Augmentation of one training patch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def augment_patch(
     """Draw and apply the spatial change, then the intensity steps.
 
     Args:
-        image: (C, D, H, W) float32, normalised; may exceed `output_size` by a margin (see `source_size`).
+        image: (C, D, H, W) float32, normalised; may be larger than `output_size` by a margin (see `source_size`).
         labels: (D, H, W) integers; -1 is ignored by the losses and kept.
         output_size: (D, H, W) of the result; D = 1 for a 2D image.
         config: Probabilities and ranges.
@@ -39,10 +39,10 @@ def augment_patch(
     if image.ndim != 4 or image.shape[1:] != labels.shape:
         raise InputError(
             f"image {tuple(image.shape)} and labels {tuple(labels.shape)} do not fit: "
-            "give image (C, D, H, W) and labels (D, H, W)"
+            "pass image (C, D, H, W) and labels (D, H, W)"
         )
     if image.dtype != torch.float32 or labels.dtype.is_floating_point:
-        raise InputError(f"types are {image.dtype} and {labels.dtype}: give a float32 image and integer labels")
+        raise InputError(f"types are {image.dtype} and {labels.dtype}: pass a float32 image and integer labels")
     spatial = draw_spatial(config, generator, output_size=output_size)
     intensity = draw_intensity(config, generator, channels=image.shape[0])
     image, labels = apply_spatial(image, labels, spatial)

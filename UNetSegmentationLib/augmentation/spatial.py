@@ -34,7 +34,7 @@ class SpatialParams(JsonDataclass):
         matrix: Maps millimetres from the centre of the result to millimetres from the centre in the source.
         elastic_size: Control points (D, H, W) of the deformation; (0, 0, 0) for none.
         elastic_mm: Their displacements, D, H and W components one after the other, flattened.
-        flat_axis: Axis that neither rotation nor deformation leaves or crosses; None if there is none.
+        flat_axis: Axis that rotation and deformation leave alone, or None.
         turn: (first axis, second axis, quarter turns from the first towards the second).
         flips: Axes mirrored, after everything else.
         outside_label: Label of voxels outside the source.
@@ -52,7 +52,7 @@ class SpatialParams(JsonDataclass):
 
     @property
     def interpolates(self) -> bool:
-        """Whether voxels move by other than whole steps."""
+        """Whether any voxel moves by a fraction of a voxel."""
         return self.matrix != IDENTITY or bool(self.elastic_mm)
 
 
@@ -89,12 +89,12 @@ def apply_spatial(image: Tensor, labels: Tensor, params: SpatialParams) -> tuple
     """Sample image (C, D, H, W) linearly and labels (D, H, W) at the nearest voxel.
 
     Args:
-        image: float32; at least `params.output_size`. What exceeds it is the margin that rotations look into.
+        image: float32; at least `params.output_size`. The excess is a margin for rotations to sample from.
         labels: Integers of the image's size.
         params: From `draw_spatial`.
 
     Returns:
-        Image (C, *output_size) and labels (*output_size) of the same types as given.
+        Image (C, *output_size) and labels (*output_size) of the input types.
 
     Raises:
         InputError: The source is smaller than the output, or its labels cannot hold `outside_label`.
@@ -120,7 +120,7 @@ def apply_spatial(image: Tensor, labels: Tensor, params: SpatialParams) -> tuple
 
 
 def source_size(output_size: Sequence[int], config: AugmentationConfig) -> Size:
-    """Return the size (D, H, W) of a source into which no rotation or scaling of `config` looks past the border."""
+    """Return the size (D, H, W) of a source large enough for every rotation and scaling of `config`."""
     size: Size = (int(output_size[0]), int(output_size[1]), int(output_size[2]))
     flat_axis = _flat_axis(config, size)
     largest = config.rotation_deg if config.rotation_probability > 0 else 0.0
@@ -133,7 +133,7 @@ def source_size(output_size: Sequence[int], config: AugmentationConfig) -> Size:
         for axis, row in enumerate(matrix):
             span_mm = sum(abs(weight) * extent for weight, extent in zip(row, half_mm, strict=True))
             needed = ceil(span_mm / config.spacing_mm[axis] - 1e-6) + 1
-            # The margin must be even, so that both sides get the same.
+            # The margin must be even to be equal on both sides.
             reach[axis] = max(reach[axis], needed + (needed - size[axis]) % 2)
     return (reach[0], reach[1], reach[2])
 
@@ -224,7 +224,7 @@ def _start(source: Sequence[int], output_size: Size) -> Size:
 
 def _sample(image: Tensor, labels: Tensor, params: SpatialParams, start: Size) -> tuple[Tensor, Tensor]:
     grid = _source_grid(params, start, labels.shape, image.device)
-    # Shifted by the outside label, so that the zeros of the padding mean it.
+    # Shifted by the outside label, so that zero padding stands for it.
     shifted = (labels - params.outside_label).to(torch.float32)[None]
     flat = params.flat_axis
     if flat is None:
@@ -246,9 +246,9 @@ def _grid_sample(image: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, T
 
 
 def _source_grid(params: SpatialParams, start: Size, source: Sequence[int], device: torch.device) -> Tensor:
-    """Return where each voxel of the output lies in the source, as `grid_sample` counts: -1 to 1, last axis first.
+    """Return each output voxel's position in the source in `grid_sample` coordinates: -1 to 1, last axis first.
 
-    The shape is (D, H, W, 3); with a flat axis that axis is missing, in the size and in the positions.
+    The shape is (D, H, W, 3); a flat axis is left out of both size and positions.
     """
     axes = [axis for axis in (2, 1, 0) if axis != params.flat_axis]
     size = [1 if axis == params.flat_axis else extent for axis, extent in enumerate(params.output_size)]

@@ -1,4 +1,4 @@
-"""Intensity steps that change a voxel by its value alone: gamma, brightness, contrast, random remapping."""
+"""Intensity steps that depend on a voxel's value alone: gamma, brightness, contrast, random remapping."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .config import AugmentationConfig
 from .draws import Draws
 
 SPATIAL = (1, 2, 3)
-# Percentiles from this many voxels lie within a percentile of the whole patch's, at a hundredth of the sorting.
+# Percentiles of this many voxels are within one percentile of the whole patch's, at a hundredth of the sorting cost.
 PERCENTILE_SAMPLES = 8192
 
 
 def per_channel(values: tuple[float, ...], image: Tensor) -> Tensor:
-    """Return one number a channel as (C, 1, 1, 1) on the image's device."""
+    """Return one number per channel as (C, 1, 1, 1) on the image's device."""
     return torch.tensor(values, device=image.device).reshape(-1, 1, 1, 1)
 
 
 def restore_mean_and_deviation(changed: Tensor, image: Tensor) -> Tensor:
-    """Shift and stretch every channel of `changed` (C, D, H, W) to the mean and deviation that it has in `image`."""
-    # std and mean one by one: std_mean takes ten times as long on a CPU (torch 2.13).
+    """Shift and scale every channel of `changed` (C, D, H, W) to its mean and deviation in `image`."""
+    # std and mean separately: std_mean takes ten times as long on a CPU (torch 2.13).
     deviation, new_deviation = (t.std(SPATIAL, keepdim=True, correction=0) for t in (image, changed))
     factor = deviation / new_deviation.clamp(min=1e-6)
     shift = image.mean(SPATIAL, keepdim=True) - changed.mean(SPATIAL, keepdim=True) * factor
@@ -80,7 +80,7 @@ class Remap(JsonDataclass):
     """Piecewise-linear remapping between the 0.5th and 99.5th percentile; mean and deviation are kept.
 
     Attributes:
-        values: A tuple a channel: what the knots, equally spaced, become.
+        values: A tuple per channel: values of the equally spaced knots.
     """
 
     step: Literal["remap"] = field(default="remap", init=False)
@@ -92,7 +92,7 @@ class Remap(JsonDataclass):
         pieces = len(self.values[0]) - 1
         place = (image - low).mul_(pieces / (high - low).clamp(min=1e-6)).clamp_(0, pieces)
         table = torch.tensor(self.values, device=image.device)
-        # A sum over the pieces: looking up each voxel's piece takes several times as long on a CPU.
+        # A sum over the pieces: looking up the piece of each voxel takes several times as long on a CPU.
         remapped = torch.zeros_like(image)
         for piece, rise in enumerate(table.diff(dim=1).unbind(1)):
             remapped.addcmul_((place - piece).clamp_(0, 1), rise.reshape(-1, 1, 1, 1))
@@ -101,26 +101,26 @@ class Remap(JsonDataclass):
 
 def _percentiles(image: Tensor) -> Tensor:
     voxels = image.flatten(1)
-    # An odd stride does not fall in step with the rows of even sizes.
+    # An odd stride does not align with rows of even length.
     stride = max(1, voxels.shape[1] // PERCENTILE_SAMPLES) | 1
     levels = torch.tensor([0.005, 0.995], device=image.device)
     return torch.quantile(voxels[:, ::stride], levels, dim=1)
 
 
 def draw_gamma(draws: Draws, config: AugmentationConfig, channels: int) -> Gamma:
-    """Draw one exponent a channel, log-uniformly."""
+    """Draw one exponent per channel, log-uniformly."""
     low, high = config.gamma_range
     exponents = tuple(exp(value) for value in draws.uniforms(channels, log(low), log(high)))
     return Gamma(exponents=exponents, inverts=draws.happens(config.gamma_invert_probability))
 
 
 def draw_brightness(draws: Draws, config: AugmentationConfig, channels: int) -> Brightness:
-    """Draw one shift a channel."""
+    """Draw one shift per channel."""
     return Brightness(shifts=draws.uniforms(channels, *config.brightness_range))
 
 
 def draw_contrast(draws: Draws, config: AugmentationConfig, channels: int) -> Contrast:
-    """Draw one factor a channel."""
+    """Draw one factor per channel."""
     return Contrast(factors=draws.uniforms(channels, *config.contrast_range))
 
 

@@ -1,4 +1,4 @@
-"""Ways to compute a network's logits: one file a backend, each tested against eager float32 before it is used."""
+"""Backends that compute a network's logits, one file each; each is validated against eager float32 before use."""
 
 from .contract import BACKENDS, Backend, Forward
 

@@ -7,22 +7,22 @@ from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
-from .parts.twins import ask_at_every_layer, channels_last_twin
+from .parts.network_copy import ask_at_every_layer, channels_last_copy
 
 
 @BACKENDS.register("channels_last", title="torch, float32, channels last")
 class ChannelsLast(Backend):
-    """The network with its features laid out channels-last; the instance norm keeps them so."""
+    """The network with channels-last features; the instance norm preserves the layout."""
 
     def obstacle(self, device: torch.device) -> str:
-        """Apple's GPU has no such convolutions in 3D."""
+        """Apple's GPU has no channels-last 3D convolutions."""
         return "channels-last features are slower on MPS" if device.type == "mps" else ""
 
     def build(self, computation: Computation) -> Forward:
-        """Return the forward of a copy."""
-        twin = ask_at_every_layer(channels_last_twin(computation.network), computation.pulse)
+        """Return the forward function of a copy."""
+        copy = ask_at_every_layer(channels_last_copy(computation.network), computation.pulse)
 
         def forward(batch: Tensor) -> Tensor:
-            return main_output(twin(batch.contiguous(memory_format=FORMATS[batch.ndim])))
+            return main_output(copy(batch.contiguous(memory_format=FORMATS[batch.ndim])))
 
         return forward

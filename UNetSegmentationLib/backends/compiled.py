@@ -1,4 +1,4 @@
-"""torch.compile: fuses what eager torch cannot, after a compilation of up to two minutes in every process."""
+"""torch.compile: fuses more than eager torch, after a compilation of up to two minutes in every process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..networks.parts.memory_format import FORMATS
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
-from .parts.twins import channels_last_twin
+from .parts.network_copy import channels_last_copy
 
 _COMPILERS = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
 
@@ -27,15 +27,15 @@ class Compiled(Backend):
     def obstacle(self, device: torch.device) -> str:
         """It needs a C++ compiler on the CPU and Triton on a GPU."""
         if device.type == "cpu":
-            return "" if any(map(shutil.which, _COMPILERS)) else "there is no C++ compiler"
+            return "" if any(map(shutil.which, _COMPILERS)) else "no C++ compiler was found"
         if device.type == "cuda":
             return "" if importlib.util.find_spec("triton") else "Triton is not installed"
-        return "torch.compile does not serve this device"
+        return "torch.compile does not support this device"
 
     def build(self, computation: Computation) -> Forward:
-        """Compile, and run once, so that what fails fails here."""
-        twin = channels_last_twin(computation.network)
-        compiled = torch.compile(twin, dynamic=False)
+        """Compile and run once, so that errors surface here."""
+        copy = channels_last_copy(computation.network)
+        compiled = torch.compile(copy, dynamic=False)
 
         def forward(batch: Tensor) -> Tensor:
             return main_output(compiled(batch.contiguous(memory_format=FORMATS[batch.ndim])))

@@ -1,4 +1,4 @@
-"""What a backend is: a way to compute the logits of a network, on some devices, for tiles of one shape."""
+"""The contract of a backend, which computes the logits of a network on some devices for tiles of one shape."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Computation:
-    """What a backend is built for.
+    """The computation that a backend is built for.
 
     Attributes:
-        network: In evaluation mode, float32, on `device`; a backend leaves it as it is.
+        network: In evaluation mode, float32, on `device`; a backend does not change it.
         shape: Of a batch of tiles, (B, C, D, H, W) or (B, C, H, W).
-        device: Where batches come from and logits go to.
-        pulse: Called now and then while a computation lasts that no hook on a layer can end; it may raise.
-        store: Where what is costly to make is kept between processes; None: nowhere.
-        identity: Names network and weights in the store; empty where nothing is kept.
+        device: Device of batches and logits.
+        pulse: Called regularly during computations that no layer hook can interrupt; it may raise.
+        store: Cache of costly results between processes, or None.
+        identity: Identifies network and weights in the store; empty if nothing is cached.
     """
 
     network: nn.Module
@@ -42,10 +42,10 @@ class Backend(ABC):
     """A way to compute logits.
 
     Attributes:
-        precision: Of the arithmetic: "float32", "bfloat16" or "float16".
-        is_recorded: What it does is recorded once for all tiles, so that a network must not decide by a tile's values.
-        is_slow_to_build: Building takes so long (a minute) that only a deliberate benchmark may try it.
-        weight_copies: How often the weights are in memory beside the network's own.
+        precision: Precision of the arithmetic: "float32", "bfloat16" or "float16".
+        is_recorded: Its operations are recorded once, so the network's control flow must not depend on values.
+        is_slow_to_build: Building takes so long (a minute) that only an explicit benchmark tries it.
+        weight_copies: Copies of the weights in memory besides the network's.
     """
 
     precision: ClassVar[str] = "float32"
@@ -55,13 +55,13 @@ class Backend(ABC):
 
     @abstractmethod
     def obstacle(self, device: torch.device) -> str:
-        """Return why this machine cannot use the backend on a device; empty where it can."""
+        """Return why this machine cannot use the backend on a device; empty if it can."""
 
     @abstractmethod
     def build(self, computation: Computation) -> Forward:
-        """Return what maps a batch of tiles to float32 logits of the same batch, (B, K, ...).
+        """Return the function that maps a batch of tiles to its float32 logits (B, K, ...).
 
-        Whatever goes wrong is raised; the caller does without the backend then.
+        Any failure is raised; the caller then skips the backend.
         """
 
 
@@ -75,7 +75,7 @@ def main_output(outputs: Tensor | list[Tensor]) -> Tensor:
 
 
 def autocast_forward(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Forward:
-    """Return the forward of a channels-last network in mixed precision."""
+    """Return the forward function of a channels-last network in mixed precision."""
 
     def forward(batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=FORMATS[batch.ndim])

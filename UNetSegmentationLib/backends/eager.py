@@ -1,4 +1,4 @@
-"""torch as it comes: float32, channels-first; what every other backend is held to."""
+"""Plain torch: float32, channels-first; the reference for every other backend."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Eager(Backend):
         return ""
 
     def build(self, computation: Computation) -> Forward:
-        """Return the network's own forward."""
+        """Return the network's forward."""
         return lambda batch: main_output(computation.network(batch))

@@ -1,6 +1,6 @@
-"""OpenVINO on the CPU (optional, Apache-2.0): the network as one graph, planned and fused as a whole for its tile.
+"""OpenVINO on the CPU (optional, Apache-2.0): the network as one graph, optimised as a whole for its tile shape.
 
-The conversion is kept in the store; it needs a trace of the network and takes seconds.
+The conversion is cached in the store; it traces the network and takes seconds.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from .contract import BACKENDS, Backend, Computation, Forward, main_output
 from .parts.devices import computes_in_bfloat16
-from .parts.ends import end_layers
 from .parts.kernel_rounding import with_rounded_kernel
+from .parts.network_copy import copy_network
 from .parts.openvino_precision import keep_in_float32, shield_from_rounding
-from .parts.twins import twin_of
+from .parts.outer_layers import outer_layers
 
 PULSE_MS = 50
-_CONVERSION = 5  # of what the store holds; a change makes every conversion anew
+_CONVERSION = 5  # version of cached conversions; a change invalidates them all
 
 
 def openvino_version() -> str:
-    """Return the installed version; empty where there is none."""
+    """Return the installed version; empty if not installed."""
     try:
         return importlib.metadata.version("openvino")
     except importlib.metadata.PackageNotFoundError:
@@ -36,7 +36,7 @@ def openvino_version() -> str:
 
 
 def load_openvino() -> Any:
-    """Return the package, kept from reporting its use to its maker, which it does by default at every import."""
+    """Return the package with its telemetry disabled, which it would otherwise send at every import."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     import openvino
@@ -46,21 +46,21 @@ def load_openvino() -> Any:
 
 @BACKENDS.register("openvino", title="OpenVINO, float32")
 class OpenVINO(Backend):
-    """float32, the number of threads that torch has."""
+    """float32, with as many threads as torch."""
 
     is_recorded: ClassVar[bool] = True
-    # Measured: the graph's constants, and what oneDNN laid out of them.
+    # Measured: the graph's constants, and oneDNN's rearranged copy.
     weight_copies: ClassVar[int] = 2
     hint: ClassVar[str] = "f32"
 
     def obstacle(self, device: torch.device) -> str:
         """It needs the package."""
         if device.type != "cpu":
-            return "for the CPU only"
+            return "runs on CPUs only"
         return "" if importlib.util.find_spec("openvino") else "the package openvino is not installed"
 
     def build(self, computation: Computation) -> Forward:
-        """Compile the converted network, which is converted where the store does not have it."""
+        """Compile the converted network; convert it first if it is not cached."""
         openvino = load_openvino()
         core = openvino.Core()
         settings = {
@@ -72,7 +72,7 @@ class OpenVINO(Backend):
         request = core.compile_model(model, "CPU", settings).create_infer_request()
 
         def forward(batch: Tensor) -> Tensor:
-            tile = batch.contiguous()  # the request reads its memory, and does not keep it alive
+            tile = batch.contiguous()  # the request reads its memory without keeping it alive
             request.set_input_tensor(openvino.Tensor(tile.numpy(), shared_memory=True))
             request.start_async()
             try:
@@ -82,7 +82,7 @@ class OpenVINO(Backend):
                 request.cancel()
                 _wait_out(request)
                 raise
-            # The request's own memory is overwritten by the next tile.
+            # The request's memory is overwritten by the next tile.
             return torch.from_numpy(request.get_output_tensor().data.copy())
 
         return forward
@@ -90,7 +90,7 @@ class OpenVINO(Backend):
 
 @BACKENDS.register("openvino_bfloat16", title="OpenVINO, bfloat16")
 class OpenVINOBFloat16(OpenVINO):
-    """bfloat16 where most of the time goes, see openvino_precision, on CPUs that compute in it."""
+    """bfloat16 for most of the computation, see openvino_precision, on CPUs that support it."""
 
     precision: ClassVar[str] = "bfloat16"
     hint: ClassVar[str] = "bf16"
@@ -99,11 +99,11 @@ class OpenVINOBFloat16(OpenVINO):
         """It needs the package and a CPU with bfloat16 instructions."""
         if missing := super().obstacle(device):
             return missing
-        return "" if computes_in_bfloat16(device) else "this CPU does not compute in bfloat16"
+        return "" if computes_in_bfloat16(device) else "this CPU has no bfloat16 instructions"
 
 
 def _wait_out(request: Any) -> None:
-    """Wait for a cancelled request, which says so by an error."""
+    """Wait for a cancelled request, which reports that as an error."""
     try:
         request.wait()
     except RuntimeError:
@@ -131,10 +131,10 @@ def _convert(computation: Computation, openvino: Any, *, precision: str) -> Any:
     example = torch.zeros(computation.shape)
     network = computation.network
     if precision != "float32":
-        ends = end_layers(network, computation.shape)
-        network = twin_of(network, replace=lambda layer: None if layer in ends else with_rounded_kernel(layer))
+        ends = outer_layers(network, computation.shape)
+        network = copy_network(network, replace=lambda layer: None if layer in ends else with_rounded_kernel(layer))
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing warns of every size that it takes for a constant, as is meant
+        warnings.simplefilter("ignore")  # tracing warns of every size that becomes a constant, which is intended
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _MainOutput(network), example, check_trace=False
         )

@@ -1,1 +1,1 @@
-"""Benchmarks, beside other tools where these are installed."""
+"""Benchmarks, against other tools if they are installed."""

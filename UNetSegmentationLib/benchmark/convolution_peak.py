@@ -1,4 +1,4 @@
-"""The rate that single convolutions reach on this machine: what a network of them cannot exceed."""
+"""The rate of single convolutions on this machine, an upper bound for networks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Time, memory and agreement of this library's segmentation beside that of its peers, on the same weights and volume.
+"""Time, memory and agreement of this library's segmentation and its peers', on the same weights and volume.
 
-Every engine keeps a process of its own and they take turns, so that a busy moment of the machine meets them all.
+Every engine has its own process and they take turns, so that other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from ..planning.plan import Normalization
 from .convolution_peak import convolution_peak
 
 OWN, TWIN = "unetseg", "unetseg as monai"
-# Names of peers, and the package that each needs.
+# Names of peers, and the package each needs.
 PEERS = {"nnunetv2": "nnunetv2", "monai": "monai"}
-LEAST_VOXELS = 1000  # of a class whose Dice says something
+LEAST_VOXELS = 1000  # of a class with a meaningful Dice
 _NNUNET_MARK = "plans.json"
 _NO_SOURCE = {
-    "nnunetv2": "it runs folders of nnU-Net results only, and this model is none",
-    "monai": "it has no equal of how this model prepares its images",
+    "nnunetv2": "it only runs results folders of nnU-Net, which this model is not",
+    "monai": "it cannot reproduce this model's preprocessing",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured of one engine.
+    """Measurements of one engine.
 
     Attributes:
         engine: Its name.
         seconds: Median of the runs, volume in to labelmap out.
-        extra_mb: Median of the memory that a run adds at its peak, MiB.
-        load_s: Before the first run.
-        tiles: That the network computed in a run.
-        details: What else it said.
+        extra_mb: Median peak memory that a run adds, in MiB.
+        load_s: Loading time before the first run.
+        tiles: Tiles computed in a run.
+        details: Further details it reported.
         peak_share: Rate of convolutions over the whole run, as a share of the machine's peak.
         equal_labels: Share of voxels with the same label as ours under the same conventions; 1 for ours.
-        dice: By label value, to the same, of classes of more than LEAST_VOXELS voxels in either.
+        dice: Dice by label value against the same, for classes of more than LEAST_VOXELS voxels in either.
     """
 
     engine: str
@@ -79,16 +79,16 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A benchmark's result.
+    """Result of a benchmark.
 
     Attributes:
-        machine: What the speed depends on.
+        machine: Properties that determine the speed.
         peak_gflops: Rate of single float32 convolutions here.
-        tile_gflop: Work of a tile.
+        tile_gflop: Operations of a tile.
         engines: Ours first.
-        missing: Peers that could not be run, and why.
-        runs: Measured runs of each.
-        backends: What was found of each of our backends, in words; empty where it was not asked for.
+        missing: Peers that could not run, and why.
+        runs: Number of measured runs each.
+        backends: Result of each of our backends, in words; empty if not requested.
     """
 
     machine: dict[str, Any]
@@ -113,26 +113,26 @@ def compare(
     """Segment a volume several times with every engine in turn.
 
     Args:
-        model: Id or folder of a model, or a folder of nnU-Net results, which is imported for us.
-        volume: What the model takes.
+        model: Id or folder of a model, or a results folder of nnU-Net, which is imported for ours.
+        volume: Input of the model.
         against: Names of peers.
-        pythons: Interpreters that may have a peer's package, where this one has not.
-        runs: How many are measured; one more, before them, is not.
-        is_measured: First find the fastest of our backends for this model, also among those that are slow to build.
-        task: Told the finished share and what is at work, and asked before each run whether to go on.
+        pythons: Interpreters to search for a peer's package if this one lacks it.
+        runs: Number of measured runs, after one warm-up run.
+        is_measured: First find our fastest backend for this model, including those that are slow to build.
+        task: Told the finished share and the current step, and checked for cancellation before each run.
 
     Raises:
-        InputError: No such model, peer or interpreter, or our own engine failed.
+        InputError: Unknown model, peer or interpreter, or our engine failed.
         CancelledError: The task was cancelled.
     """
     for name in against:
         if name not in PEERS:
             raise InputError(f"unknown peer '{name}': choose one of {', '.join(PEERS)}")
     if runs < 1:
-        raise InputError(f"runs is {runs}: give at least 1")
+        raise InputError(f"runs is {runs}: must be at least 1")
     for path in pythons:
         if shutil.which(path) is None:
-            raise InputError(f"there is no interpreter {path}: give the path of a python")
+            raise InputError(f"interpreter {path} does not exist: use the path of a Python interpreter")
     with tempfile.TemporaryDirectory(prefix="unetseg-bench-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
         own, foreign = _models(model, folder)
@@ -144,7 +144,7 @@ def compare(
         missing = {}
         for name in against:
             python = _python_with(PEERS[name], pythons)
-            source = foreign if name == "nnunetv2" else _twin_for_monai(own, folder)
+            source = foreign if name == "nnunetv2" else _copy_for_monai(own, folder)
             if python is None:
                 missing[name] = f"no interpreter has the package {PEERS[name]}: install it, or name one that has it"
             elif source is None:
@@ -159,7 +159,7 @@ def compare(
 
 @dataclass(frozen=True, kw_only=True)
 class _Answers:
-    """All that an engine answered: its loading time, its runs and its labelmap."""
+    """Results of an engine: its loading time, its runs and its labelmap."""
 
     load_s: float
     runs: list[dict[str, Any]]
@@ -167,7 +167,7 @@ class _Answers:
 
 
 def _models(model: str, scratch: Path) -> tuple[Path, Path | None]:
-    """Return our model folder and nnU-Net's, where there is one."""
+    """Return our model folder and nnU-Net's, or None."""
     if not (Path(model) / _NNUNET_MARK).is_file():
         return find_model(model).folder, None
     own = scratch / "model"
@@ -175,11 +175,11 @@ def _models(model: str, scratch: Path) -> tuple[Path, Path | None]:
     return own, Path(model).resolve()
 
 
-def _twin_for_monai(own: Path, scratch: Path) -> Path | None:
-    """Return a model folder with the same weights by MONAI's conventions; None where these have no equal.
+def _copy_for_monai(own: Path, scratch: Path) -> Path | None:
+    """Return a model folder with the same weights and MONAI's conventions, or None if MONAI cannot reproduce it.
 
-    MONAI resamples, divides and blends otherwise than this library and nnU-Net do, which changes results more than
-    any engine may: so each is compared with ours under its own conventions.
+    MONAI resamples, tiles and blends differently from this library and nnU-Net, which changes results more than an
+    engine may: so each peer is compared with ours under its conventions.
     """
     description = read_description(own)
     plan = description.plan
@@ -207,7 +207,7 @@ def _step_of(scheme: Normalization) -> ScaleRange | Standardise | None:
 
 
 def _measure(own: Path, task: Task) -> dict[str, str]:
-    """Measure all backends, and keep what was found for every later run; return it in words."""
+    """Measure all backends, and store the results for later runs; return them in words."""
     network, description = load_network(own)
     plan, device = description.plan, torch.device("cpu")
     size = plan.patch_size if plan.dimensions == 3 else plan.patch_size[1:]
@@ -233,7 +233,7 @@ def _measure(own: Path, task: Task) -> dict[str, str]:
 
 
 def _python_with(package: str, pythons: Sequence[str]) -> str | None:
-    """Return the first interpreter that has a package, this one before the others."""
+    """Return the first interpreter that has a package, trying this one first."""
     if importlib.util.find_spec(package):
         return sys.executable
     question = f"import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)"
@@ -272,7 +272,7 @@ def _take_turns(
     missing: dict[str, str],
     task: Task,
 ) -> dict[str, _Answers]:
-    """Run every engine in turn, first once to warm up; one that fails is named in `missing` and left out."""
+    """Run every engine in turn, first once to warm up; an engine that fails is listed in `missing`."""
     loads: dict[str, float] = {}
     answers: dict[str, list[dict[str, Any]]] = {}
     for name, process in engines.items():
@@ -301,7 +301,7 @@ def _take_turns(
 
 def _note_failure(name: str, reason: str, missing: dict[str, str]) -> None:
     if name in (OWN, TWIN):
-        raise InputError(f"this model cannot be measured on this image: {reason}")
+        raise InputError(f"this model cannot be benchmarked on this image: {reason}")
     missing[name] = f"it failed: {reason}"
 
 
@@ -332,7 +332,7 @@ def _summarise(own: Path, answers: dict[str, _Answers], missing: dict[str, str],
     peak = convolution_peak()
     figures = []
     for name, given in answers.items():
-        # A peer under its own conventions is compared with ours under them.
+        # A peer is compared with ours under the conventions of the peer.
         reference = answers[TWIN if TWIN in answers and name in (TWIN, "monai") else OWN].labelmap
         seconds = median(run["seconds"] for run in given.runs)
         tiles = given.runs[-1]["tiles"]

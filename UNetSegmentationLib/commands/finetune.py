@@ -16,7 +16,7 @@ from .parts.loading import without_collection
 from .parts.terminal import CASE_EVENTS, ProgressBar, figure, write_json, write_table
 
 if TYPE_CHECKING:
-    from ..finetuning.run import FinetuningJob
+    from ..finetuning.job import FinetuningJob
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 def _job_of(arguments: Namespace) -> FinetuningJob:
     """Return the job; one that is resumed has the options that it began with, unless they are given again."""
-    from ..finetuning.run import FinetuningJob, unfinished_job
+    from ..finetuning.job import FinetuningJob, unfinished_job
 
     fields: dict[str, Any] = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
     if arguments.dataset is not None:

@@ -1,1 +1,1 @@
-"""How good results are: metrics, cases, and what is chosen by them."""
+"""Evaluation: metrics, cases, and the choices based on them."""

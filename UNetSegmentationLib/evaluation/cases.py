@@ -1,4 +1,4 @@
-"""How good a model is on cases with a reference."""
+"""Evaluation of a model on cases with a reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .metrics import evaluate_case, summarize
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFigures:
-    """Figures of one case: per label value, metric by name; and the seconds that the prediction took."""
+    """Figures of one case: metrics by label value and name, and the prediction time in seconds."""
 
     case: str
     labels: dict[int, dict[str, float]]
@@ -43,8 +43,8 @@ def figures_of_model(labels: Sequence[Label], results: Sequence[CaseFigures]) ->
     """Return the figures for a model's description.
 
     Returns:
-        {"cases": n, "labels": {name: {metric: mean over the cases where it is finite}}}; a metric that is finite in no
-        case is left out.
+        {"cases": n, "labels": {name: {metric: mean over the cases where it is finite}}}; a metric without any finite
+        value is omitted.
     """
     summary = summarize(result.labels for result in results)
     means = {

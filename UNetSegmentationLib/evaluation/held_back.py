@@ -1,4 +1,4 @@
-"""The figures of a trained model on the cases that it has not seen, with the post-processing that they ask for."""
+"""Figures of a trained model on held-back cases, with the post-processing chosen on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..models.description import ModelDescription
 from .cases import CaseFigures, figures_of_model
 from .postprocess_choice import (
     FEWEST_SUBJECTS,
-    FoundCase,
+    PredictedCase,
     agreement_of,
     choose_postprocess,
     component_volumes_mm3,
@@ -36,16 +36,16 @@ from .postprocess_choice import (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model whose weights are written and that is to be measured.
+    """A model with its weights written, to be evaluated.
 
     Attributes:
         folder: Model folder.
         device: "auto", "cpu", "cuda" or "mps".
-        chooses_postprocess: Try post-processing on what was held back.
+        chooses_postprocess: Try post-processing on the held-back cases.
         description: Without figures.
-        training_cases: What it learnt from.
-        held_back: What it has not seen.
-        record: Where events are kept.
+        training_cases: Cases it was trained on.
+        held_back: Cases it has not seen.
+        record: Record of the events.
     """
 
     folder: Path
@@ -58,17 +58,17 @@ class TrainedModel:
 
 
 def measure_trained(model: TrainedModel, task: Task = UNWATCHED) -> ModelDescription:
-    """Return the description of a trained model with its figures and the post-processing that they ask for.
+    """Return the description of a trained model with its figures and chosen post-processing.
 
     Args:
-        model: Whose weights are written.
-        task: Told the events of find_in_cases and describe_figures, and asked often whether to go on.
+        model: Trained model.
+        task: Told the events of predict_cases and describe_figures, and often checked for cancellation.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
         CancelledError: The task was cancelled.
     """
-    found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
+    found = predict_cases(Predictor(model.folder, device=model.device), model.held_back, task)
     return describe_figures(
         model.description,
         found,
@@ -82,14 +82,14 @@ def measure_trained(model: TrainedModel, task: Task = UNWATCHED) -> ModelDescrip
 FOUND_FILE = "found.safetensors"
 
 
-def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWATCHED) -> list[FoundCase]:
-    """Segment each case without post-processing; return the results beside their references, packed.
+def predict_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWATCHED) -> list[PredictedCase]:
+    """Segment each case without post-processing; return predictions and references, packed.
 
     Args:
-        predictor: Of the model.
+        predictor: Predictor of the model.
         cases: To segment.
-        task: Told {"event": "segmented", "case": ..., "number": ..., "of": ...} for each case, and asked often whether
-            to go on.
+        task: Gets {"event": "segmented", "case": ..., "number": ..., "of": ...} for each case, and often checked
+            for cancellation.
 
     Raises:
         InputError: A case cannot be read or does not fit the model.
@@ -101,7 +101,7 @@ def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWA
         began = perf_counter()
         found = predictor.segment(volume, postprocess=(), task=task.observed_by(None)).labelmap
         packed.append(
-            FoundCase.pack(
+            PredictedCase.pack(
                 found,
                 reference.array[0],
                 case=case.id,
@@ -116,30 +116,30 @@ def find_in_cases(predictor: Predictor, cases: Sequence[Case], task: Task = UNWA
 
 def describe_figures(
     description: ModelDescription,
-    found: Sequence[FoundCase],
+    found: Sequence[PredictedCase],
     record: TrainingRecord,
     *,
     training_cases: Sequence[Case],
     chooses_postprocess: bool,
     task: Task = UNWATCHED,
 ) -> ModelDescription:
-    """Return the description with the figures of what was found, after the steps that were chosen on it.
+    """Return the description with the figures of the predictions after the chosen steps.
 
     Args:
-        description: Of the model that found it.
-        found: Every held-back case, without post-processing.
+        description: Description of the model.
+        found: Predictions of all held-back cases, without post-processing.
         record: Gets the choice and the figures of every case.
-        training_cases: Tell how small a component may be.
-        chooses_postprocess: Try steps; without it the figures are those of the network alone.
-        task: Told {"event": "read", ...} for each training case, and the events of choose_postprocess and measure;
-            asked before each case whether to go on.
+        training_cases: Determine the smallest expected component.
+        chooses_postprocess: Try steps; otherwise the figures are those of the network alone.
+        task: Gets {"event": "read", ...} for each training case, and the events of choose_postprocess and measure;
+            checked for cancellation before each case.
 
     Raises:
         CancelledError: The task was cancelled.
     """
     figures = {}
     if chooses_postprocess:
-        # Radiographs seldom tell the size of a pixel: there are no volumes to compare.
+        # Radiographs rarely have a known pixel size: there are no volumes to compare.
         smallest = None
         if not description.plan.longest_side:
             smallest = _smallest_volume_of(training_cases, found, task)
@@ -147,7 +147,7 @@ def describe_figures(
         description = replace(description, postprocess=choice.steps)
         figures["postprocess"] = choice.to_dict()
     results = measure(found, description, task)
-    # Not before: what is cancelled so far is done again.
+    # Not earlier: work cancelled before this point is repeated.
     for name, entry in figures.items():
         record.append({"event": name, **entry})
     for result in results:
@@ -155,14 +155,14 @@ def describe_figures(
     return replace(description, figures={**figures_of_model(description.labels, results), **figures})
 
 
-def measure(found: Sequence[FoundCase], description: ModelDescription, task: Task = UNWATCHED) -> list[CaseFigures]:
+def measure(found: Sequence[PredictedCase], description: ModelDescription, task: Task = UNWATCHED) -> list[CaseFigures]:
     """Return the figures of every case after the model's own steps.
 
     Args:
-        found: Cases without post-processing.
-        description: Names the labels and the steps.
-        task: Told {"event": "measured", "case": ..., "number": ..., "of": ...} for each case, and asked before each
-            whether to go on.
+        found: Predictions without post-processing.
+        description: Provides labels and steps.
+        task: Gets {"event": "measured", "case": ..., "number": ..., "of": ...} for each case, and checked for
+            cancellation before each.
 
     Raises:
         CancelledError: The task was cancelled.
@@ -176,8 +176,8 @@ def measure(found: Sequence[FoundCase], description: ModelDescription, task: Tas
     return results
 
 
-def scores_by_subject(found: Sequence[FoundCase], labels: Sequence[Label]) -> dict[str, float]:
-    """Return the mean Dice over labels by subject, 1 for a label that neither map shows."""
+def scores_by_subject(found: Sequence[PredictedCase], labels: Sequence[Label]) -> dict[str, float]:
+    """Return the mean Dice over labels by subject, 1 for a label in neither map."""
     scores = {
         case.case: float(np.mean(list(agreement_of(figures).values())))
         for case, figures in figures_with(found, [label.value for label in labels], (), with_surfaces=False)
@@ -185,24 +185,24 @@ def scores_by_subject(found: Sequence[FoundCase], labels: Sequence[Label]) -> di
     return mean_by_subject(found, scores)
 
 
-def save_found(path: Path, cases: Sequence[FoundCase]) -> None:
-    """Write what was found, so that it need not be found again."""
+def save_predicted(path: Path, cases: Sequence[PredictedCase]) -> None:
+    """Write predictions, so that they need not be computed again."""
     about = [case.to_dict() for case in cases]
     tensors = {str(index): np.frombuffer(case.packed, np.uint8) for index, case in enumerate(cases)}
     with atomic_tensor_file(path) as temporary:
         save_file(tensors, temporary, metadata={"cases": json.dumps(about)})
 
 
-def load_found(path: Path) -> list[FoundCase]:
-    """Read what save_found wrote."""
+def load_predicted(path: Path) -> list[PredictedCase]:
+    """Read the predictions of save_predicted."""
     with safe_open(path, framework="np") as file:
         about = json.loads(file.metadata()["cases"])
     tensors = load_file(path)
-    return [FoundCase.from_dict(entry, packed=tensors[str(index)].tobytes()) for index, entry in enumerate(about)]
+    return [PredictedCase.from_dict(entry, packed=tensors[str(index)].tobytes()) for index, entry in enumerate(about)]
 
 
-def _smallest_volume_of(cases: Sequence[Case], found: Sequence[FoundCase], task: Task) -> float | None:
-    """Return the smallest volume in the references of training cases; None where too few cases were found to choose."""
+def _smallest_volume_of(cases: Sequence[Case], found: Sequence[PredictedCase], task: Task) -> float | None:
+    """Return the smallest volume in the references of training cases, or None if too few cases were held back."""
     if len({case.subject for case in found}) < FEWEST_SUBJECTS:
         return None
     references, largest_voxel_mm3 = [], 0.0

@@ -1,8 +1,8 @@
-"""Post-processing chosen on held-back cases, as nnU-Net does (doi:10.1038/s41592-020-01008-z), and no more than helps.
+"""Post-processing chosen on held-back cases, as nnU-Net does (doi:10.1038/s41592-020-01008-z).
 
-A step is tried on what the network found, on top of the steps chosen before it. It is chosen where no label that it
-changes has a lower mean Dice and one has a higher one by LEAST_GAIN, over all subjects and in each of two halves of
-them: what chance makes better in one half it seldom makes better in the other.
+A step is tried on the predictions, on top of the steps chosen before it. It is chosen if no label that it changes has a
+lower mean Dice and one gains at least LEAST_GAIN, over all subjects and in each of two halves of them: an improvement
+by chance in one half rarely repeats in the other.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from ..postprocess.contract import Labelmap
 from ..postprocess.parts.components import find_boxes, find_components, join_boxes
 from .metrics import evaluate_case
 
-# Figures are given to three decimals: what changes none of them is no gain.
+# Figures have three decimals: a smaller gain would not show.
 LEAST_GAIN = 0.001
-# With fewer than four in each half, one case decides a half.
+# With fewer than four per half, a single case decides a half.
 FEWEST_SUBJECTS = 8
-# Annotators leave stray voxels: a twentieth of the components may be smaller than what is removed.
+# Annotators leave stray voxels: a twentieth of the components may be smaller than the limit.
 SMALL_PERCENTILE = 5
 _ROUNDING = 1e-9
 _PACKED = np.dtype("<u2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundCase(JsonDataclass):
-    """What a network found in a case and the reference, both cropped to what they show and packed.
+class PredictedCase(JsonDataclass):
+    """Prediction and reference of a case, both cropped to their content and packed.
 
     Attributes:
         case: Name of the case.
-        subject: Person that it stems from.
+        subject: Person it comes from.
         spacing_mm: Spacing (D, H, W).
-        duration_s: Seconds that the prediction took.
+        duration_s: Prediction time in seconds.
         shape: Size (D, H, W) of the box.
-        packed: The two labelmaps of the box, compressed: many cases have to stay in memory.
+        packed: The two labelmaps of the box, compressed, as many cases stay in memory.
     """
 
     case: str
@@ -63,10 +63,10 @@ class FoundCase(JsonDataclass):
         subject: str,
         spacing_mm: tuple[float, float, float],
         duration_s: float = 0.0,
-    ) -> FoundCase:
-        """Return the case of two labelmaps (D, H, W); labels are not negative."""
+    ) -> PredictedCase:
+        """Return the case of two labelmaps (D, H, W) with non-negative labels."""
         boxes = [box for labelmap in (found, reference) for _, box in find_boxes(labelmap)]
-        # The margin keeps an object in one slice apart from a 2D image, and what touches the border from what does not.
+        # The margin distinguishes an object in one slice from a 2D image, and objects at the border from others.
         box = tuple(
             slice(max(0, part.start - 1), part.stop + 1)
             for part in (join_boxes(boxes) if boxes else (slice(1, 1),) * 3)
@@ -82,24 +82,23 @@ class FoundCase(JsonDataclass):
         )
 
     def unpack(self) -> tuple[Labelmap, Labelmap]:
-        """Return what was found and the reference, both (D, H, W)."""
+        """Return prediction and reference, both (D, H, W)."""
         pair = np.frombuffer(zlib.decompress(self.packed), dtype=_PACKED).reshape(2, *self.shape)
         return pair[0], pair[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostprocessChoice(JsonOutput):
-    """Steps that help, and what was tried.
+    """Steps that help, and all that were tried.
 
     Attributes:
-        steps: Chosen, as text, in their order.
-        cases: Number of cases that chose.
-        subjects: Number of persons that they stem from.
+        steps: Chosen steps as text, in order.
+        cases: Number of cases used for the choice.
+        subjects: Number of persons they come from.
         tried: For each step and label that it changes: "step", "label", "gain" (of mean Dice over subjects), "halves"
-            (the same in each half), "is_chosen"; None where nothing was tried.
-        reason: Why nothing was tried; empty where something was.
-        dice_before: Mean Dice without steps by label; those without any value are left out. None where nothing was
-            tried.
+            (the same in each half), "is_chosen"; None if nothing was tried.
+        reason: Why nothing was tried, or "".
+        dice_before: Mean Dice by label without steps, labels without any value omitted; None if nothing was tried.
     """
 
     steps: tuple[str, ...]
@@ -111,7 +110,7 @@ class PostprocessChoice(JsonOutput):
 
 
 def choose_postprocess(
-    cases: Sequence[FoundCase],
+    cases: Sequence[PredictedCase],
     labels: Sequence[Label],
     *,
     min_volume_mm3: float | None = None,
@@ -119,15 +118,15 @@ def choose_postprocess(
 ) -> PostprocessChoice:
     """Return the steps that help on held-back cases.
 
-    Tried in this order: the largest component of all labels taken as one object, the largest component of each label
-    (every label decides for itself), removal of components below `min_volume_mm3`, filling of holes.
+    Tried in this order: the largest component of all labels as one object, the largest component of each label (chosen
+    per label), removal of components below `min_volume_mm3`, filling of holes.
 
     Args:
-        cases: Found by the network alone, on subjects that it has not seen.
-        labels: Of the model.
-        min_volume_mm3: Smallest component that is expected, see smallest_volume_mm3; None tries no removal.
-        task: Told {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step, and asked before
-            each whether to go on.
+        cases: Predictions of the network alone, on subjects it has not seen.
+        labels: Labels of the model.
+        min_volume_mm3: Smallest expected component, see smallest_volume_mm3; None skips removal.
+        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case and step, and checked for
+            cancellation before each.
 
     Raises:
         CancelledError: The task was cancelled.
@@ -169,9 +168,9 @@ def component_volumes_mm3(labelmap: Labelmap, spacing_mm: Sequence[float]) -> di
 
 
 def smallest_volume_mm3(references: Sequence[dict[int, list[float]]], *, largest_voxel_mm3: float) -> float | None:
-    """Return the volume below which hardly a component of any label lies, from the component volumes of references.
+    """Return the volume that hardly any component of any label falls below, from component volumes of references.
 
-    It is the SMALL_PERCENTILE-th percentile of the label whose components are smallest, to two digits; None where that
+    It is the SMALL_PERCENTILE-th percentile of the label whose components are smallest, to two digits; None if that
     is a single voxel, below which there is nothing to remove.
     """
     volumes: dict[int, list[float]] = {}
@@ -185,7 +184,7 @@ def smallest_volume_mm3(references: Sequence[dict[int, list[float]]], *, largest
 
 
 def in_halves(subjects: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the subjects in two parts of nearly equal numbers, always the same for the same subjects."""
+    """Return the subjects in two halves of nearly equal size, deterministic for the same subjects."""
     ordered = sorted(set(subjects))
     shuffled = [ordered[index] for index in np.random.default_rng(0).permutation(len(ordered))]
     return shuffled[::2], shuffled[1::2]
@@ -195,11 +194,11 @@ Scores = dict[str, dict[int, float]]
 
 
 class _Trial:
-    """Cases under the steps chosen so far, and the record of what was tried on them."""
+    """Cases after the steps chosen so far, and the record of all steps tried."""
 
     def __init__(
         self,
-        cases: Sequence[FoundCase],
+        cases: Sequence[PredictedCase],
         labels: Sequence[Label],
         subjects: Sequence[str],
         task: Task,
@@ -214,13 +213,13 @@ class _Trial:
         self._scores: Scores = {}
 
     def begin(self) -> None:
-        """Measure the cases without any step."""
+        """Evaluate the cases without any step."""
         self._scores = self._scores_with()
         means = {name: self._mean_of(self._scores, value) for value, name in self._labels.items()}
         self.before = {name: round(mean, 4) for name, mean in means.items() if isfinite(mean)}
 
     def attempt(self, step: str) -> None:
-        """Try a step on all labels at once, and keep it where it helps."""
+        """Try a step on all labels at once, and keep it if it helps."""
         scores = self._scores_with(step)
         rows = [self._row(value, scores) for value in self._labels]
         changed = [row for row in rows if row is not None]
@@ -230,7 +229,7 @@ class _Trial:
             self.keep(step, scores)
 
     def attempt_by_label(self, step: str, name_of: Callable[[int], str]) -> list[int]:
-        """Try a step in which no label touches another, and return the labels for which it helps."""
+        """Try a step that treats labels independently, and return the labels for which it helps."""
         scores = self._scores_with(step)
         changed = {value: row for value in self._labels if (row := self._row(value, scores)) is not None}
         for value, row in changed.items():
@@ -240,7 +239,7 @@ class _Trial:
         return [value for value, row in changed.items() if _is_better(row)]
 
     def keep(self, step: str, scores: Scores | None = None) -> None:
-        """Try what comes next on top of a step."""
+        """Keep a step for all further trials."""
         self.steps.append(step)
         self._scores = scores or self._scores_with()
 
@@ -252,7 +251,7 @@ class _Trial:
             self.tried.append({"step": step, "label": row["label"], **figures, "is_chosen": is_chosen(row)})
 
     def _row(self, value: int, scores: Scores) -> dict[str, Any] | None:
-        """Return what other scores gain in the mean Dice of a label; None where they are the same."""
+        """Return the gain of other scores in the mean Dice of a label, or None if they are equal."""
         gains = {case: figures[value] - self._scores[case][value] for case, figures in scores.items()}
         if not any(gains.values()):
             return None
@@ -265,7 +264,7 @@ class _Trial:
         }
 
     def _scores_with(self, *more: str) -> Scores:
-        """Return Dice by case and label under the chosen steps and some more."""
+        """Return Dice by case and label after the chosen steps and some more."""
         scores = {}
         for case, figures in figures_with(self._cases, self._labels, (*self.steps, *more), with_surfaces=False):
             self._task.check()
@@ -280,8 +279,8 @@ class _Trial:
 
 
 def figures_with(
-    cases: Iterable[FoundCase], values: Iterable[int], steps: Sequence[str], *, with_surfaces: bool = True
-) -> Iterator[tuple[FoundCase, dict[int, dict[str, float]]]]:
+    cases: Iterable[PredictedCase], values: Iterable[int], steps: Sequence[str], *, with_surfaces: bool = True
+) -> Iterator[tuple[PredictedCase, dict[int, dict[str, float]]]]:
     """Yield every case with its figures by label value after some steps."""
     values = list(values)
     for case in cases:
@@ -291,11 +290,11 @@ def figures_with(
 
 
 def agreement_of(figures: Mapping[int, Mapping[str, float]]) -> dict[int, float]:
-    """Return Dice by label, 1 where neither map shows the label: a step that removes a false find has to gain."""
+    """Return Dice by label, 1 if neither map has the label, so that removing a false positive counts as a gain."""
     return {value: row["dice"] if isfinite(row["dice"]) else 1.0 for value, row in figures.items()}
 
 
-def mean_by_subject(cases: Sequence[FoundCase], values: Mapping[str, float]) -> dict[str, float]:
+def mean_by_subject(cases: Sequence[PredictedCase], values: Mapping[str, float]) -> dict[str, float]:
     """Return the mean over the cases of each subject of values by case."""
     gathered: dict[str, list[float]] = {}
     for case in cases:
@@ -312,5 +311,5 @@ def _is_better(row: Mapping[str, Any]) -> bool:
 
 
 def _least_gain(row: Mapping[str, Any]) -> float:
-    """Return the smallest gain, over all and in the halves."""
+    """Return the smallest gain over all subjects and the halves."""
     return float(min(row["gain"], *row["halves"]))

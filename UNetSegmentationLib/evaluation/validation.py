@@ -1,4 +1,4 @@
-"""What a validation during training says, as an event of its log."""
+"""Entries of a validation event in the training log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def describe_validation(cases: Mapping[str, Mapping[int, Mapping[str, float]]]) 
     """Return the entries of a validation event.
 
     Args:
-        cases: What `metrics.evaluate_case` returned for each case, by the case's name.
+        cases: Results of `metrics.evaluate_case` by case name.
 
     Returns:
         "cases": {case: {label: {metric: value}}}; "labels": {label: {metric: mean over the finite values}};

@@ -1,1 +1,1 @@
-"""Fine-tuning of a model on further cases, and the gate that the result must pass."""
+"""Fine-tuning of a model on further cases, and the acceptance gate."""

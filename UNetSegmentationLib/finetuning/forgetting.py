@@ -1,4 +1,4 @@
-"""What keeps a network from forgetting: replayed patches, a pull to where it began, its own earlier answers."""
+"""Measures against forgetting: replayed patches, a pull towards the initial weights, distillation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DISTILLATION_WEIGHT = 1.0
 def loss_of_change(
     network: SegmentationNetwork, device: torch.device, *, pull: float, teacher: SegmentationNetwork | None = None
 ) -> ExtraLoss:
-    """Return a term of the loss that grows as a network leaves what it was.
+    """Return a loss term that penalises changes of a network.
 
     Args:
-        network: As it is before the training.
-        device: Where it will be trained.
+        network: Network before training.
+        device: Device of the training.
         pull: Weight of the squared distance to its weights.
-        teacher: Where given, its answers count too.
+        teacher: If given, its predictions are distilled.
     """
     start = {name: value.detach().clone().to(device) for name, value in network.named_parameters()}
     teacher = None if teacher is None else deepcopy(teacher).to(device).eval()
@@ -45,12 +45,12 @@ def loss_of_change(
 
 
 def distillation_loss(logits: Tensor, parent_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy to the parent's probabilities, over the voxels where the labels do not contradict it.
+    """Return the cross-entropy to the parent's probabilities, over the voxels where the labels do not contradict them.
 
     Args:
         logits: (B, K, ...) of the network.
         parent_logits: (B, K, ...) of the parent.
-        labels: Class numbers (B, ...), -1 where nobody has labelled.
+        labels: Class numbers (B, ...), -1 for unlabelled voxels.
     """
     losses = F.cross_entropy(logits.float(), parent_logits.float().softmax(dim=1), reduction="none")
     counted = (labels < 0) | (labels == parent_logits.argmax(dim=1))
@@ -58,16 +58,16 @@ def distillation_loss(logits: Tensor, parent_logits: Tensor, labels: Tensor) -> 
 
 
 def squared_distance(network: nn.Module, start: dict[str, Tensor]) -> Tensor:
-    """Return the sum over all weights of the squared difference to those of the start (L2-SP, arXiv:1802.01483)."""
+    """Return the sum of squared differences of all weights to the initial ones (L2-SP, arXiv:1802.01483)."""
     terms = [(value - start[name]).square().sum() for name, value in network.named_parameters() if value.requires_grad]
     return torch.stack(terms).sum()
 
 
 class MixedPatches:
-    """Batches put together from several sources.
+    """Batches combined from several sources.
 
     Args:
-        sources: Each gives its part of every batch.
+        sources: Each provides its part of every batch.
     """
 
     def __init__(self, sources: Sequence[Patches]) -> None:
@@ -79,6 +79,6 @@ class MixedPatches:
         return torch.cat(images), torch.cat(labels)
 
     def close(self) -> None:
-        """End the sources."""
+        """Close the sources."""
         for source in self._sources:
             source.close()

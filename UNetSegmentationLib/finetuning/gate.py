@@ -1,4 +1,4 @@
-"""The gate: a model and its successor on cases that neither trains on, and whether the successor may take its place."""
+"""The gate: compares a model with its successor on cases unseen by both, and decides if it may replace it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..networks import SegmentationNetwork
 from ..planning.plan import Plan
 from ..training.prepared_case import PreparedCase, predict_case
 
-# Measured at 1 to 4 corrected cases: what replay costs on the original images lies between 0.01 and 0.03 of Dice.
+# Measured at 1 to 4 corrected cases: with replay, Dice on the original images drops by 0.01 to 0.03.
 LARGEST_SENTINEL_DROP = 0.03
 LEAST_LOCAL_GAIN = 0.005
 LARGEST_LOCAL_DROP = 0.05
@@ -34,11 +34,11 @@ class GateRow:
     """One case under both models.
 
     Attributes:
-        group: "sentinel" (a crop of the parent's training images) or "local" (a case that was held back).
+        group: "sentinel" (a crop of the parent's training images) or "local" (a held-back case).
         case: Its name.
-        old: Dice of the parent by class number; NaN where neither shows the class.
+        old: Dice of the parent by class number; NaN if the class is in neither map.
         new: Dice of the successor, likewise.
-        is_newly_empty: The successor finds nothing at all where the parent did.
+        is_newly_empty: The successor segments nothing although the parent did.
     """
 
     group: str
@@ -59,15 +59,15 @@ class GateRow:
 
     @property
     def change(self) -> float:
-        """What the successor gains."""
+        """Gain of the successor."""
         return self.new_mean - self.old_mean
 
 
 def hold_back(cases: Sequence[Case], parent: ModelDescription) -> list[Case]:
-    """Return the local cases that are not trained on: of a third of the subjects, none where there are fewer than 3.
+    """Return the held-back local cases: those of a third of the subjects, none for fewer than 3 subjects.
 
-    A case keeps its side from one fine-tuning to the next: what an ancestor was trained on is never held back, what was
-    held back stays so; others are chosen by a hash of their subject, so that adding cases moves none.
+    A case keeps its role across fine-tunings: training cases of an ancestor are never held back, held-back cases stay
+    held back; others are chosen by a hash of their subject, so that adding cases does not move any.
     """
     trained = set(parent.training.get("local_cases", ()))
     kept = set(parent.training.get("held_back_local_cases", ()))
@@ -98,10 +98,10 @@ def compare_models(
         old: The parent, in evaluation mode.
         new: The successor, in evaluation mode.
         groups: Cases by "sentinel" and "local".
-        plan: Of both.
-        device: Where to compute.
-        task: Told {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and asked before each
-            whether to go on.
+        plan: Plan of both.
+        device: Device to compute on.
+        task: Gets {"event": "compared", "case": ..., "number": ..., "of": ...} for each case, and checked for
+            cancellation before each.
 
     Raises:
         CancelledError: The task was cancelled.
@@ -110,7 +110,7 @@ def compare_models(
     count = sum(map(len, groups.values()))
     for group, cases in groups.items():
         for case in cases:
-            task.check("cancelled while the models were compared; --resume goes on with that")
+            task.check("cancelled while comparing the models; continue with --resume")
             found = [_classes(network.to(device), case, plan) for network in (old, new)]
             truth = case.labels.numpy()
             values = range(1, old.config.num_classes)
@@ -129,7 +129,7 @@ def compare_models(
 
 
 def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
-    """Return the gate's verdict as it stands in a model's figures.
+    """Return the gate's verdict for a model's figures.
 
     Returns:
         "verdict" (one of VERDICTS), "reasons" (sentences), "sentinel" and "local" (cases, means, worst change; None
@@ -141,7 +141,7 @@ def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
     faults = [*_sentinel_faults(groups["sentinel"]), *_local_faults(groups["local"])]
     empty = [row.case for row in rows if row.is_newly_empty]
     if empty:
-        faults.append(f"nothing is found any more in {', '.join(empty)}")
+        faults.append(f"nothing is segmented any more in {', '.join(empty)}")
     unknown = [f"there is no {what} to compare on" for name, what in _GROUPS.items() if not groups[name]]
     verdict = VERDICTS[1] if faults else VERDICTS[2] if unknown else VERDICTS[0]
     return {
@@ -152,14 +152,14 @@ def judge(rows: Sequence[GateRow]) -> dict[str, Any]:
     }
 
 
-_GROUPS = {"sentinel": "crop of the parent's training images", "local": "local case that was held back"}
+_GROUPS = {"sentinel": "crop of the parent's training images", "local": "held-back local case"}
 
 
 def _sentinel_faults(rows: Sequence[GateRow]) -> list[str]:
     drop = -_mean([row.change for row in rows])
     if not rows or drop <= LARGEST_SENTINEL_DROP:
         return []
-    return [f"Dice on the parent's own images falls by {drop:.3f}, more than {LARGEST_SENTINEL_DROP}"]
+    return [f"Dice on the parent's images drops by {drop:.3f}, more than {LARGEST_SENTINEL_DROP}"]
 
 
 def _local_faults(rows: Sequence[GateRow]) -> list[str]:
@@ -174,7 +174,7 @@ def _local_faults(rows: Sequence[GateRow]) -> list[str]:
         faults.append(f"only {share:.0%} of the local cases are not worse, less than {LEAST_NOT_WORSE:.0%}")
     worst = min(rows, key=lambda row: row.change)
     if worst.change < -LARGEST_LOCAL_DROP:
-        faults.append(f"Dice falls by {-worst.change:.3f} on {worst.case}, more than {LARGEST_LOCAL_DROP}")
+        faults.append(f"Dice drops by {-worst.change:.3f} on {worst.case}, more than {LARGEST_LOCAL_DROP}")
     return faults
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: any model continued on a few local cases without forgetting what it knew."""
+"""Fine-tuning: continue any model on a few local cases without forgetting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite
@@ -22,18 +22,17 @@ from ..cases.dataset import Case, find_cases, read_label_values
 from ..core.errors import InputError
 from ..core.event_log import TrainingRecord
 from ..core.files import atomic_path, sha256_of, write_text
-from ..core.json_dataclass import NOT_STORED, JsonDataclass, written_by
 from ..core.task import UNWATCHED, Task
 from ..image.labels import Label
 from ..models.card import write_card
 from ..models.description import WEIGHTS_FILE, ModelDescription, id_from, write_description
-from ..models.installed import absolute_if_folder, find_model
+from ..models.installed import find_model
 from ..networks import SegmentationNetwork
 from ..networks.parts.ensemble import Ensemble
 from ..networks.parts.weights import load_network, save_weights
 from ..planning.plan import Plan
 from ..training.checkpoint import CHECKPOINT_FILE
-from ..training.job import RECORD_FILE, alone_in, check_folder
+from ..training.job import RECORD_FILE, exclusive_folder
 from ..training.loop import train
 from ..training.options import TrainingOptions
 from ..training.patches import PatchSource
@@ -44,59 +43,17 @@ from ..training.run import recorded
 from ..training.setup import augmentation_for
 from .forgetting import MixedPatches, loss_of_change
 from .gate import GateRow, compare_models, hold_back, judge
+from .job import JOB_FILE, UNLABELLED, FinetuningJob, options_of, read_start
 
-JOB_FILE = "finetuning.json"
-# Voxels that nobody has labelled, in the labelmaps of local cases.
-UNLABELLED = 255
-FIRST_STEPS, STEPS_PER_CASE = 120, 40
-LEARNING_RATE = 1e-3
-# Without replay nothing but a small rate keeps what was learnt before.
-LEARNING_RATE_WITHOUT_REPLAY = 1e-4
-PARENT_PULL = 0.01
-# Entries of the parent's training record that hold for the new model too.
+# Entries of the parent's training record that apply to the new model, too.
 INHERITED = ("data", "data_licence")
-# Enough that the draws of two sources do not meet.
+# Large enough that the random draws of two sources differ.
 _SEED_STEP = 7919
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuningJob(JsonDataclass):
-    """What to continue, on what.
-
-    Attributes:
-        model: Id or folder of the parent.
-        dataset: Local cases (see dataset.find_cases) with the parent's label values; 255 marks what nobody labelled.
-        folder: Model folder to make.
-        id: Model id; the folder's name by default.
-        title: Name shown to people; the parent's with "fine-tuned" by default.
-        steps: Optimiser steps; None: 120 and 40 a case, or as many as fit into `minutes`.
-        minutes: Time budget of the loop.
-        device: "auto", "cpu", "cuda" or "mps".
-        uses_replay: Rehearse the crops that travel with the parent, where there are any.
-        pull: Weight of the squared distance to the parent's weights.
-        learning_rate: None: 1e-3 with replay and 1e-4 without.
-        precision: As in training.TrainingOptions.
-        seed: Of patches and augmentation.
-    """
-
-    model: str = field(metadata=written_by(absolute_if_folder))
-    dataset: Path
-    folder: Path = field(metadata=NOT_STORED)  # which may be moved
-    id: str = ""
-    title: str = ""
-    steps: int | None = None
-    minutes: float | None = None
-    device: str = "auto"
-    uses_replay: bool = True
-    pull: float = PARENT_PULL
-    learning_rate: float | None = None
-    precision: str = "auto"
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Parent:
-    """The model to continue: what answers (all members) and what is trained (one network)."""
+    """The model to continue: all members for prediction, one network for training."""
 
     network: SegmentationNetwork
     trained: SegmentationNetwork
@@ -107,42 +64,42 @@ class _Parent:
 
 
 def run_finetuning(job: FinetuningJob, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
-    """Make a model folder from a parent and local cases; it is kept whatever the gate says, with the verdict in it.
+    """Make a model folder from a parent and local cases; it is kept with the verdict, whatever the gate decides.
 
     Args:
-        job: What to continue.
-        is_resumed: Go on from the folder's checkpoint.
+        job: Fine-tuning job.
+        is_resumed: Resume from the folder's checkpoint.
         task: Told the events of dataset.read_label_values, PreparedFolder.fill, loop.train and gate.compare_models;
-            {"event": "stage", "message": ...} between them; {"event": "gate", ...} with what gate.judge returned, and
-            {"event": "done", "description": ...}. Asked often whether to go on.
+            {"event": "stage", "message": ...} between them; {"event": "gate", ...} with the result of gate.judge, and
+            {"event": "done", "description": ...}. Often checked for cancellation.
 
     Returns:
         The new model's description.
 
     Raises:
-        InputError: The model, the cases or the job cannot be used, another training is at work in the folder, or it
-            holds a model already.
-        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
+        InputError: The model, the cases or the job cannot be used, another training is running in the folder, or it
+            already contains a model.
+        CancelledError: The task was cancelled; once training has begun, it can be resumed from the checkpoint.
     """
-    with alone_in(job.folder, is_resumed=is_resumed):
+    with exclusive_folder(job.folder, is_resumed=is_resumed):
         with keep_prepared_cases_until_done(job.folder):
-            description = _finetune_alone(job, is_resumed=is_resumed, task=task)
+            description = _finetune_exclusively(job, is_resumed=is_resumed, task=task)
         task.report({"event": "done", "description": description.to_dict()})
     return description
 
 
-def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> ModelDescription:
-    """Do what run_finetuning promises but for its end, in a folder where nobody else trains."""
+def _finetune_exclusively(job: FinetuningJob, *, is_resumed: bool, task: Task) -> ModelDescription:
+    """Do the work of run_finetuning in a locked folder."""
     task.report({"event": "stage", "message": "Reading the model and the cases"})
     parent = _read_parent(job)
-    _ = _named(job, parent.description)  # an impossible id is told before the training
+    _ = _named(job, parent.description)  # report an impossible id before training
     plan, labels = parent.description.plan, parent.description.labels
     cases = find_cases(job.dataset)
     values = read_label_values(cases, task=task)
     ignored = _ignored_value(values, labels)
     held_back = hold_back(cases, parent.description)
     local = [case for case in cases if case not in held_back]
-    options = _options_of(job, parent, cases=len(local))
+    options = options_of(job, has_replay=parent.replay is not None, cases=len(local))
     _write_or_check_start(job, parent, held_back, is_resumed=is_resumed)
     folder = PreparedFolder(job.folder, plan, labels, ignored=ignored)
     folder.fill([*local, *held_back], task=task)
@@ -178,28 +135,18 @@ def _finetune_alone(job: FinetuningJob, *, is_resumed: bool, task: Task) -> Mode
     return description
 
 
-def unfinished_job(folder: Path) -> FinetuningJob:
-    """Return the job whose checkpoint lies in a folder.
-
-    Raises:
-        InputError: There is none, or its description cannot be understood.
-    """
-    check_folder(folder, is_resumed=True)
-    return FinetuningJob.from_dict(_started(folder)["job"], folder=folder)
-
-
 def _read_parent(job: FinetuningJob) -> _Parent:
     folder = find_model(job.model).folder
     network, description = load_network(folder)
     if description.previous_stage is not None:
         raise InputError(
             f"model '{description.id}' is the second stage of a cascade: fine-tuning needs a network that takes the "
-            "image alone; give another model"
+            "image alone; choose another model"
         )
     if description.output != "labels":
         raise InputError(
-            f"model '{description.id}' finds regions that may overlap: fine-tuning needs one label a voxel; "
-            "continue it in the tool that it comes from"
+            f"model '{description.id}' predicts overlapping regions: fine-tuning needs one label per voxel; "
+            "continue training it in the tool that it comes from"
         )
     trained = network.members[0] if isinstance(network, Ensemble) else network
     assert isinstance(trained, SegmentationNetwork)
@@ -215,7 +162,7 @@ def _read_parent(job: FinetuningJob) -> _Parent:
 
 
 def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None:
-    """Return the value that marks unlabelled voxels, None where the model has a label of this value.
+    """Return the value of unlabelled voxels, or None if the model has a label with this value.
 
     Raises:
         InputError: A labelmap holds a value that the model does not know.
@@ -225,27 +172,10 @@ def _ignored_value(values: Sequence[int], labels: Sequence[Label]) -> int | None
     unknown = sorted(set(values) - known - {UNLABELLED})
     if unknown:
         raise InputError(
-            f"labelmaps hold the values {unknown}, the model knows {sorted(known)}"
+            f"labelmaps contain the values {unknown}, but the model knows {sorted(known)}"
             f"{f' and {UNLABELLED} for unlabelled voxels' if ignored else ''}: change them or train a new model"
         )
     return ignored
-
-
-def _options_of(job: FinetuningJob, parent: _Parent, *, cases: int) -> TrainingOptions:
-    steps = job.steps
-    if steps is None:
-        steps = FIRST_STEPS + STEPS_PER_CASE * cases if job.minutes is None else 1_000_000
-    rate = LEARNING_RATE if parent.replay else LEARNING_RATE_WITHOUT_REPLAY
-    return TrainingOptions(
-        steps=steps,
-        minutes=job.minutes,
-        learning_rate=job.learning_rate or rate,
-        weight_decay=0.0,  # the pull is towards the parent, not towards 0
-        validate_every=0,
-        precision=job.precision,
-        has_fixed_statistics=True,
-        seed=job.seed,
-    )
 
 
 def _patches(
@@ -255,7 +185,7 @@ def _patches(
     options: TrainingOptions,
     augmentation: AugmentationConfig,
 ) -> MixedPatches:
-    """Return batches of which half are local; in 3D one patch of each, in 2D half of the plan's batch."""
+    """Return batches that are half local; in 3D one patch of each kind, in 2D half of the plan's batch each."""
     half = replace(plan, batch_size=1 if plan.dimensions == 3 else max(1, plan.batch_size // 2))
     sources = [PatchSource(local, half, options, augmentation)]
     if replay is not None:
@@ -268,17 +198,17 @@ def _strategy(parent: _Parent, local: Sequence[Case], held_back: Sequence[Case])
     how = (
         f"rehearsing {len(parent.replay.rehearsal)} crops of the parent's training images"
         if parent.replay
-        else "keeping near the parent's own answers, since no crops of its training images travel with it"
+        else "staying close to the parent's predictions, as it comes without crops of its training images"
     )
     kept = f", {len(held_back)} held back" if held_back else ""
     return f"Continuing '{parent.description.id}' on {len(local)} local case(s){kept}, {how}"
 
 
 def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequence[Case], *, is_resumed: bool) -> None:
-    """Write down what a training begins with, or check that one that goes on has the same.
+    """Record the start of a fine-tuning, or check that a resumed one has the same.
 
     Raises:
-        InputError: Something else than when the training began.
+        InputError: Something has changed since the training began.
     """
     started: dict[str, Any] = {
         "job": job.to_dict(),
@@ -287,27 +217,16 @@ def _write_or_check_start(job: FinetuningJob, parent: _Parent, held_back: Sequen
         "held_back": [case.id for case in held_back],
     }
     if is_resumed:
-        begun = _started(job.folder)
+        begun = read_start(job.folder)
         free = ("steps", "minutes", "device", "id", "title")
         now, then = job.to_dict(), begun["job"]
         changed = [name for name in now if name not in free and now[name] != then.get(name)]
         changed += [name for name in ("parent_sha256", "crops_sha256", "held_back") if started[name] != begun[name]]
         if changed:
             raise InputError(
-                f"{', '.join(changed)} changed since the fine-tuning began: restore it, or start another one"
+                f"{', '.join(changed)} changed since fine-tuning began: restore it, or start a new fine-tuning"
             )
     write_text(job.folder / JOB_FILE, json.dumps(started, indent=1))
-
-
-def _started(folder: Path) -> dict[str, Any]:
-    path = folder / JOB_FILE
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        FinetuningJob.from_dict(values["job"], folder=folder)
-        _ = values["parent_sha256"], values["crops_sha256"], list(values["held_back"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): the fine-tuning cannot go on, start another") from error
-    return values
 
 
 def _describe(
@@ -343,7 +262,7 @@ def _named(job: FinetuningJob, parent: ModelDescription) -> ModelDescription:
 
 
 def _local_figures(labels: Sequence[Label], rows: Sequence[GateRow]) -> dict[str, Any]:
-    """Return the mean Dice of the new model by label over the local cases that were held back."""
+    """Return the mean Dice of the new model by label over the held-back local cases."""
     local = [row for row in rows if row.group == "local"]
     figures = {}
     for value, label in enumerate(labels, start=1):
@@ -377,7 +296,7 @@ def _record_of(
 
 
 def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) -> None:
-    """Complete the model folder; the crops travel on, those of the local cases stay where they are."""
+    """Complete the model folder; the parent's crops are passed on, without any of the local cases."""
     if parent.crops:
         with atomic_path(job.folder / REPLAY_FILE) as temporary:
             temporary.write_bytes(parent.crops)
@@ -388,7 +307,7 @@ def _finish(job: FinetuningJob, parent: _Parent, description: ModelDescription) 
 
 
 def _is_half(folder: Path) -> bool:
-    """Tell whether a model's weights are stored in half precision."""
+    """Return whether a model's weights are stored in half precision."""
     from safetensors import safe_open
 
     with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:

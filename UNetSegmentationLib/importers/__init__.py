@@ -1,4 +1,4 @@
-"""Models of other tools brought into our model folder, one file a tool; nothing in their files is ever executed."""
+"""Import of models from other tools into model folders, one file per tool; nothing in their files is ever executed."""
 
 from .contract import IMPORTERS, ForeignModel, Importer, ImportOptions, import_model
 

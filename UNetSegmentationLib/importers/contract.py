@@ -1,4 +1,4 @@
-"""What an importer is, and the way from somebody else's files to a model folder."""
+"""The contract of importers, and the way from another tool's files to a model folder."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from .parts.unsupported import reason_against
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What the user may choose.
+    """Choices of the user.
 
     Attributes:
-        configuration: Which configuration, where a folder holds several.
-        folds: Which folds; empty: all that are there.
+        configuration: Configuration to import if a folder contains several.
+        folds: Folds to import; empty: all available.
         allow_code: TorchScript, which is code, may be loaded for its weights.
     """
 
@@ -42,14 +42,14 @@ class ImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignModel:
-    """A model of another tool in our terms.
+    """A model of another tool, translated.
 
     Attributes:
-        description: Everything but the checksum.
+        description: Complete except for the checksum.
         network: With its weights.
-        card: Lines for CARD.md on where it comes from and what differs.
+        card: Lines for CARD.md on its origin and on differences.
         warnings: Sentences for the user.
-        previous: The first stage, where the description names one.
+        previous: The first stage if the description names one.
     """
 
     description: ModelDescription
@@ -64,8 +64,8 @@ class Importer:
     """A kind of model that can be imported.
 
     Attributes:
-        recognises: Tells whether a folder looks like one.
-        read: Returns the model in such a folder; raises InputError where it cannot be imported, with the reason and
+        recognises: Returns whether a folder looks like one.
+        read: Returns the model in such a folder; raises InputError if it cannot be imported, with the reason and
             what would help.
     """
 
@@ -81,23 +81,25 @@ def import_model(path: Path, output: Path, *, options: ImportOptions | None = No
 
     Args:
         path: Folder or zip archive.
-        output: Folder to make; it must not hold a model yet.
+        output: Folder to create; it must not contain a model yet.
         options: Choices of the user.
 
     Raises:
-        InputError: No such file, not recognised, or not to be imported; the message says why and what would help.
+        InputError: Not found, not recognised or not supported; the message says why and what would help.
     """
     if (output / DESCRIPTION_FILE).exists():
-        raise InputError(f"{output} holds a model already: give another folder")
+        raise InputError(f"{output} already contains a model: choose another folder")
     options = options or ImportOptions()
     if path.is_dir():
         return _write(_read(path, options), output)
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist: give a results folder of nnU-Net v2, a MONAI bundle, or a zip archive of one"
+            f"{path} does not exist: choose a results folder of nnU-Net v2, a MONAI bundle, or a zip archive of one"
         )
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is neither a folder nor a zip archive: give the folder that the model was trained in")
+        raise InputError(
+            f"{path} is neither a folder nor a zip archive: choose the folder that the model was trained in"
+        )
     with tempfile.TemporaryDirectory(prefix="unetseg-import-", ignore_cleanup_errors=True) as folder:
         extract_safely(path, Path(folder))
         return _write(_read(Path(folder), options), output)
@@ -110,7 +112,7 @@ def _read(folder: Path, options: ImportOptions) -> ForeignModel:
     if reason := reason_against(folder):
         raise InputError(reason)
     kinds = ", ".join(IMPORTERS.title(name) for name in IMPORTERS)
-    raise InputError(f"{folder.name} holds no model that can be imported: give one of {kinds}")
+    raise InputError(f"{folder.name} contains no model that can be imported: choose one of {kinds}")
 
 
 def _write(model: ForeignModel, output: Path) -> ForeignModel:
@@ -121,6 +123,6 @@ def _write(model: ForeignModel, output: Path) -> ForeignModel:
     save_weights(output / WEIGHTS_FILE, model.network)
     description = replace(model.description, weights_sha256=sha256_of(output / WEIGHTS_FILE), previous_stage=stage)
     write_card(output, description, origin=model.card)
-    # Last: a folder without a description is no model.
+    # Written last: a folder without a description is not a model.
     write_description(output, description)
     return replace(model, description=description)

@@ -28,16 +28,16 @@ class BoundaryConfig(LossConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "spacing_mm", tuple(self.spacing_mm))
-        self.require(all(s > 0 for s in self.spacing_mm), f"spacing_mm is {self.spacing_mm}: give numbers above 0")
+        self.require(all(s > 0 for s in self.spacing_mm), f"spacing_mm is {self.spacing_mm}: must be above 0")
 
 
 @LOSSES.register("boundary", title="Boundary")
 class BoundaryLoss(SegmentationLoss):
-    """Mean of probability times signed distance in mm to the true boundary; below 0 where most lies inside.
+    """Mean of probability times signed distance in mm to the true boundary; negative if most of it lies inside.
 
-    It pulls the boundary in from afar but hardly knows the size of an object, hence is meant as the smaller part of
-    a sum, such as with Dice. Outputs that are absent from an image, or fill it, have no boundary and give 0. Ignored
-    voxels count as outside when distances are taken.
+    It pulls the boundary in from afar but is nearly blind to the size of an object, so use it as the smaller part of
+    a sum, for instance with Dice. Outputs that are absent from an image, or fill it, have no boundary and score 0.
+    Ignored voxels count as outside in the distance maps.
     """
 
     Config: ClassVar[type[BoundaryConfig]] = BoundaryConfig
@@ -52,7 +52,7 @@ class BoundaryLoss(SegmentationLoss):
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         spacing_mm = self.config.spacing_mm or (1.0,) * (target.ndim - 1)
         if len(spacing_mm) != target.ndim - 1:
-            raise InputError(f"spacing_mm is {spacing_mm} for {target.ndim - 1} axes: give one number an axis")
+            raise InputError(f"spacing_mm is {spacing_mm} for {target.ndim - 1} axes: must be one number per axis")
         probabilities = self.probabilities(logits)
         truth = self.membership(target, logits.shape[1])
         weights = self.weights_like(probabilities)

@@ -1,4 +1,4 @@
-"""What every loss promises: a checked configuration, an ignored label, float32 arithmetic, finite values."""
+"""The contract of every loss: a checked configuration, an ignored label, float32 arithmetic, finite values."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(JsonDataclass):
-    """Options that every loss has; losses with options of their own extend it, always with defaults.
+    """Options that every loss has; losses with further options extend it, always with defaults.
 
-    A loss scores R outputs: the K classes, or the regions where any are named.
+    A loss scores R outputs: the regions if any are named, otherwise the K classes.
 
     Attributes:
-        ignore_label: Voxels of this label count nowhere; None where every voxel counts.
-        class_weights: One non-negative weight an output, in the order of the classes (background first) or regions.
+        ignore_label: Label of voxels to ignore, or None.
+        class_weights: One non-negative weight per output, in the order of the classes (background first) or regions.
             Empty: all equal.
         regions: Groups of labels that may overlap, such as ((1, 2, 3), (1, 3), (3,)) for whole tumour, core and
-            enhancing part. Each is scored as foreground against all the rest. Empty: every class by itself.
-        activation: "softmax": the K channels exclude each other, and the probability of a region is the sum over its
-            labels. "sigmoid": channel r stands for output r alone.
+            enhancing part. Each is scored as foreground against everything else. Empty: every class on its own.
+        activation: "softmax": the K channels are mutually exclusive; a region's probability is the sum over its labels.
+            "sigmoid": channel r stands for output r alone.
     """
 
     ignore_label: int | None = IGNORED
@@ -47,17 +47,17 @@ class LossConfig(JsonDataclass):
         weights = self.class_weights
         self.require(
             all(isfinite(weight) and weight >= 0 for weight in weights),
-            f"class_weights are {weights}: give finite numbers of at least 0",
+            f"class_weights are {weights}: must be finite numbers of at least 0",
         )
-        self.require(not weights or max(weights) > 0, "class_weights are all 0: give at least one above 0")
-        self.require(all(self.regions), "a region holds no label: name at least one label in each")
+        self.require(not weights or max(weights) > 0, "class_weights are all 0: at least one must be above 0")
+        self.require(all(self.regions), "a region has no label: name at least one label in each")
         self.require(
             all(label >= 0 for region in self.regions for label in region),
-            "regions hold a negative label: give 0 or more",
+            "regions contain a negative label: must be 0 or more",
         )
         self.require(
             not (weights and self.regions) or len(weights) == len(self.regions),
-            f"class_weights has {len(weights)} numbers for {len(self.regions)} regions: give one a region",
+            f"class_weights has {len(weights)} numbers for {len(self.regions)} regions: must be one per region",
         )
         self.require(
             self.activation in ACTIVATIONS, f"activation is '{self.activation}': choose {' or '.join(ACTIVATIONS)}"
@@ -68,10 +68,10 @@ class SegmentationLoss(nn.Module, ABC):
     """Scores logits (B, K, ...) against labels (B, ...), in 2D and 3D alike.
 
     Half-precision logits are scored in float32, double ones in double, also under autocast. Voxels of the ignored
-    label have no influence; where nothing is left to score, the loss is 0 and so is its gradient.
+    label have no influence; if no voxel is left to score, the loss and its gradient are 0.
 
     Args:
-        config: Options of `Config`; None takes its defaults.
+        config: Options of `Config`; defaults if None.
     """
 
     Config: ClassVar[type[LossConfig]] = LossConfig
@@ -102,16 +102,16 @@ class SegmentationLoss(nn.Module, ABC):
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether the outputs are classes of which each voxel has exactly one."""
+        """Whether each voxel belongs to exactly one output."""
         return self.config.activation == "softmax" and not self.config.regions
 
     @property
     def is_mean_over_images(self) -> bool:
-        """Whether the loss of a batch is the mean of its images' losses, where no voxel is ignored."""
+        """Whether the loss of a batch is the mean of its images' losses, provided that no voxel is ignored."""
         return False
 
     def splits(self, target: Tensor) -> bool:
-        """Whether the loss for labels (B, ...) is the mean of the losses of the images, whatever the logits."""
+        """Whether the loss for labels (B, ...) equals the mean of the losses of the images, for any logits."""
         return self.is_mean_over_images and not bool((self._mark_ignored(target) == IGNORED).any())
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class SegmentationLoss(nn.Module, ABC):
         return torch.stack([_log_odds(logits, region) for region in regions], dim=1)
 
     def membership(self, target: Tensor, num_classes: int) -> Tensor:
-        """Map labels (B, ...) to whether each voxel belongs to each output, bool (B, R, ...); ignored ones nowhere."""
+        """Map labels (B, ...) to membership of each voxel in each output, bool (B, R, ...); ignored voxels in none."""
         if not self.config.regions:
             labels = torch.arange(num_classes, device=target.device)
             return target.unsqueeze(1) == labels.view(1, -1, *(1,) * (target.ndim - 1))
@@ -146,13 +146,13 @@ class SegmentationLoss(nn.Module, ABC):
     def _check_shapes(self, logits: Tensor, target: Tensor) -> None:
         if target.shape != (logits.shape[0], *logits.shape[2:]):
             raise InputError(
-                f"labels {tuple(target.shape)} do not fit logits {tuple(logits.shape)}: give (B, ...) for (B, K, ...)"
+                f"labels {tuple(target.shape)} do not fit logits {tuple(logits.shape)}: need (B, ...) for (B, K, ...)"
             )
         if target.is_floating_point() or target.dtype == torch.bool:
-            raise InputError(f"labels are {target.dtype}: give integers")
+            raise InputError(f"labels are {target.dtype}: must be integers")
         outputs, channels = len(self.config.regions), logits.shape[1]
         if outputs and self.config.activation == "sigmoid" and outputs != channels:
-            raise InputError(f"logits have {channels} channels for {outputs} regions: give one a region")
+            raise InputError(f"logits have {channels} channels for {outputs} regions: must be one per region")
         if outputs and self.config.activation == "softmax" and self.region_table.shape[1] > channels + 1:
             raise InputError(f"regions name labels up to {self.region_table.shape[1] - 2} but logits have {channels}")
         if self.class_weights.numel() not in (0, outputs or channels):
@@ -160,7 +160,7 @@ class SegmentationLoss(nn.Module, ABC):
         self._check_labels(target, None if outputs and self.config.activation == "sigmoid" else channels)
 
     def _check_labels(self, target: Tensor, num_classes: int | None) -> None:
-        # Reading values back from an accelerator would stall it at every step.
+        # Reading values back from an accelerator would stall it in every step.
         if target.device.type != "cpu" or target.numel() == 0:
             return
         ignored = self.config.ignore_label
@@ -170,13 +170,13 @@ class SegmentationLoss(nn.Module, ABC):
         if low < 0 or (num_classes is not None and high >= num_classes):
             allowed = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
             raise InputError(
-                f"labels run from {low} to {high} but {allowed} is allowed (ignored: {self.config.ignore_label}): "
+                f"labels range from {low} to {high} but {allowed} is allowed (ignored: {self.config.ignore_label}): "
                 f"map the labels or raise num_classes"
             )
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of `values` under `weights`, which broadcast to them; 0 where all weights are 0."""
+    """Return the mean of `values` weighted by `weights`, which broadcast; 0 if all weights are 0."""
     spread = weights.expand_as(values)
     total = spread.sum()
     return (values * spread).sum() / torch.where(total > 0, total, torch.ones_like(total))
@@ -192,10 +192,10 @@ def _region_table(regions: tuple[tuple[int, ...], ...]) -> Tensor:
 
 
 def _log_odds(logits: Tensor, region: tuple[int, ...]) -> Tensor:
-    """Return the log odds (B, ...) of the labels of `region` against the others under softmax."""
+    """Return the softmax log odds (B, ...) of the labels of `region` against the others."""
     others = [label for label in range(logits.shape[1]) if label not in region]
     if not others:
-        raise InputError(f"region {region} holds every class: leave out at least the background")
+        raise InputError(f"region {region} contains every class: leave out at least the background")
     return logits[:, list(region)].logsumexp(dim=1) - logits[:, others].logsumexp(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy; binary cross-entropy of every output where outputs are regions or sigmoids."""
+"""Cross-entropy; binary cross-entropy of every output for regions or sigmoids."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .contract import IGNORED, LOSSES, SegmentationLoss, weighted_mean
 
 @LOSSES.register("cross_entropy", title="Cross-entropy")
 class CrossEntropyLoss(SegmentationLoss):
-    """Mean over voxels of the negative log-probability of the true class, each voxel at the weight of its class.
+    """Mean over voxels of the negative log-probability of the true class, weighted by class.
 
-    Regions and sigmoids: mean over voxels and outputs, each output at its weight.
+    Regions and sigmoids: mean over voxels and outputs, weighted by output.
     """
 
     @property
     def is_mean_over_images(self) -> bool:
-        """Unless classes have weights, which are set against those of all voxels of a batch."""
+        """Not with class weights, which are normalised over all voxels of a batch."""
         return not self.config.class_weights
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from .dice import DiceConfig, DiceLoss
 
 @dataclass(frozen=True, kw_only=True)
 class DiceCrossEntropyConfig(DiceConfig):
-    """Options of the sum; all of the Dice loss's hold for its Dice part.
+    """Options of the sum; those of the Dice loss apply to its Dice part.
 
     Attributes:
         dice_weight: Factor of the Dice loss.
@@ -28,7 +28,7 @@ class DiceCrossEntropyConfig(DiceConfig):
         super().__post_init__()
         factors = (self.dice_weight, self.cross_entropy_weight)
         self.require(
-            min(factors) >= 0 and max(factors) > 0, f"the two weights are {factors}: give 0 or more, not both 0"
+            min(factors) >= 0 and max(factors) > 0, f"the two weights are {factors}: must be 0 or more, not both 0"
         )
 
 
@@ -46,7 +46,7 @@ class DiceCrossEntropyLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """Where both parts are."""
+        """Whether both parts are."""
         return self.dice.is_mean_over_images and self.cross_entropy.is_mean_over_images
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

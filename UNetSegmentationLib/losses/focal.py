@@ -17,7 +17,7 @@ class FocalConfig(LossConfig):
     """Options of the focal loss.
 
     Attributes:
-        gamma: How strongly voxels that are already right lose their say: 0 is cross-entropy, else at least 1.
+        gamma: How strongly well-classified voxels are down-weighted: 0 is cross-entropy, else at least 1.
     """
 
     gamma: float = 2.0
@@ -25,14 +25,14 @@ class FocalConfig(LossConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         holds = self.gamma == 0 or self.gamma >= 1
-        self.require(holds, f"gamma is {self.gamma}: give 0 or at least 1, between them gradients are infinite")
+        self.require(holds, f"gamma is {self.gamma}: must be 0 or at least 1, gradients are infinite in between")
 
 
 @LOSSES.register("focal", title="Focal")
 class FocalLoss(SegmentationLoss):
-    """Cross-entropy of every voxel times (1 - p)^gamma, p being the probability of the truth.
+    """Cross-entropy of every voxel times (1 - p)^gamma, where p is the probability of the true class.
 
-    Class weights take the part of the paper's alpha: a voxel counts at the weight of its class, and the sum is
+    Class weights play the role of the paper's alpha: a voxel counts with the weight of its class, and the sum is
     divided by the weights. Regions and sigmoids: mean over voxels and outputs.
     """
 
@@ -41,7 +41,7 @@ class FocalLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """Unless classes have weights, which are set against those of all voxels of a batch."""
+        """Not with class weights, which are normalised over all voxels of a batch."""
         return not self.config.class_weights
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -55,6 +55,6 @@ class FocalLoss(SegmentationLoss):
             truth = self.membership(target, logits.shape[1]).to(scores)
             losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
             weights = self.weights_like(scores).view(1, -1, *(1,) * (target.ndim - 1)) * is_counted.unsqueeze(1)
-        # 1 - p of a nearly sure voxel would be rounded away; expm1 keeps it.
+        # For p near 1, 1 - p would be lost to rounding; expm1 keeps it.
         errors = -torch.expm1(-losses)
         return weighted_mean(errors**self.config.gamma * losses, weights)

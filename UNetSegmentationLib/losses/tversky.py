@@ -16,9 +16,9 @@ class TverskyConfig(OverlapConfig):
     """Options of the Tversky loss.
 
     Attributes:
-        false_positive_weight: What a false alarm costs (alpha of the paper); 0.5 and 0.5 make it the Dice loss.
-        false_negative_weight: What a miss costs (beta); above the other, small structures are missed less.
-        gamma: Exponent of the loss of every output, at least 1; 4/3 makes it the focal Tversky loss.
+        false_positive_weight: Cost of a false positive (alpha in the paper); 0.5 and 0.5 give the Dice loss.
+        false_negative_weight: Cost of a false negative (beta); larger than alpha, fewer small structures are missed.
+        gamma: Exponent of the loss of every output, at least 1; 4/3 gives the focal Tversky loss.
     """
 
     false_positive_weight: float = 0.3
@@ -28,13 +28,15 @@ class TverskyConfig(OverlapConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         costs = (self.false_positive_weight, self.false_negative_weight)
-        self.require(min(costs) >= 0 and max(costs) > 0, f"the error weights are {costs}: give 0 or more, not both 0")
-        self.require(self.gamma >= 1, f"gamma is {self.gamma}: give at least 1, below it gradients are infinite")
+        self.require(
+            min(costs) >= 0 and max(costs) > 0, f"the error weights are {costs}: must be 0 or more, not both 0"
+        )
+        self.require(self.gamma >= 1, f"gamma is {self.gamma}: must be at least 1, gradients are infinite below")
 
 
 @LOSSES.register("tversky", title="Tversky")
 class TverskyLoss(OverlapLoss):
-    """1 - hits / (hits + alpha false alarms + beta misses), averaged over outputs and images."""
+    """1 - hits / (hits + alpha false positives + beta misses), averaged over outputs and images."""
 
     Config: ClassVar[type[TverskyConfig]] = TverskyConfig
     config: TverskyConfig
@@ -42,7 +44,7 @@ class TverskyLoss(OverlapLoss):
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K, ...) for labels (B, ...)."""
         options, counts = self.config, self.count(logits, target)
-        # Rounding may leave a difference of sums just below 0, which a power would turn into NaN.
+        # Rounding can make a difference of sums slightly negative, which a power would turn into NaN.
         false_alarms = (counts.predicted - counts.hits).clamp(min=0)
         misses = (counts.true - counts.hits).clamp(min=0)
         errors = options.false_positive_weight * false_alarms + options.false_negative_weight * misses

@@ -1,4 +1,4 @@
-"""Weighted sum of any registered losses, as a table says."""
+"""Weighted sum of registered losses, given as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .contract import LOSSES, LossConfig, SegmentationLoss
 
 @dataclass(frozen=True, kw_only=True)
 class Term(JsonDataclass):
-    """One row of the table: the name of a loss, its factor, and the options that only it has."""
+    """One row of the table: the name of a loss, its factor, and its options."""
 
     loss: str
     weight: float = 1.0
@@ -35,7 +35,7 @@ class WeightedSumConfig(LossConfig):
         super().__post_init__()
         weights = [term.weight for term in self.terms]
         self.require(bool(weights), "terms is empty: name at least one loss")
-        self.require(min(weights) >= 0 and max(weights) > 0, f"weights are {weights}: give 0 or more, not all 0")
+        self.require(min(weights) >= 0 and max(weights) > 0, f"weights are {weights}: must be 0 or more, not all 0")
         shared = {entry.name for entry in fields(LossConfig)}
         for term in self.terms:
             twice = sorted(shared & set(term.options))
@@ -61,7 +61,7 @@ class WeightedSumLoss(SegmentationLoss):
 
     @property
     def is_mean_over_images(self) -> bool:
-        """Where every term is."""
+        """Whether every term is."""
         return all(cast(SegmentationLoss, loss).is_mean_over_images for loss in self.losses)
 
     def compare(self, logits: Tensor, target: Tensor) -> Tensor:

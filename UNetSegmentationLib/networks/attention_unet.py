@@ -1,4 +1,4 @@
-"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999): additive gates decide what of each skip passes."""
+"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999): additive gates weight each skip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .unet import Decoder, Encoder, UNetConfig
 
 
 class AttentionGate(nn.Module):
-    """Weighs every position of a skip between 0 and 1 by what the coarser signal sees there.
+    """Weights every position of a skip between 0 and 1 by the coarser signal there.
 
     Args:
         config: Shape of the network.
@@ -29,7 +29,7 @@ class AttentionGate(nn.Module):
         kernel = (1,) * config.dimensions
         self.from_skip = ConvBlock(skip_channels, inner, style=style, kernel=kernel, is_activated=False)
         self.from_coarser = ConvBlock(coarser_channels, inner, style=style, kernel=kernel, is_activated=False)
-        # Norm over one image would force a gate that is half open on every image, lesion or none.
+        # Per-image norm would force a half-open gate on every image, with or without a lesion.
         if config.norm != "batch":
             style = replace(style, norm="none", conv_bias=True)
         self.to_gate = ConvBlock(inner, 1, style=style, kernel=kernel, is_activated=False)
@@ -43,7 +43,7 @@ class AttentionGate(nn.Module):
 
 
 class AttentionDecoder(Decoder):
-    """A decoder whose skips pass attention gates."""
+    """A decoder whose skips pass through attention gates."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
@@ -62,7 +62,7 @@ class AttentionDecoder(Decoder):
 class AttentionUNet(SegmentationNetwork):
     """U-Net whose skips are gated by the up-sampled coarser signal.
 
-    The paper computes a gate on the coarser grid and enlarges the map; here, as in the version in general use, the
+    The paper computes a gate on the coarser grid and enlarges the map; here, as in common implementations, the
     coarser signal is enlarged first, so that the map is as fine as the skip.
     """
 

@@ -22,7 +22,7 @@ class BrainTumourConfig(SequenceFusionConfig):
     def _check(self, depth: int, axes: int) -> None:
         if self.in_channels != len(SEQUENCES):
             raise InputError(
-                f"BrainTumourConfig: in_channels is {self.in_channels}: give {len(SEQUENCES)} "
+                f"BrainTumourConfig: in_channels is {self.in_channels}: must be {len(SEQUENCES)} "
                 f"({', '.join(SEQUENCES)}; a missing one stays empty), or choose the network 'sequence_fusion'"
             )
         super()._check(depth, axes)
@@ -30,6 +30,6 @@ class BrainTumourConfig(SequenceFusionConfig):
 
 @NETWORKS.register("brain_tumour", title="Brain tumour (T1, T1ce, T2, FLAIR)")
 class BrainTumourNetwork(SequenceFusion):
-    """Four encoders, one each for T1, T1ce, T2 and FLAIR, of which any may be missing."""
+    """Four encoders, for T1, T1ce, T2 and FLAIR, any of which may be missing."""
 
     Config = BrainTumourConfig

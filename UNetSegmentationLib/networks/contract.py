@@ -1,4 +1,4 @@
-"""What every network promises: a checked configuration, any input size, logits on the input's grid."""
+"""The contract of every network: a checked configuration, any input size, logits on the input's grid."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ ACTIVATIONS = ("leaky_relu", "relu", "prelu", "elu")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(JsonDataclass):
-    """Shape of a network; entries with options of their own extend it, always with defaults.
+    """Shape of a network; networks with further options extend it, always with defaults.
 
     Attributes:
         in_channels: C, channels of the image.
         num_classes: K, background included.
         dimensions: 2 or 3 spatial dimensions.
         features_per_stage: Channels after each encoder stage, finest first; its length is the depth.
-        strides: One (D, H, W) or (H, W) tuple a stage; the first is all ones. Empty: 2 along every axis after stage 0.
-        kernel_sizes: One tuple a stage. Empty: 3 along every axis.
+        strides: One (D, H, W) or (H, W) tuple per stage; the first is all ones. Empty: 2 along each axis after stage 0.
+        kernel_sizes: One tuple per stage. Empty: 3 along every axis.
         convs_per_stage: Convolutions in an encoder or decoder stage.
         norm: One of NORMS.
         activation: One of ACTIVATIONS.
@@ -64,13 +64,13 @@ class NetworkConfig(JsonDataclass):
 
     def _check(self, depth: int, axes: int) -> None:
         requirements = (
-            (self.in_channels >= 1, f"in_channels is {self.in_channels}: give at least 1"),
-            (self.num_classes >= 2, f"num_classes is {self.num_classes}: give at least 2 (background counts)"),
-            (axes in (2, 3), f"dimensions is {axes}: give 2 or 3"),
+            (self.in_channels >= 1, f"in_channels is {self.in_channels}: must be at least 1"),
+            (self.num_classes >= 2, f"num_classes is {self.num_classes}: must be at least 2 (background counts)"),
+            (axes in (2, 3), f"dimensions is {axes}: must be 2 or 3"),
             (depth >= 1 and min(self.features_per_stage, default=0) >= 1, "features_per_stage needs positive numbers"),
             (
                 len(self.strides) == depth,
-                f"strides has {len(self.strides)} entries for {depth} stages: give one a stage",
+                f"strides has {len(self.strides)} entries for {depth} stages: must be one per stage",
             ),
             (len(self.kernel_sizes) == depth, f"kernel_sizes has {len(self.kernel_sizes)} entries for {depth} stages"),
             (
@@ -80,13 +80,13 @@ class NetworkConfig(JsonDataclass):
             (all(min(s) >= 1 for s in self.strides), "strides must be at least 1"),
             (all(k % 2 == 1 for kernel in self.kernel_sizes for k in kernel), "kernel sizes must be odd"),
             (set(self.strides[0]) == {1}, f"the first stride is {self.strides[0]}: logits need it to be all ones"),
-            (self.convs_per_stage >= 1, f"convs_per_stage is {self.convs_per_stage}: give at least 1"),
+            (self.convs_per_stage >= 1, f"convs_per_stage is {self.convs_per_stage}: must be at least 1"),
             (self.norm in NORMS, f"norm is '{self.norm}': choose one of {', '.join(NORMS)}"),
             (
                 self.activation in ACTIVATIONS,
                 f"activation is '{self.activation}': choose one of {', '.join(ACTIVATIONS)}",
             ),
-            (0 <= self.dropout < 1, f"dropout is {self.dropout}: give 0 to below 1"),
+            (0 <= self.dropout < 1, f"dropout is {self.dropout}: must be 0 to below 1"),
         )
         for holds, message in requirements:
             self.require(holds, message)
@@ -100,15 +100,15 @@ class NetworkConfig(JsonDataclass):
 class SegmentationNetwork(nn.Module, ABC):
     """Maps image (B, C, D, H, W) or (B, C, H, W) of any size to logits (B, K, same size).
 
-    Sub-classes write `forward_aligned` for sizes that are multiples of `alignment`; padding and cropping happen here.
+    Subclasses implement `forward_aligned` for multiples of `alignment`; padding and cropping happen here.
     In training mode with deep supervision the result is a list, finest first; coarser logits have the padded size
     divided by the strides so far.
     """
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
-    # A plan of more stages is cut to these; None takes all.
+    # A plan with more stages is cut to this number; None keeps all.
     most_stages: ClassVar[int | None] = None
-    # Kernel along the axes where a plan has 3.
+    # Kernel size along axes for which a plan has 3.
     planned_kernel: ClassVar[int] = 3
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -122,22 +122,22 @@ class SegmentationNetwork(nn.Module, ABC):
 
     @property
     def accepts_missing_channels(self) -> bool:
-        """Whether a channel of NaN stands for one that is missing; by default every channel is needed."""
+        """Whether a channel of NaN stands for a missing one; by default every channel is required."""
         return False
 
     @property
     def raw_channels(self) -> tuple[int, ...]:
-        """Channels that must come as they are stored, such as HU; the plan normalises the others."""
+        """Channels that must not be normalised, such as HU; the plan normalises the others."""
         return ()
 
     @property
-    def lesson(self) -> str:
-        """What learn_from_labels does, in words for the user; empty where it does nothing."""
+    def learning_message(self) -> str:
+        """Progress message for learn_from_labels; empty if it does nothing."""
         return ""
 
     @property
-    def has_own_loss(self) -> bool:
-        """Whether own_loss returns a term; it needs the outputs of a whole batch."""
+    def has_auxiliary_loss(self) -> bool:
+        """Whether auxiliary_loss returns a term; it needs the outputs of a whole batch."""
         return False
 
     @classmethod
@@ -145,24 +145,24 @@ class SegmentationNetwork(nn.Module, ABC):
         """Return the network whose most_stages and planned_kernel hold for a plan: this one, by default.
 
         Args:
-            options: Of the configuration, as JSON; not checked yet.
+            options: Options of the configuration as JSON, not checked yet.
         """
         return cls
 
     def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
-        """Learn what the network needs to know of the references before it is trained; by default nothing.
+        """Learn from the labels before training; by default nothing.
 
         Args:
             labels: Class numbers (D, H, W), or (H, W), of whole training images.
-            seed: Of whatever is drawn.
-            task: Asked often whether to go on.
+            seed: Seed of all draws.
+            task: Often checked for cancellation.
 
         Raises:
             CancelledError: The task was cancelled.
         """
 
-    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002
-        """Return a term that is added to the loss; by default none.
+    def auxiliary_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return a term to add to the loss, or None.
 
         Args:
             outputs: What the network returned in training mode.
@@ -180,7 +180,7 @@ class SegmentationNetwork(nn.Module, ABC):
         missing = [-extent % step for extent, step in zip(size, self.alignment, strict=True)]
         if not any(missing):
             return self.forward_aligned(image)
-        # Padding at the far end only keeps voxel 0 in place, so that coarser logits stay aligned with it.
+        # Padding only at the far end keeps voxel 0 in place, so that coarser logits stay aligned.
         padding = [amount for extent in reversed(missing) for amount in (0, extent)]
         logits = self.forward_aligned(
             F.pad(image, padding, mode="replicate" if self._can_replicate(image) else "constant")

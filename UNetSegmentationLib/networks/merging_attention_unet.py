@@ -1,4 +1,4 @@
-"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999) that strides down and merges by one convolution a level."""
+"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999) with strided stages and one merging convolution a level."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MergingAttentionUNetConfig(UNetConfig):
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
-        self.require(self.up_kernel % 2 == 1, f"up_kernel is {self.up_kernel}: give an odd number")
+        self.require(self.up_kernel % 2 == 1, f"up_kernel is {self.up_kernel}: must be an odd number")
 
 
 class UpBlock(nn.Module):
@@ -74,7 +74,7 @@ class UpBlock(nn.Module):
 
 @NETWORKS.register("merging_attention_unet", title="Merging Attention U-Net")
 class MergingAttentionUNet(SegmentationNetwork):
-    """Attention U-Net whose decoder has one convolution a level, with instance norm and a learned rectifier."""
+    """Attention U-Net whose decoder has one convolution per level, with instance norm and PReLU."""
 
     Config = MergingAttentionUNetConfig
     config: MergingAttentionUNetConfig

@@ -1,4 +1,4 @@
-"""nnU-Net's plain U-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z) as its planner shapes it."""
+"""nnU-Net's plain U-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z) as configured by its planner."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ class NNUNetConfig(UNetConfig):
         for name, needed in (("encoder_convs", depth), ("decoder_convs", depth - 1)):
             convs = getattr(self, name)
             if len(convs) != needed or min(convs, default=1) < 1:
-                raise InputError(f"{type(self).__name__}: {name} is {convs}: give {needed} numbers from 1")
+                raise InputError(f"{type(self).__name__}: {name} is {convs}: must be {needed} numbers of at least 1")
         if self.downsampling != "strided" or self.upsampling != "transposed":
-            raise InputError(f"{type(self).__name__}: nnU-Net strides down and transposes up: leave both options out")
+            raise InputError(
+                f"{type(self).__name__}: nnU-Net strides down and up-samples by transposing: leave both options out"
+            )
 
 
 @NETWORKS.register("nnunet_plain", title="nnU-Net plain")

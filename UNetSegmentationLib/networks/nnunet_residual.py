@@ -1,4 +1,4 @@
-"""nnU-Net's residual-encoder U-Net (Isensee et al. 2024, arXiv:2404.09556) as its planner shapes it."""
+"""nnU-Net's residual-encoder U-Net (Isensee et al. 2024, arXiv:2404.09556) as configured by its planner."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PLANNED_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6)
 class NNUNetResidualConfig(NNUNetConfig):
     """Shape of the residual-encoder U-Net.
 
-    `encoder_convs` counts residual blocks of two convolutions each; empty: 1, 3, 4, 6, 6, ... as the planner does.
+    `encoder_convs` counts residual blocks of two convolutions each; empty: 1, 3, 4, 6, 6, ... as in the planner.
     `decoder_convs` is 1 everywhere by default, and `convs_per_stage` is not used.
     """
 
@@ -47,12 +47,12 @@ class NNUNetResidualConfig(NNUNetConfig):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions round which the input passes, averaged and projected where shapes differ (ResNet-D).
+    """Two convolutions with a shortcut, average-pooled and projected if shapes differ (ResNet-D).
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         kernel: Odd size along each axis.
         stride: Step of the first convolution along each axis.
     """
@@ -126,7 +126,7 @@ class NNUNetResidual(SegmentationNetwork):
         self.decoder = Decoder(config, convs=config.decoder_convs, style=without_residual(config.style))
         initialise_weights(self)
         for module in self.modules():
-            # Each block starts as its shortcut, which is how nnU-Net starts its training.
+            # Each block starts as the identity of its shortcut, as in nnU-Net.
             if isinstance(module, ResidualBlock):
                 for parameter in module.second.norm.parameters():
                     nn.init.zeros_(parameter)

@@ -1,4 +1,4 @@
-"""Lung-nodule network: a stem that looks at three scales at once, then a U-Net."""
+"""Lung-nodule network: a multi-scale stem, then a U-Net."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class NoduleUNetConfig(UNetConfig):
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
         if not self.stem_kernels or any(kernel < 1 or kernel % 2 == 0 for kernel in self.stem_kernels):
-            raise InputError(f"NoduleUNetConfig: stem_kernels is {self.stem_kernels}: give odd numbers")
+            raise InputError(f"NoduleUNetConfig: stem_kernels is {self.stem_kernels}: must be odd numbers")
         if self.stem_features < 1:
-            raise InputError(f"NoduleUNetConfig: stem_features is {self.stem_features}: give at least 1")
+            raise InputError(f"NoduleUNetConfig: stem_features is {self.stem_features}: must be at least 1")
 
 
 class MultiScaleStem(nn.Module):
-    """Parallel convolutions with different kernels and a 1x1 convolution that weighs them.
+    """Parallel convolutions with different kernels, merged by a 1x1 convolution.
 
-    A nodule of 4 mm and one of 20 mm are told from vessels at different distances.
+    Telling nodules of 4 mm and of 20 mm from vessels takes different context.
     """
 
     def __init__(self, config: NoduleUNetConfig) -> None:

@@ -1,4 +1,4 @@
-"""Transformer encoder with rotary positions after Primus (Wald et al. 2025, arXiv:2503.01835), small, with skips."""
+"""Transformer encoder with rotary embedding after Primus (Wald et al. 2025, arXiv:2503.01835), small, with skips."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class PrimusConfig(NetworkConfig):
         blocks: Transformer blocks.
         heads: Attention heads.
         expansion: Width of the layer inside a block's feed-forward part, as a multiple of the embedding.
-        skips: Strided convolutions of the stages' widths cut the tokens, and the decoder sees their features as well,
-            as in TransUNet (Chen et al. 2021, arXiv:2102.04306). Without them it draws borders from tokens alone.
+        skips: Strided convolutions of the stages' widths make the tokens, and their features are skips of the decoder,
+            as in TransUNet (Chen et al. 2021, arXiv:2102.04306). Without them, borders come from tokens alone.
     """
 
     convs_per_stage: int = 1
@@ -44,7 +44,7 @@ class PrimusConfig(NetworkConfig):
             (min(self.heads, self.blocks, self.expansion) >= 1, "heads, blocks and expansion must be at least 1"),
             (
                 self.embedding >= 1 and self.embedding % unit == 0,
-                f"embedding is {self.embedding}: give a multiple of {unit} (2 x dimensions x heads)",
+                f"embedding is {self.embedding}: must be a multiple of {unit} (2 x dimensions x heads)",
             ),
         )
         for holds, message in requirements:
@@ -53,12 +53,12 @@ class PrimusConfig(NetworkConfig):
 
 
 def rotary_angles(grid: tuple[int, ...], pairs: int, *, device: torch.device) -> Tensor:
-    """Return the angles (N, pairs) of a token grid: each axis turns an equal share of the pairs (arXiv:2104.09864).
+    """Return the angles (N, pairs) of a token grid: each axis rotates an equal share of the pairs (arXiv:2104.09864).
 
     Args:
         grid: Tokens along each axis; N is their product.
         pairs: Pairs of channels, a multiple of the number of axes.
-        device: Where to make them.
+        device: Device of the result.
     """
     share = pairs // len(grid)
     speeds = _SLOWEST_PERIOD ** (-torch.arange(share, device=device, dtype=torch.float32) / max(share, 1))
@@ -74,7 +74,7 @@ def rotate(tokens: Tensor, angles: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Self-attention and a gated feed-forward layer, each after a norm and round a shortcut (arXiv:2002.05202)."""
+    """Self-attention and a gated feed-forward layer, each after a norm and with a shortcut (arXiv:2002.05202)."""
 
     def __init__(self, config: PrimusConfig) -> None:
         super().__init__()
@@ -148,15 +148,15 @@ class TokenEncoder(nn.Module):
 
 @NETWORKS.register("primus_unet", title="Transformer (Primus-like)")
 class PrimusUNet(SegmentationNetwork):
-    """A transformer does the seeing, a light convolutional decoder brings its tokens back to voxels.
+    """A transformer encoder and a light convolutional decoder that brings its tokens back to voxels.
 
-    Every token attends to every other, so that time grows with the square of their number: 96 x 96 x 96 voxels are
+    Every token attends to every other, so time grows with the square of their number: 96 x 96 x 96 voxels are
     1,728 tokens of 8 x 8 x 8.
     """
 
     Config = PrimusConfig
     config: PrimusConfig
-    # Tokens of 8 voxels as in the paper: from coarser ones the decoder cannot draw borders.
+    # Tokens of 8 voxels as in the paper: from coarser ones the decoder cannot reconstruct borders.
     most_stages: ClassVar[int | None] = 4
 
     def __init__(self, config: PrimusConfig) -> None:

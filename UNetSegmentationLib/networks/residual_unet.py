@@ -1,4 +1,4 @@
-"""Residual-unit U-Net (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40), strided from the first layer on."""
+"""Residual-unit U-Net (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40), strided from the first layer."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class ResidualUNetConfig(NetworkConfig):
     """Shape of a residual-unit U-Net.
 
     Attributes:
-        residual_units: Convolutions of an encoder unit, round which its input is led; 0: single plain convolutions.
+        residual_units: Convolutions of an encoder unit with a shortcut; 0: single plain convolutions.
         up_kernel: Odd size along every axis of the transposed convolutions.
-        conv_bias: Convolutions before a norm have a bias; None: those that no norm follows.
+        conv_bias: Convolutions before a norm have a bias; None: only those without a norm after them.
     """
 
     features_per_stage: tuple[int, ...] = (16, 32, 64, 128, 256)
@@ -42,27 +42,27 @@ class ResidualUNetConfig(NetworkConfig):
 
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
-        self.require(depth >= 2, "features_per_stage has one entry: give at least 2")
-        self.require(self.residual_units >= 0, f"residual_units is {self.residual_units}: give 0 or more")
-        self.require(self.up_kernel % 2 == 1, f"up_kernel is {self.up_kernel}: give an odd number")
+        self.require(depth >= 2, "features_per_stage has one entry: needs at least 2")
+        self.require(self.residual_units >= 0, f"residual_units is {self.residual_units}: must be 0 or more")
+        self.require(self.up_kernel % 2 == 1, f"up_kernel is {self.up_kernel}: must be an odd number")
 
     @property
     def style(self) -> BlockStyle:
-        """What all blocks of this network have in common."""
+        """Style shared by all blocks of this network."""
         return BlockStyle.of(self, conv_bias=self.conv_bias)
 
 
 class ResidualUnit(nn.Module):
-    """Convolutions in a row to which their input is added, by a convolution where shapes differ; nothing follows.
+    """Convolutions whose input is added to their output, by a convolution if shapes differ; nothing follows.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         convs: Number of blocks.
         kernel: Odd size along each axis.
         stride: Step of the first block along each axis.
-        is_last_bare: The last block is a convolution alone.
+        is_last_bare: The last block is a bare convolution.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ResidualUnit(nn.Module):
 
 
 class UpUnit(nn.Module):
-    """Transposed convolution, norm, activation, and a residual unit of one convolution where the network has any.
+    """Transposed convolution, norm, activation, and a residual unit of one convolution if the network has them.
 
     Args:
         in_channels: Channels of the coarser features and the skip together.

@@ -24,7 +24,7 @@ UPSAMPLINGS = ("linear", "transposed")
 
 @dataclass(frozen=True, kw_only=True)
 class SegResNetConfig(NetworkConfig):
-    """Shape of a SegResNet; dropout acts after the first convolution alone.
+    """Shape of a SegResNet; dropout acts only after the first convolution.
 
     Attributes:
         encoder_blocks: Residual blocks of each encoder stage; empty: 1, 2, 2, 4 as in the paper, the last repeated.
@@ -51,7 +51,7 @@ class SegResNetConfig(NetworkConfig):
             blocks = getattr(self, name)
             self.require(
                 len(blocks) == needed and min(blocks, default=0) >= 0,
-                f"{name} is {blocks}: give {needed} numbers from 0",
+                f"{name} is {blocks}: must be {needed} numbers of at least 0",
             )
         self.require(
             self.upsampling in UPSAMPLINGS, f"upsampling is '{self.upsampling}': choose {' or '.join(UPSAMPLINGS)}"
@@ -59,16 +59,16 @@ class SegResNetConfig(NetworkConfig):
 
     @property
     def style(self) -> BlockStyle:
-        """What all blocks of this network have in common."""
+        """Style shared by all blocks of this network."""
         return BlockStyle.of(self)
 
 
 class ResidualBlock(nn.Module):
-    """Twice norm, activation and convolution, to which the input is added.
+    """Norm, activation and convolution, twice, plus the input.
 
     Args:
         channels: Channels of input and output.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         kernel: Odd size along each axis.
     """
 
@@ -85,7 +85,7 @@ class ResidualBlock(nn.Module):
                 )
             )
         )
-        # In place, the first activation would change the features that are added where no norm copies them.
+        # In place, the first activation would change the shortcut if no norm copies it.
         if style.norm == "none":
             self.layers[0] = _Copy()
 
@@ -102,7 +102,7 @@ class _Copy(nn.Module):
 
 @NETWORKS.register("segresnet", title="SegResNet")
 class SegResNet(SegmentationNetwork):
-    """SegResNet without the variational branch, which helps training alone."""
+    """SegResNet without the variational branch, which serves training only."""
 
     Config = SegResNetConfig
     config: SegResNetConfig
@@ -163,7 +163,7 @@ def _up(config: SegResNetConfig, level: int) -> nn.Module:
 
 def _head(config: SegResNetConfig, level: int) -> nn.Module:
     width = config.features_per_stage[level]
-    # Nothing else reads the features of the finest level, but the coarser ones are decoded further.
+    # Only the head reads the finest features, but the coarser ones are decoded further.
     norm = _Copy() if config.norm == "none" else make_norm(config.norm, width)
     return nn.Sequential(norm, make_activation(config.activation, width), make_head(width, config))
 
@@ -172,5 +172,5 @@ def _convolution(
     in_channels: int, out_channels: int, kernel: tuple[int, ...], *, stride: tuple[int, ...] = ()
 ) -> nn.Module:
     padding = tuple((size - 1) // 2 for size in kernel)
-    # A norm or an addition with a norm behind it follows everywhere.
+    # Every convolution is followed by a norm, possibly after an addition.
     return convolution(len(kernel))(in_channels, out_channels, kernel, stride=stride or 1, padding=padding, bias=False)

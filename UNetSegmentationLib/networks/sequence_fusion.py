@@ -1,4 +1,4 @@
-"""MRI of several sequences, fused by mean and variance of those present (HeMIS, Havaei 2016, arXiv:1607.05194)."""
+"""MRI of several sequences, fused by the mean and variance of those present (HeMIS, Havaei 2016, arXiv:1607.05194)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class SequenceFusionConfig(UNetConfig):
     Attributes:
         sequences: Names of the sequences in the order of the channels; empty: numbered.
         sequence_dropout: Probability of leaving a sequence out of a training image; at least one stays.
-        shares_encoder: One encoder for all sequences instead of one each: the order of sequences is then of no account.
-        described: For each of the last channels the sequence that it describes, such as a mask of its tissues; it goes
-            into the encoder of that sequence, and is missing where that is.
+        shares_encoder: One encoder for all sequences instead of one each: the order of sequences then does not matter.
+        described: For each of the last channels the sequence that it describes, for instance as a tissue mask; it
+            enters the encoder of that sequence, and is missing if the sequence is.
     """
 
     sequences: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ class SequenceFusionConfig(UNetConfig):
         if len(self.sequences) != self.num_sequences:
             raise InputError(
                 f"{type(self).__name__}: {len(self.sequences)} sequences are named for {self.num_sequences} channels: "
-                "name one a channel"
+                "name one per channel"
             )
         if not all(0 <= index < self.num_sequences for index in self.described):
             raise InputError(
-                f"{type(self).__name__}: described is {self.described}: give 0 to {self.num_sequences - 1}, for fewer "
-                "channels than there are"
+                f"{type(self).__name__}: described is {self.described}: must be 0 to {self.num_sequences - 1}, "
+                "for fewer channels than the image has"
             )
         if self.described and self.shares_encoder:
             raise InputError(
@@ -55,11 +55,13 @@ class SequenceFusionConfig(UNetConfig):
                 "out shares_encoder or described"
             )
         if not 0 <= self.sequence_dropout < 1:
-            raise InputError(f"{type(self).__name__}: sequence_dropout is {self.sequence_dropout}: give 0 to below 1")
+            raise InputError(
+                f"{type(self).__name__}: sequence_dropout is {self.sequence_dropout}: must be 0 to below 1"
+            )
 
     @property
     def num_sequences(self) -> int:
-        """S, channels that are sequences of their own."""
+        """S, number of sequences."""
         return self.in_channels - len(self.described)
 
     def channels_of(self, sequence: int) -> list[int]:
@@ -70,9 +72,9 @@ class SequenceFusionConfig(UNetConfig):
 
 @NETWORKS.register("sequence_fusion", title="MRI sequence fusion")
 class SequenceFusion(SegmentationNetwork):
-    """An encoder a sequence; at every level the decoder sees the mean and the variance over the present sequences.
+    """One encoder per sequence; at every level the decoder sees the mean and variance over the present sequences.
 
-    A sequence is missing where the caller says so, or where its channel holds NaN. It then has no influence on the
+    A sequence is missing if the caller says so or its channel contains NaN. It then has no influence on the
     logits and its encoder gets no gradient from that image.
     """
 
@@ -97,25 +99,25 @@ class SequenceFusion(SegmentationNetwork):
         """Map image (B, C, ...) of any size to logits (B, K, ...).
 
         Args:
-            image: One channel a sequence, then those that describe one; what a missing one holds does not matter.
-            present: Bool (B, S); by default false where a sequence holds NaN (all of it, or all but a margin).
+            image: One channel a sequence, then those that describe one; the content of a missing one does not matter.
+            present: Bool (B, S); by default false if a sequence contains NaN (all of it, or all but a margin).
 
         Raises:
-            InputError: An image has no sequence at all, or `present` is not (B, S).
+            InputError: An image has no sequence, or `present` is not (B, S).
         """
         expected = (len(image), self.config.num_sequences)
         if present is None:
             present = find_present(image)[:, : self.config.num_sequences]
         if present.shape != expected:
-            raise InputError(f"present is {tuple(present.shape)}: give (B, S) = {expected}")
+            raise InputError(f"present is {tuple(present.shape)}: must be (B, S) = {expected}")
         if not present.any(dim=1).all():
-            raise InputError("an image has no sequence at all: give at least one")
+            raise InputError("an image has no sequence: at least one is needed")
         if self.training and self.config.sequence_dropout:
             present = drop_sequences(present, self.config.sequence_dropout)
         if not present.all():
             is_given = torch.cat([present, present[:, list(self.config.described)]], dim=1)
             mask = is_given.reshape(*is_given.shape, *(1,) * self.config.dimensions)
-            # NaN marks what is missing from here on, also for the margin that padding adds.
+            # From here on NaN marks missing sequences, including the margin that padding adds.
             image = torch.where(mask, image, torch.nan)
         return super().forward(image)
 
@@ -137,8 +139,8 @@ class SequenceFusion(SegmentationNetwork):
 
 
 def find_present(image: Tensor) -> Tensor:
-    """Return bool (B, C): which channels of image (B, C, ...) hold no NaN."""
-    if image.is_meta:  # without values, to count operations: nothing is missing
+    """Return bool (B, C): which channels of image (B, C, ...) contain no NaN."""
+    if image.is_meta:  # no values, only counting operations: nothing is missing
         return torch.ones(image.shape[:2], dtype=torch.bool, device="cpu")
     return ~image.isnan().flatten(2).any(dim=2)
 
@@ -146,7 +148,7 @@ def find_present(image: Tensor) -> Tensor:
 def _encode_present(encoder: nn.Module, channels: Tensor, present: Tensor) -> list[Tensor]:
     """Return the encoder's features (B, ...) of the present images of channels (B, C, ...), and zeros for the others.
 
-    Missing images do not even pass the encoder, so that they cannot enter the statistics of a batch norm.
+    Missing images skip the encoder, so that they cannot enter the statistics of a batch norm.
     """
     rows = present.nonzero().flatten()
     if len(rows) == len(channels):
@@ -173,7 +175,7 @@ def fuse(features: Tensor, present: Tensor) -> Tensor:
 
 
 def drop_sequences(present: Tensor, probability: float) -> Tensor:
-    """Return bool (B, C) with sequences left out at random, of every image at least one kept."""
+    """Return bool (B, C) with sequences dropped at random; every image keeps at least one."""
     draws = torch.rand(present.shape, device=present.device).masked_fill(~present, -1)
     kept = draws >= probability
     kept[torch.arange(len(draws), device=present.device), draws.argmax(dim=1)] = True

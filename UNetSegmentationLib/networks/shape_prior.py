@@ -19,18 +19,18 @@ from .parts.wrapper import NamedWrapper, WrapperConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ShapePriorConfig(WrapperConfig):
-    """Shape of the network inside and of the prior.
+    """Shape of the inner network and of the prior.
 
     Attributes:
-        prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8; 0 takes 64 in 2D
+        prior_size: The prior sees whole masks at this many voxels along every axis, a multiple of 8; 0 means 64 in 2D
             and 32 in 3D, where a step at 64 takes ten times as long.
-        prior_latent: Numbers that describe a mask.
+        prior_latent: Length of the latent vector.
         prior_steps: Optimiser steps in which the prior learns the masks of the training cases.
-        prior_weight: Factor of the prior's loss; the loss is 1 for a mask as wrong as another patient's.
-        gate_strength: Power of the prior's probabilities at inference; 0 switches the gate off.
-        gate_floor: Smallest probability that the prior gives to a class, so that it persuades but does not forbid.
-        gate_margin: Share of the image within which borders may lie elsewhere than the prior draws them: it knows
-            where organs are, but draws their borders only roughly.
+        prior_weight: Factor of the prior's loss; the loss is 1 for a mask as far off as another patient's.
+        gate_strength: Exponent of the prior's probabilities at inference; 0 switches the gate off.
+        gate_floor: Smallest probability that the prior assigns to a class, so that it never rules one out.
+        gate_margin: Share of the image by which borders may deviate from those of the prior, which knows where organs
+            are but reconstructs their borders only roughly.
     """
 
     prior_size: int = 0
@@ -49,11 +49,11 @@ class ShapePriorConfig(WrapperConfig):
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
         requirements = (
-            (self.prior_steps >= 1, f"prior_steps is {self.prior_steps}: give at least 1"),
-            (self.prior_weight >= 0, f"prior_weight is {self.prior_weight}: give 0 or more"),
-            (self.gate_strength >= 0, f"gate_strength is {self.gate_strength}: give 0 or more"),
-            (0 < self.gate_floor < 1, f"gate_floor is {self.gate_floor}: give above 0 to below 1"),
-            (0 <= self.gate_margin < 0.5, f"gate_margin is {self.gate_margin}: give 0 to below 0.5"),
+            (self.prior_steps >= 1, f"prior_steps is {self.prior_steps}: must be at least 1"),
+            (self.prior_weight >= 0, f"prior_weight is {self.prior_weight}: must be 0 or more"),
+            (self.gate_strength >= 0, f"gate_strength is {self.gate_strength}: must be 0 or more"),
+            (0 < self.gate_floor < 1, f"gate_floor is {self.gate_floor}: must be above 0 to below 1"),
+            (0 <= self.gate_margin < 0.5, f"gate_margin is {self.gate_margin}: must be 0 to below 0.5"),
         )
         for holds, message in requirements:
             if not holds:
@@ -62,11 +62,11 @@ class ShapePriorConfig(WrapperConfig):
 
 @NETWORKS.register("shape_prior", title="Anatomical prior (ACNN)")
 class ShapePriorNetwork(NamedWrapper):
-    """A network that knows what whole masks look like.
+    """A network constrained by the shapes of whole masks.
 
     `fit_prior` learns the shapes before training; then `prior_loss` joins the loss, and in evaluation mode the class
-    probabilities are multiplied by those that the prior draws for this mask. Until it is fitted the prior does
-    nothing. It speaks of whole images, so that the plan's patch must hold one, as plans of radiographs do.
+    probabilities are multiplied by those that the prior reconstructs for this mask. Until it is fitted the prior does
+    nothing. It needs whole images, so the plan's patch must cover one, as plans of radiographs do.
     """
 
     Config = ShapePriorConfig
@@ -84,12 +84,12 @@ class ShapePriorNetwork(NamedWrapper):
         ).requires_grad_(False)
 
     @property
-    def lesson(self) -> str:
-        """The shapes, and what the network inside learns."""
-        return "; ".join(filter(None, ("Learning the shapes of the labels", super().lesson)))
+    def learning_message(self) -> str:
+        """Progress message for the shapes, and those of the inner network."""
+        return "; ".join(filter(None, ("Learning the shapes of the labels", super().learning_message)))
 
     @property
-    def has_own_loss(self) -> bool:
+    def has_auxiliary_loss(self) -> bool:
         """The prior's."""
         return True
 
@@ -100,12 +100,12 @@ class ShapePriorNetwork(NamedWrapper):
         return self.gate(logits) if is_gated and isinstance(logits, Tensor) else logits
 
     def gate(self, logits: Tensor) -> Tensor:
-        """Return logits (B, K, ...) whose probabilities are weighed by those of the nearest plausible mask.
+        """Return logits (B, K, ...) whose probabilities are weighted by those of the nearest plausible mask.
 
-        A class counts as plausible wherever the prior draws it within the margin: islands far from its organ and
-        holes deep inside it go, borders stay the network's own.
+        A class is plausible wherever the prior has it within the margin: islands far from the organ and holes deep
+        inside it are removed, and borders remain those of the network.
         """
-        # Probabilities, not logits, are multiplied: the product of a negative logit and a small weight would grow.
+        # Multiply probabilities, not logits: a negative logit times a small weight would grow.
         log_probabilities = logits.float().log_softmax(dim=1)
         drawn = self.prior.decode(self.prior.encode(log_probabilities.exp())).softmax(dim=1).float()
         drawn = _widen(drawn, round(self.config.gate_margin * self.config.prior_size))
@@ -116,7 +116,7 @@ class ShapePriorNetwork(NamedWrapper):
         return weighed.to(logits.dtype)
 
     def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
-        """Learn the shapes of whole masks (D, H, W) or (H, W), then let the network inside learn."""
+        """Learn the shapes of whole masks (D, H, W) or (H, W), then let the inner network learn."""
         self.fit_prior(
             [mask[0] if self.config.dimensions == 2 and mask.ndim == 3 else mask for mask in labels],
             steps=self.config.prior_steps,
@@ -125,9 +125,9 @@ class ShapePriorNetwork(NamedWrapper):
         )
         super().learn_from_labels(labels, seed=seed, task=task)
 
-    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
-        """Return how far the shape of a prediction is from that of the truth, see prior_loss, and the network's own."""
-        further = super().own_loss(outputs, labels)
+    def auxiliary_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
+        """Return the prior's loss, see prior_loss, plus that of the inner network."""
+        further = super().auxiliary_loss(outputs, labels)
         term = self.prior_loss(outputs, labels)
         return term if further is None else term + further
 
@@ -145,7 +145,7 @@ class ShapePriorNetwork(NamedWrapper):
             labels: Class numbers (H, W) or (D, H, W) of whole training images.
             steps: Optimiser steps.
             seed: Of the training.
-            task: Asked at every step whether to go on.
+            task: Checked for cancellation at every step.
 
         Returns:
             The prior's last loss.
@@ -161,7 +161,7 @@ class ShapePriorNetwork(NamedWrapper):
 
         Args:
             outputs: What the network returned in training mode.
-            labels: Class numbers (B, ...); voxels below 0 count as predicted right.
+            labels: Class numbers (B, ...); voxels below 0 count as predicted correctly.
         """
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
         probabilities = logits.float().softmax(dim=1)

@@ -20,9 +20,9 @@ class UNetConfig(NetworkConfig):
     """Shape of a U-Net.
 
     Attributes:
-        downsampling: "max_pool" before each stage as in the paper, or "strided": its first convolution strides.
+        downsampling: "max_pool" before each stage as in the paper, or "strided": its first convolution is strided.
         upsampling: "transposed" convolution whose kernel is the stride, "nearest_conv" or "linear" interpolation.
-        conv_bias: Convolutions have a bias; None: those that no norm follows.
+        conv_bias: Convolutions have a bias; None: only those without a norm after them.
     """
 
     downsampling: str = "max_pool"
@@ -40,12 +40,12 @@ class UNetConfig(NetworkConfig):
 
     @property
     def style(self) -> BlockStyle:
-        """What all blocks of this network have in common."""
+        """Style shared by all blocks of this network."""
         return BlockStyle.of(self, conv_bias=self.conv_bias)
 
 
 class Encoder(nn.Module):
-    """Stages of falling resolution.
+    """Stages of decreasing resolution.
 
     Args:
         config: Shape of the network.
@@ -82,13 +82,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Up-sampling, concatenation with the skip and a stage, level by level; a head at every level that is supervised.
+    """Up-sampling, concatenation with the skip and a stage, level by level; a head at every supervised level.
 
     Args:
         config: Shape of the network.
         skip_channels: Channels of the skips, finest first, and of the coarsest features; the encoder's by default.
         convs: Convolutions of each stage, finest first; the configuration's by default.
-        style: What the blocks have in common; the configuration's by default.
+        style: Style shared by the blocks; the configuration's by default.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         self.is_supervised = config.deep_supervision
 
     def gate(self, level: int, skip: Tensor, coarser: Tensor) -> Tensor:  # noqa: ARG002
-        """Return what of the skip (B, C, ...) at `level` enters the decoder, given the up-sampled coarser features."""
+        """Return the skip (B, C, ...) at `level` as it enters the decoder, given the up-sampled coarser features."""
         return skip
 
     def merge(self, level: int, skip: Tensor, decoded: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
         """Map the encoder's features, finest first, to logits (B, K, ...), or to a list of them, finest first.
 
-        The list of features is used up: each skip is freed once it is merged, three tenths of the memory of prediction.
+        The list is consumed: each skip is freed once merged, which saves 30 % of the memory of prediction.
         """
         decoded = features.pop()
         decoded_levels = [decoded]

@@ -1,4 +1,4 @@
-"""U-Net++ (Zhou et al. 2018, arXiv:1807.10165): nested dense skips, supervised at every depth, prunable."""
+"""U-Net++ (Zhou et al. 2018, arXiv:1807.10165): nested dense skips, deep supervision, pruning."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class UNetPlusPlusConfig(UNetConfig):
     def _check(self, depth: int, axes: int) -> None:
         super()._check(depth, axes)
         if depth < 2:
-            raise InputError("UNetPlusPlusConfig: features_per_stage has one entry: give at least 2")
+            raise InputError("UNetPlusPlusConfig: features_per_stage has one entry: needs at least 2")
         if not 0 <= self.pruning_level < depth:
-            raise InputError(f"UNetPlusPlusConfig: pruning_level is {self.pruning_level}: give 0 to {depth - 1}")
+            raise InputError(f"UNetPlusPlusConfig: pruning_level is {self.pruning_level}: must be 0 to {depth - 1}")
         if self.pruning_level and not self.deep_supervision:
-            raise InputError("UNetPlusPlusConfig: pruning_level needs deep_supervision: switch it on and train")
+            raise InputError("UNetPlusPlusConfig: pruning_level needs deep_supervision: switch it on and retrain")
 
 
 class Node(nn.Module):
-    """One node X(level, depth) of the nest: all earlier nodes of its level and the up-sampled one below.
+    """One node X(level, depth) of the nest: takes all earlier nodes of its level and the up-sampled one below.
 
     Args:
         config: Shape of the network.
-        level: Stage of the encoder whose grid it has.
+        level: Encoder stage whose grid it has.
         depth: Nodes before it on the same level.
     """
 
@@ -73,8 +73,8 @@ class Node(nn.Module):
 class UNetPlusPlus(SegmentationNetwork):
     """U-Nets of every depth that share an encoder; with deep supervision each has a head on the image's grid.
 
-    The list in training mode holds the deepest first, all at the finest stride. In evaluation mode the deepest head
-    answers (the paper's fast mode), or the one that `pruning_level` names.
+    The list in training mode holds the deepest first, all at the finest stride. In evaluation mode it returns the
+    logits of the deepest head (the paper's fast mode), or of depth `pruning_level`.
     """
 
     Config = UNetPlusPlusConfig
@@ -113,7 +113,7 @@ class UNetPlusPlus(SegmentationNetwork):
         return logits
 
     def pruned(self, level: int) -> UNetPlusPlus:
-        """Return a network that holds only the U-Net of depth `level` and answers as `pruning_level` does.
+        """Return a network with only the U-Net of depth `level`, equal to evaluating with that `pruning_level`.
 
         Args:
             level: 1 to the number of stages minus 1.
@@ -122,7 +122,7 @@ class UNetPlusPlus(SegmentationNetwork):
             InputError: The level is out of range, or the network was not deeply supervised.
         """
         if level < 1:
-            raise InputError(f"level {level} cannot be pruned to: give 1 to {len(self.config.features_per_stage) - 1}")
+            raise InputError(f"cannot prune to level {level}: must be 1 to {len(self.config.features_per_stage) - 1}")
         replace(self.config, pruning_level=level)
         shallower = replace(
             self.config,

@@ -25,14 +25,14 @@ from .parts.blocks import (
 
 @dataclass(frozen=True, kw_only=True)
 class VNetConfig(NetworkConfig):
-    """Shape of a V-Net; empty kernel_sizes mean 5 along every axis, and convs_per_stage is its upper limit.
+    """Shape of a V-Net; empty kernel_sizes mean 5 along every axis, and convs_per_stage is an upper limit.
 
     Attributes:
         encoder_convs: Convolutions of each encoder stage; empty: 1, 2, 3, 3, 3 as in the paper.
         decoder_convs: Convolutions of each decoder stage, finest first; empty: 1, 2, 3, 3 as in the paper.
-        head_kernel: Where above 1, a convolution of so many voxels to the classes, with norm and activation, comes
-            before the heads.
-        is_stem_activated: The first stage has an activation before the image is added as well as after.
+        head_kernel: If above 1, a convolution of this kernel to the classes, with norm and activation, precedes the
+            heads.
+        is_stem_activated: The first stage has an activation both before and after the image is added.
     """
 
     features_per_stage: tuple[int, ...] = (16, 32, 64, 128, 256)
@@ -58,20 +58,20 @@ class VNetConfig(NetworkConfig):
         for name, needed in (("encoder_convs", depth), ("decoder_convs", depth - 1)):
             convs = getattr(self, name)
             if len(convs) != needed or min(convs, default=1) < 1:
-                raise InputError(f"VNetConfig: {name} is {convs}: give {needed} numbers from 1")
-        self.require(self.head_kernel % 2 == 1, f"head_kernel is {self.head_kernel}: give an odd number")
+                raise InputError(f"VNetConfig: {name} is {convs}: must be {needed} numbers of at least 1")
+        self.require(self.head_kernel % 2 == 1, f"head_kernel is {self.head_kernel}: must be an odd number")
 
 
 class VStage(nn.Module):
-    """Convolutions at constant width, to whose output the input is added (`residual`), and an activation.
+    """Convolutions of constant width plus their input (`residual`), then an activation.
 
     Args:
         channels: Channels of input and output.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         convs: Number of convolutions.
         kernel: Odd size along each axis.
-        in_channels: Channels of the first convolution's input where they differ.
-        is_activated: The last convolution has an activation before the input is added as well as after.
+        in_channels: Input channels of the first convolution if they differ.
+        is_activated: The last convolution has an activation both before and after the input is added.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class VStage(nn.Module):
         self.dropout = make_dropout(style)
 
     def forward(self, features: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """Map features (B, C, ...) to the same shape; `shortcut` stands in for an input of another width."""
+        """Map features (B, C, ...) to the same shape; `shortcut` replaces an input of another width."""
         result: Tensor = self.blocks(features)
         if self.activation is not None:
             result = self.activation(result + (features if shortcut is None else shortcut))
@@ -135,7 +135,7 @@ class VEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map image (B, C, ...) to the features of every stage, finest first."""
-        # The paper adds the image to each of the first stage's maps; several channels take turns.
+        # The paper adds the image to each of the first stage's maps; several channels alternate.
         copies = -(-self.width // image.shape[1])
         shortcut = torch.cat([image] * copies, dim=1)[:, : self.width]
         features = [self.stages[0](image, shortcut)]
@@ -194,7 +194,7 @@ def _head(in_channels: int, config: VNetConfig) -> nn.Module:
 
 @NETWORKS.register("vnet", title="V-Net")
 class VNet(SegmentationNetwork):
-    """V-Net; the first kernel of five voxels and the residual stages are the paper's, norm and dropout are options."""
+    """V-Net; kernels of five voxels and residual stages as in the paper, norm and dropout as options."""
 
     Config = VNetConfig
     planned_kernel: ClassVar[int] = 5

@@ -1,4 +1,4 @@
-"""Post-processing of labelmaps, one file a step."""
+"""Post-processing of labelmaps, one file per step."""
 
 from .contract import STEPS, apply_steps, parse_step
 

@@ -1,4 +1,4 @@
-"""What every post-processing step promises: a labelmap in, a labelmap of the same type out, the input untouched."""
+"""The contract of post-processing steps: a labelmap in, a labelmap of the same type out, the input untouched."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def apply_steps(labelmap: Labelmap, spacing_mm: Sequence[float], names: Iterable
         names: `keep_largest_component`, `remove_small:min_volume_mm3=50`, ...
 
     Raises:
-        InputError: A step cannot be read, or labelmap and spacing are not what steps take.
+        InputError: A step cannot be read, or labelmap or spacing is invalid.
     """
     steps = [parse_step(name) for name in names]
     if labelmap.ndim != 3 or not np.issubdtype(labelmap.dtype, np.integer):
-        raise InputError(f"labelmap {labelmap.shape} of {labelmap.dtype} cannot be used: give integers (D, H, W)")
+        raise InputError(f"labelmap {labelmap.shape} of {labelmap.dtype} cannot be used: must be integers (D, H, W)")
     if len(spacing_mm) != 3 or min(spacing_mm) <= 0:
-        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: give three positive numbers (D, H, W)")
+        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: must be three positive numbers (D, H, W)")
     for step, options in steps:
         labelmap = step(labelmap, spacing_mm, **options)
     return labelmap

@@ -18,15 +18,15 @@ def fill_holes(
     *,
     slicewise: bool = False,
 ) -> Labelmap:
-    """Return the labelmap with background enclosed by a label given to it; other labels inside stay.
+    """Return the labelmap with background enclosed by a label filled with it; other labels inside stay.
 
     Args:
         labelmap: (D, H, W) integers.
-        spacing_mm: Voxel size (D, H, W); a hole is a matter of neighbours, so it does not matter here.
-        slicewise: Look at every slice (H, W) alone, which also fills tunnels across the slices. A 2D image always is.
+        spacing_mm: Voxel size (D, H, W); not used, as holes depend on neighbours only.
+        slicewise: Fill every slice (H, W) separately, which also fills tunnels across slices; 2D images always are.
     """
     result = labelmap.copy()
-    # The innermost first: a hole within a label within another belongs to the inner one.
+    # Innermost first: a hole within nested labels belongs to the inner one.
     boxes = sorted(find_boxes(labelmap), key=lambda entry: labelmap[entry[1]].size)
     for label, box in boxes:
         inside = _enclosed(labelmap[box] == label, slicewise or labelmap.shape[0] == 1)
@@ -35,13 +35,13 @@ def fill_holes(
 
 
 def _enclosed(mask: Mask, is_slicewise: bool) -> Mask:
-    """Return what is not in the mask and has no way out through faces."""
+    """Return the voxels outside the mask that are not face-connected to the border."""
     structure = ndimage.generate_binary_structure(3, 1)
     around = ((1, 1), (1, 1), (1, 1))
     if is_slicewise:
         structure[[0, 2]] = False
         around = ((0, 0), (1, 1), (1, 1))
-    # One labelling of the complement in place of repeated dilations, with a rim that joins all ways out.
+    # One labelling of the complement instead of repeated dilations, with a rim that joins all border voxels.
     components, count = ndimage.label(~np.pad(mask, around), structure=structure)
     is_enclosed = np.ones(count + 1, dtype=bool)
     is_enclosed[0] = False

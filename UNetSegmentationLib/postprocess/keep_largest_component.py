@@ -23,16 +23,16 @@ def keep_largest_component(
 
     Args:
         labelmap: (D, H, W) integers.
-        spacing_mm: Voxel size (D, H, W); all voxels are alike, so it does not matter here.
-        regions: Groups of labels, each taken as one object (an organ and its tumour: 1+2); other labels stay as they
-            are. Empty: every label is a region of its own.
+        spacing_mm: Voxel size (D, H, W); not used, as all voxels have the same size.
+        regions: Groups of labels, each treated as one object (an organ and its tumour: 1+2); other labels are not
+            changed. Empty: every label is its own region.
 
     Raises:
         InputError: A label is in two regions, or is not above 0.
     """
     named = [label for region in regions for label in region]
     if len(set(named)) < len(named) or min(named, default=1) < 1:
-        raise InputError(f"regions are {regions}: give labels above 0, each in one region")
+        raise InputError(f"regions are {regions}: must be labels above 0, each in one region")
     result = labelmap.copy()
     boxes = dict(find_boxes(labelmap))
     for region in regions or [(label,) for label in boxes]:

@@ -17,14 +17,14 @@ def remove_small(labelmap: Labelmap, spacing_mm: Sequence[float], *, min_volume_
     Args:
         labelmap: (D, H, W) integers.
         spacing_mm: Voxel size (D, H, W).
-        min_volume_mm3: Smallest volume that stays; in a 2D image the area times the spacing across it.
+        min_volume_mm3: Smallest volume that stays; in a 2D image the area times the slice spacing.
 
     Raises:
         InputError: The volume is negative or not a number.
     """
     if not min_volume_mm3 >= 0:
-        raise InputError(f"min_volume_mm3 is {min_volume_mm3}: give a number from 0")
-    # A relative margin: 0.1 mm voxels must not lose a component of exactly the volume to rounding.
+        raise InputError(f"min_volume_mm3 is {min_volume_mm3}: must be 0 or more")
+    # A relative margin: rounding with 0.1 mm voxels must not remove a component of exactly this volume.
     min_voxels = min_volume_mm3 / prod(spacing_mm) * (1 - 1e-9)
     result = labelmap.copy()
     for label, box in find_boxes(labelmap):

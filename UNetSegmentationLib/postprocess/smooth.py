@@ -16,7 +16,7 @@ REACH = 3.0
 
 @STEPS.register("smooth", title="Smooth surfaces")
 def smooth(labelmap: Labelmap, spacing_mm: Sequence[float], *, sigma_mm: float = 1.0) -> Labelmap:
-    """Return the labelmap whose every voxel has the label of the largest share in its Gaussian neighbourhood.
+    """Return the labelmap in which every voxel has the dominant label of its Gaussian neighbourhood.
 
     Labels stay next to each other without gaps; parts thinner than about `sigma_mm` vanish.
 
@@ -29,7 +29,7 @@ def smooth(labelmap: Labelmap, spacing_mm: Sequence[float], *, sigma_mm: float =
         InputError: `sigma_mm` is not above 0.
     """
     if not sigma_mm > 0:
-        raise InputError(f"sigma_mm is {sigma_mm}: give a number above 0")
+        raise InputError(f"sigma_mm is {sigma_mm}: must be above 0")
     sigmas = [sigma_mm / step for step in spacing_mm]
     margins = [int(REACH * sigma + 0.5) for sigma in sigmas]
     result = np.zeros_like(labelmap)
@@ -46,6 +46,6 @@ def smooth(labelmap: Labelmap, spacing_mm: Sequence[float], *, sigma_mm: float =
         best[box][is_better] = share[is_better]
         result[box][is_better] = label
         total[box] += share
-    # Background and ignored voxels have what is left of 1.
+    # Background and ignored voxels have the remaining share.
     result[best < 1 - total] = 0
     return np.where(labelmap < 0, labelmap, result)

@@ -1,4 +1,4 @@
-"""A plan that a device can train: the patch and batch of any registered network by its estimated cost."""
+"""A plan that fits a device: patch and batch size of any registered network from its estimated cost."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from ..planning.fingerprint import Fingerprint
 from ..planning.plan import Plan
 from ..planning.planner import PATCH_VOXELS, dimensions_for, make_plan
 
-# A little more than what a U-Net with 16 features does in a step with two patches of 96^3 voxels: about two seconds of
+# Slightly more than a U-Net with 16 features needs for a step with two patches of 96^3 voxels: about two seconds on
 # two cores in mixed precision (460 GFLOP/s measured), four times as long in float32.
 _CPU_OPERATIONS = 9e11
 _CPU_THREADS = 2
-# A second of a workstation's GPU in mixed precision.
+# One second on a workstation's GPU in mixed precision.
 _GPU_OPERATIONS = 2e13
 _GPU_PATCH = {2: 512 * 512, 3: 128 * 128 * 128}
 _GPU_BATCH = 12
-# Of the memory that the device has; the rest is for the data set and for other programs.
+# Share of the device's memory; the rest is for the data set and other programs.
 _CPU_SHARE, _GPU_SHARE = 0.5, 0.8
 _UNKNOWN_MEMORY = 8 * 2**30
 _LEAST_SHRINKING = 0.95
 _SMALLEST_BATCH = 2
 _SMALLEST_PATCH = {2: 64 * 64, 3: 32 * 32 * 32}
-# nnU-Net's: a step must not see more than this share of all voxels.
+# As in nnU-Net: a step must not see more than this share of all voxels.
 _LARGEST_BATCH_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a training step may take.
+    """Limits of a training step.
 
     Attributes:
-        memory_bytes: Memory.
+        memory_bytes: Memory in bytes.
         operations: Floating-point operations.
-        patch_voxels: Voxels of a patch in 2D and 3D, whatever memory and time would allow.
-        batch_size: Up to this many 3D patches (four times as many in 2D) where they fit; two are tried first.
+        patch_voxels: Largest number of voxels of a patch in 2D and 3D, regardless of memory and time.
+        batch_size: Largest number of 3D patches (four times as many in 2D) if they fit; two are tried first.
     """
 
     memory_bytes: int
@@ -53,11 +53,11 @@ class Budget:
     batch_size: int = 2
 
     def allows(self, cost: TrainingCost, batch_size: int) -> bool:
-        """Tell whether a step with `batch_size` patches of a cost fits."""
+        """Return whether a step with `batch_size` patches of a cost fits."""
         return self.share_of(cost, batch_size) >= 1
 
     def share_of(self, cost: TrainingCost, batch_size: int) -> float:
-        """Return how often a step with `batch_size` patches of a cost would fit."""
+        """Return how many times a step with `batch_size` patches of a cost would fit."""
         return min(self.memory_bytes / cost.memory_bytes(batch_size), self.operations / (batch_size * cost.flops))
 
 
@@ -93,20 +93,20 @@ def plan_for(
     """Return the plan for training `network` within a budget; the same arguments always give the same plan.
 
     The batch shrinks to two patches, then the patch until a step fits, then the batch to one; a batch that may be
-    larger grows while it fits and shows less than a twentieth of the data set.
+    larger grows while it fits and covers less than a twentieth of the data set.
 
     Args:
         network: Registered name.
-        fingerprint: Of the data set.
+        fingerprint: Fingerprint of the data set.
         preset: Registered name.
-        budget: What a step may take.
+        budget: Limits of a step.
         num_classes: K, background included.
-        network_options: Options of the network beyond those that the plan gives.
+        network_options: Options of the network beyond those of the plan.
         resolution: "full" or "low", see planning.make_plan.
         dimensions: 2 or 3, see planning.make_plan.
 
     Raises:
-        InputError: Unknown names, or not even the smallest patch fits.
+        InputError: Unknown name, or even the smallest patch does not fit.
     """
     dimensions = dimensions_for(fingerprint, wanted=dimensions)
     voxels = budget.patch_voxels[dimensions]
@@ -122,7 +122,7 @@ def plan_for(
     batch_size = _largest_batch(cost, budget, first=plan.batch_size, last=_SMALLEST_BATCH)
     voxels = min(voxels, prod(plan.patch_size))
     while not budget.allows(cost, batch_size) and voxels > _SMALLEST_PATCH[dimensions]:
-        # Cost grows with the voxels; rounding to the strides makes another round or two necessary.
+        # Cost grows with the voxels; rounding to the strides may take another round or two.
         share = min(_LEAST_SHRINKING, budget.share_of(cost, batch_size))
         voxels = max(_SMALLEST_PATCH[dimensions], int(voxels * share))
         plan, cost = planned(voxels)
@@ -130,7 +130,7 @@ def plan_for(
     if not budget.allows(cost, batch_size):
         raise InputError(
             f"network '{network}' needs {cost.memory_bytes(1) / 1e9:.1f} GB and {cost.flops / 1e9:.0f} GFLOP for a "
-            f"step with one patch {plan.patch_size}, which is more than this device should take: choose another network"
+            f"step with one patch {plan.patch_size}, too much for this device: choose another network"
         )
     largest = budget.batch_size * (4 if dimensions == 2 else 1)
     total = sum(prod(shape) for shape in fingerprint.content_shapes)

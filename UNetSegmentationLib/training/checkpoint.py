@@ -1,4 +1,4 @@
-"""The state of a training loop and its checkpoint, from which the loop goes on as if it had never stopped."""
+"""The state of a training loop and its checkpoint, from which the loop resumes exactly."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _NUMBERS = ("step", "elapsed_s", "precision", "batch_size")
 
 @dataclass
 class LoopState:
-    """All that decides how the loop goes on; the checkpoint holds it whole.
+    """Everything that determines the course of the loop; the checkpoint stores all of it.
 
     Attributes:
-        network: As it is.
+        network: Current network.
         average: Moving average of its weights.
-        optimizer: Of its weights.
-        batch_size: Patches of a step, those of all processes together.
-        step: Steps that were taken.
-        elapsed_s: Time that they took.
+        optimizer: Optimiser of its weights.
+        batch_size: Patches per step, over all processes.
+        step: Steps taken.
+        elapsed_s: Time they took.
         precision: "float32" or "bfloat16".
     """
 
@@ -56,15 +56,15 @@ def save_state(path: Path, state: LoopState) -> None:
 
 
 def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bool:
-    """Restore the loop's state from a checkpoint, where there is one.
+    """Restore the loop's state from a checkpoint, if any.
 
     Args:
-        path: Read by the first process alone, as other hosts need not have it.
-        state: Overwritten, its batch size too.
-        processes: Those that train together; all are given the same state.
+        path: Read by the first process only, as other hosts may not have it.
+        state: Overwritten, including its batch size.
+        processes: Processes that train together; all get the same state.
 
     Raises:
-        InputError: The checkpoint is damaged or another network's.
+        InputError: The checkpoint is damaged or belongs to another network.
     """
     content = processes.share_bytes(lambda: path.read_bytes() if path.is_file() else None)
     if content is None:
@@ -74,7 +74,9 @@ def load_state(path: Path, state: LoopState, processes: Processes = ALONE) -> bo
         tensors = load(content)
         state.network.load_state_dict(_below(tensors, "network."))
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"checkpoint {path} is damaged or another network's: remove it to start anew") from error
+        raise InputError(
+            f"checkpoint {path} is damaged or belongs to another network: remove it to start over"
+        ) from error
     device = next(state.network.parameters()).device
     state.average = {name: value.to(device) for name, value in _below(tensors, "average.").items()}
     entries: dict[int, dict[str, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""The picture of a training: loss, learning rate and validation figures over steps, drawn from its record."""
+"""Training curve: loss, learning rate and validation figures over steps, drawn from the record."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Points = tuple[Sequence[float], Sequence[float]]
 def draw_curve(
     record_path: Path | str, picture_path: Path | str, *, label_names: Mapping[int, str] | None = None
 ) -> None:
-    """Draw the record as it stands into a picture, which is replaced as a whole.
+    """Draw the current record into an image file, which is replaced atomically.
 
     Args:
         record_path: File of a `TrainingRecord`.
-        picture_path: A .png or .svg; the same record gives the same bytes.
+        picture_path: A .png or .svg; the same record yields the same bytes.
         label_names: Names by label value, for the legend.
 
     Raises:
-        InputError: No record, another kind of picture, or matplotlib is not installed.
+        InputError: No record, an unsupported file format, or matplotlib is not installed.
     """
     picture = Path(picture_path)
     if picture.suffix.lower() not in FORMATS:
-        raise InputError(f"cannot draw {picture.name}: give a name that ends in {' or '.join(FORMATS)}")
+        raise InputError(f"cannot draw {picture.name}: use a name ending in {' or '.join(FORMATS)}")
     events = follow_resumes(TrainingRecord.read(record_path))
     try:
         import matplotlib as mpl
@@ -49,7 +49,7 @@ def draw_curve(
     except ImportError as error:
         raise InputError("drawing a curve needs matplotlib: install it with pip install matplotlib") from error
     series = {name: points for name in METRICS if (points := validation_series(events, name))}
-    # Identifiers and dates that change from run to run would make equal pictures differ.
+    # Identifiers and dates would make files of equal curves differ.
     with mpl.rc_context({"svg.hashsalt": "training curve"}), atomic_path(picture) as temporary:
         figure = Figure(figsize=(10, 3 + 2.6 * -(-len(series) // 2)), layout="constrained")
         FigureCanvasAgg(figure)
@@ -59,12 +59,12 @@ def draw_curve(
 
 
 class LiveCurve:
-    """Keeps a picture up to date while a record grows, at most once in `every_s` seconds.
+    """Keeps a curve up to date while a record grows, at most once every `every_s` seconds.
 
     Args:
         record_path: File of a `TrainingRecord`.
         picture_path: A .png or .svg.
-        every_s: Shortest time between two drawings; one takes a few tenths of a second.
+        every_s: Shortest time between two updates; one takes a few tenths of a second.
         label_names: Names by label value, for the legend.
     """
 
@@ -83,7 +83,7 @@ class LiveCurve:
         self._drawn_at = -float("inf")
 
     def update(self, *, is_last: bool = False) -> bool:
-        """Draw if it is time, or in any case the last time; return whether it was drawn."""
+        """Draw if due, and always for the last update; return whether it was drawn."""
         if not is_last and monotonic() - self._drawn_at < self.every_s:
             return False
         draw_curve(self.record_path, self.picture_path, label_names=self.label_names)
@@ -92,7 +92,7 @@ class LiveCurve:
 
 
 def step_series(events: Sequence[Event], name: str) -> Points:
-    """Return steps and values of entry `name` of the step events, those without a value left out."""
+    """Return steps and values of entry `name` of the step events, omitting those without a value."""
     rows = [
         (event["step"], event[name]) for event in events if event.get("event") == "step" and event.get(name) is not None
     ]
@@ -100,7 +100,7 @@ def step_series(events: Sequence[Event], name: str) -> Points:
 
 
 def validation_series(events: Sequence[Event], metric: str) -> dict[int, Points]:
-    """Return steps and mean values of a metric for every label, labels without any value left out."""
+    """Return steps and mean values of a metric for every label, omitting labels without any value."""
     series: dict[int, tuple[list[float], list[float]]] = {}
     for event in events:
         if event.get("event") != "validation":
@@ -123,7 +123,7 @@ def _means(event: Event, metric: str) -> dict[int, Any]:
 def _draw_all(
     figure: Figure, events: Sequence[Event], series: Mapping[str, Mapping[int, Points]], names: Mapping[int, str]
 ) -> None:
-    """Draw the loss over the whole width, two metrics a row below it, and one legend for all."""
+    """Draw the loss over the whole width, two metrics per row below it, and one legend."""
     grid = figure.add_gridspec(1 + -(-len(series) // 2), 2)
     top = figure.add_subplot(grid[0, :])
     _draw_loss(top, events)
@@ -162,7 +162,7 @@ def _draw_loss(axis: Axes, events: Sequence[Event]) -> None:
 def _draw_metric(axis: Axes, metric: str, by_label: Mapping[int, Points], names: Mapping[int, str]) -> None:
     largest = 0.0
     for index, (label, (steps, values)) in enumerate(by_label.items()):
-        # Ten colours, then the same with other lines.
+        # Ten colours, then the same with other line styles.
         style = _LINES[index // 10 % len(_LINES)]
         title = names.get(label, f"label {label}")
         axis.plot(

@@ -1,4 +1,4 @@
-"""What is to be trained, and the folder where: one training at a time, and what an interrupted one began with."""
+"""The training job and its folder: one training at a time, and the start of an interrupted one."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from .options import TrainingOptions
 
 RECORD_FILE = "training.jsonl"
 JOB_FILE = "job.json"
-STUDY_FILE = "study.json"  # of several trainings from which one model is made, see study
+STUDY_FILE = "study.json"  # several trainings from which one model is made, see search
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(JsonDataclass):
-    """What to train, on what, and what to say of it.
+    """A training job.
 
     Attributes:
         dataset: Data set folder (see dataset.find_cases).
-        folder: Model folder to make.
+        folder: Model folder to create.
         id: Model id; the folder's name by default.
-        title: Name shown to people; from network and preset by default.
+        title: Display name; from network and preset by default.
         network: Registered name.
         preset: Registered name.
-        channels: What the channels are called, in their order, such as "CT"; by default what the data set says.
+        channels: Names of the channels in order, such as "CT"; those of the data set by default.
         plan: Plan file to use instead of making one.
         labels: File with the labels' names, colours and terms (a JSON list of labels.Label); the data set's own by
             default.
-        fold: Which part of the subjects is held back, of how many.
-        options: How long and how.
-        network_options: Options of the network beyond those that the plan gives.
+        fold: Which part of the subjects is held back, and the number of parts.
+        options: Duration and hyperparameters.
+        network_options: Options of the network beyond those of the plan.
         device: "auto", "cpu", "cuda" or "mps".
         data_licence: Licence of the data, for the card.
-        data_source: Where the data come from and whom to credit, for the card.
+        data_source: Source of the data and whom to credit, for the card.
         is_half: Store the weights in half precision.
-        init: What to begin with: "" for drawn weights, or the id or folder of a model of the same network; the heads
-            are drawn anyway.
-        has_replay: Keep a few crops of the training images with the model, so that fine-tuning it forgets less;
-            whoever gets the model gets them too.
-        chooses_postprocess: Try post-processing on the cases that were held back, and keep what helps.
-        is_demonstration: The model only shows how things work, and is not taken unless the user names it.
+        init: Initial weights: "" for random ones, or the id or folder of a model of the same network; the heads are
+            always random.
+        has_replay: Store a few crops of the training images with the model, so that fine-tuning forgets less; they are
+            shared with the model.
+        chooses_postprocess: Try post-processing on the held-back cases, and keep what helps.
+        is_demonstration: The model is for demonstration only, and is never selected automatically.
     """
 
     dataset: Path
-    folder: Path = field(metadata=NOT_STORED)  # which may be moved
+    folder: Path = field(metadata=NOT_STORED)  # may be moved
     id: str = ""
     title: str = ""
     network: str = "unet"
@@ -82,30 +82,32 @@ class TrainingJob(JsonDataclass):
         object.__setattr__(self, "channels", tuple(self.channels))
         part, parts = self.fold
         if not (parts >= 2 and 0 <= part < parts):
-            raise InputError(f"fold {part}/{parts} is out of range: give K/N with K from 0 to N - 1 and N at least 2")
-        # What is misspelt is told before the data set is read.
+            raise InputError(
+                f"fold {part}/{parts} is out of range: must be K/N with K from 0 to N - 1 and N at least 2"
+            )
+        # Report unknown names before the data set is read.
         if self.id:
             check_id(self.id)
         _ = NETWORKS[self.network], PRESETS[self.preset], build_loss(self.options.loss, self.options.loss_options)
 
 
-# What a training is begun with; other values would make it another training.
+# Options fixed at the start; other values would make it another training.
 FIXED = ("network", "preset", "channels", "plan", "labels", "fold", "network_options", "init")
-FIXED_OPTIONS = tuple(entry.name for entry in fields(TrainingOptions) if entry.name not in ("steps", "minutes"))
+FIXED_OPTIONS = tuple(option.name for option in fields(TrainingOptions) if option.name not in ("steps", "minutes"))
 
 
 def unfinished_job(folder: Path) -> TrainingJob:
-    """Return the job whose checkpoint lies in a folder.
+    """Return the job of the checkpoint in a folder.
 
     Raises:
-        InputError: There is none, or its description cannot be understood.
+        InputError: No unfinished training was found, or its description cannot be read.
     """
     check_folder(folder, is_resumed=True)
-    return TrainingJob.from_dict(started_with(folder)["job"], folder=folder)
+    return TrainingJob.from_dict(read_start(folder)["job"], folder=folder)
 
 
-def started_with(folder: Path) -> dict[str, Any]:
-    """Return what was written when the training in a folder began: "job", "plan" and "held_back"."""
+def read_start(folder: Path) -> dict[str, Any]:
+    """Return the recorded start of the training in a folder: "job", "plan" and "held_back"."""
     path = folder / JOB_FILE
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -113,50 +115,52 @@ def started_with(folder: Path) -> dict[str, Any]:
         Plan.from_dict(values["plan"])
         set(values["held_back"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): the training cannot go on, start another") from error
+        raise InputError(f"{path} cannot be read ({error}): the training cannot be resumed, start a new one") from error
     return values
 
 
-def plan_as_begun(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
-    """Return the plan that an interrupted training began with.
+def plan_at_start(job: TrainingJob, held_back: Sequence[Case]) -> Plan:
+    """Return the plan of an interrupted training.
 
     Raises:
-        InputError: The job is another one, or the data set has changed since.
+        InputError: The job differs, or the data set has changed since.
     """
-    started = started_with(job.folder)
+    started = read_start(job.folder)
     begun = TrainingJob.from_dict(started["job"], folder=job.folder)
     values, before = job.to_dict(), begun.to_dict()
     now_and_then = [(name, values[name], before[name]) for name in FIXED]
     now_and_then += [(name, values["options"][name], before["options"][name]) for name in FIXED_OPTIONS]
     for name, now, then in now_and_then:
         if now != then:
-            raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start another")
+            raise InputError(f"{name} is {now}, but the training began with {then}: leave it out, or start a new one")
     if [case.id for case in held_back] != started["held_back"]:
-        raise InputError(f"{job.dataset} has changed since the training began: restore it, or start another training")
+        raise InputError(f"{job.dataset} has changed since the training began: restore it, or start a new training")
     return Plan.from_dict(started["plan"])
 
 
 @contextmanager
-def alone_in(folder: Path, *, is_resumed: bool) -> Iterator[None]:
-    """Keep other trainings out of a folder that one may work in, see check_folder.
+def exclusive_folder(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+    """Lock a folder for one training, if it is usable, see check_folder.
 
     Raises:
-        InputError: The folder cannot be used, or another training is at work in it.
+        InputError: The folder cannot be used, or another training is running in it.
     """
     check_folder(folder, is_resumed=is_resumed)
     with hold_alone(folder / RECORD_FILE, task="training"):
-        check_folder(folder, is_resumed=is_resumed)  # another may have ended between the two lines above
+        check_folder(folder, is_resumed=is_resumed)  # another training may have ended between the two lines above
         yield
 
 
 def check_folder(folder: Path, *, is_resumed: bool) -> None:
-    """Raise InputError where a model cannot be made in a folder, or not be gone on with."""
+    """Raise InputError if a model cannot be made in a folder, or not be resumed."""
     if (folder / CHECKPOINT_FILE).is_file() or (folder / STUDY_FILE).is_file():
         if not is_resumed:
-            raise InputError(f"{folder} holds an unfinished training: give another folder, or --resume to go on")
+            raise InputError(
+                f"{folder} contains an unfinished training: choose another folder, or continue with --resume"
+            )
     elif (folder / DESCRIPTION_FILE).is_file():
         if is_resumed:
-            raise InputError(f"the training in {folder} is complete: use the model, or give another folder")
-        raise InputError(f"{folder} holds a model: give another folder")
+            raise InputError(f"the training in {folder} is complete: use the model, or choose another folder")
+        raise InputError(f"{folder} already contains a model: choose another folder")
     elif is_resumed:
-        raise InputError(f"{folder} has no checkpoint to go on from: leave out --resume")
+        raise InputError(f"{folder} has no checkpoint to resume from: leave out --resume")

@@ -26,15 +26,15 @@ from .patches import Patches, PatchSource
 from .prepared_case import PreparedCase, predict_case
 from .processes.processes import ALONE, Processes
 
-# A further term of the loss for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
+# An additional loss term for the network, its input (B, C, ...), its outputs and the class numbers (B, ...).
 ExtraLoss = Callable[[SegmentationNetwork, Tensor, Tensor | list[Tensor], Tensor], Tensor]
-# Between the draws of processes, whose steps do not meet.
+# Offset between the random draws of processes, so that they differ.
 _RANK_STEP = 1_000_000_007
-# Of the images that a processor learns from at a time, for each thread: fewer would leave it idle, more take memory.
+# Images per thread that a CPU trains on at a time: fewer would leave it idle, more take memory.
 _VOXELS_PER_THREAD = 32_768
 
 
-def train(  # noqa: PLR0913  # the hooks come on top of what every training needs
+def train(  # noqa: PLR0913  # the hooks come in addition to what every training needs
     network: SegmentationNetwork,
     cases: Sequence[PreparedCase],
     validation_cases: Sequence[PreparedCase],
@@ -55,28 +55,28 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
     patches as an uninterrupted one, and several processes the same as one.
 
     Args:
-        network: On the CPU; freshly built, or with the weights to go on from.
+        network: On the CPU; freshly built, or with initial weights.
         cases: Prepared cases to draw patches from.
         validation_cases: Prepared cases of other subjects.
         plan: Patch and batch size; with several processes this is the batch size of each.
-        options: How long and how.
-        augmentation: What may be done to a patch.
-        folder: Where the checkpoint lies; one that is there is resumed.
-        device: Where to compute.
-        patches: Where the batches come from; drawn from `cases` by default.
+        options: Duration and hyperparameters.
+        augmentation: Augmentation of the patches.
+        folder: Folder of the checkpoint; an existing one is resumed.
+        device: Device to compute on.
+        patches: Source of the batches; drawn from `cases` by default.
         extra_loss: Added to the loss; in one process only.
-        processes: Those that train together: each draws its part of every batch; the first decides, validates and
-            writes the checkpoint, and all report its events.
-        task: Told events as core.event_log lists them; figures of a validation stand by class number, 1 for the first
-            label. Asked at every step, in every process; the checkpoint is written before the loop ends.
+        processes: Processes that train together: each draws its part of every batch; the first decides, validates
+            and writes the checkpoint, and all report its events.
+        task: Told events as core.event_log lists them; validation figures are by class number, 1 for the first label.
+            Checked for cancellation at every step, in every process; the checkpoint is written before the loop ends.
 
     Returns:
-        Steps and seconds of the training, those before it was resumed included.
+        Steps and seconds of the training, including those before it was resumed.
 
     Raises:
-        CancelledError: The task was cancelled; the checkpoint allows to go on.
-        InputError: No case holds a labelled voxel, the checkpoint is another network's, the loss is not finite, or
-            several processes cannot do this training.
+        CancelledError: The task was cancelled; training can be resumed from the checkpoint.
+        InputError: No case contains a labelled voxel, the checkpoint belongs to another network, the loss is not
+            finite, or several processes do not support this training.
     """
     _check_use(cases, processes, is_special=patches is not None or extra_loss is not None)
     processes.join(network.to(device), has_fixed_statistics=options.has_fixed_statistics)
@@ -117,7 +117,7 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
             task.report(processes.share(lambda: _validation_event(state, validation_cases, plan, options, task)))
     except CancelledError as error:
         processes.share(lambda: save_state(folder / CHECKPOINT_FILE, state))
-        raise CancelledError("cancelled; the checkpoint allows to go on with --resume") from error
+        raise CancelledError("cancelled; continue from the checkpoint with --resume") from error
     finally:
         patches.close()
     network.load_state_dict(state.average)
@@ -128,9 +128,9 @@ def train(  # noqa: PLR0913  # the hooks come on top of what every training need
 
 def _check_use(cases: Sequence[PreparedCase], processes: Processes, *, is_special: bool) -> None:
     if not any(len(case.foreground) for case in cases):
-        raise InputError("no training case holds a labelled voxel: check the labels of the data set")
+        raise InputError("no training case contains a labelled voxel: check the labels of the data set")
     if processes.count > 1 and is_special:
-        raise InputError("batches and losses of one's own are for one process: start the training without torchrun")
+        raise InputError("custom batches and losses need a single process: start the training without torchrun")
 
 
 def _take_step(
@@ -146,14 +146,14 @@ def _take_step(
     """Take one optimiser step and return the loss.
 
     Raises:
-        InputError: The loss is not finite; the step is not taken, as it would make every weight NaN.
+        InputError: The loss is not finite; the step is skipped, as it would make every weight NaN.
     """
     image, labels = batch
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
     devices = [image.device] if image.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # dropout draws from torch's own generator: seed it by the step as well
+    with torch.random.fork_rng(devices):  # dropout uses torch's global generator: seed it by the step as well
         torch.manual_seed(options.seed * 1_000_003 + state.step + processes.rank * _RANK_STEP)
         is_special = processes.count > 1 or extra_loss is not None
         parts = [slice(None)] if is_special else _parts_of(labels, state.network, loss_function)
@@ -163,14 +163,14 @@ def _take_step(
                 outputs = state.network(image[part])
             outputs, expected = processes.gather(outputs, labels[part])
             loss: Tensor = loss_function(outputs, expected)
-            own_loss = state.network.own_loss(outputs, expected)
-            loss = loss if own_loss is None else loss + own_loss
+            auxiliary_loss = state.network.auxiliary_loss(outputs, expected)
+            loss = loss if auxiliary_loss is None else loss + auxiliary_loss
             if extra_loss is not None:
                 loss = loss + extra_loss(state.network, image, outputs, expected)
             if not loss.isfinite():
                 raise InputError(
                     f"the loss of step {state.step + 1} is {float(loss.detach())}: check the images, lower "
-                    "learning_rate, or train in precision float32; the last checkpoint is as it was"
+                    "learning_rate, or train in precision float32; the last checkpoint is unaffected"
                 )
             share = len(labels[part]) / len(labels)
             (loss * share).backward()  # type: ignore[no-untyped-call]
@@ -178,7 +178,7 @@ def _take_step(
     processes.sum_gradients(state.network)
     nn.utils.clip_grad_norm_(state.network.parameters(), options.gradient_clip)
     state.optimizer.step()
-    # A young average would be full of the first weights: let it follow faster at the start.
+    # An early average would be dominated by the first weights: let it follow faster at the start.
     decay = min(options.ema_decay, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         for name, value in state.network.state_dict().items():
@@ -190,15 +190,15 @@ def _take_step(
 
 
 def _parts_of(labels: Tensor, network: SegmentationNetwork, loss_function: DeepSupervisionLoss) -> list[slice]:
-    """Return the parts of a batch that give its gradient one by one, so that memory holds the features of one alone.
+    """Return parts of a batch whose gradients are computed one by one, so that only one part's features are in memory.
 
-    Dropout draws other features for parts than it would for the whole batch.
+    Dropout draws different features for parts than for the whole batch.
     """
     whole = [slice(None)]
     size = max(1, _VOXELS_PER_THREAD * torch.get_num_threads() // labels[0].numel())
     if labels.device.type != "cpu" or size >= len(labels) or not loss_function.loss.splits(labels):
         return whole
-    if network.has_own_loss or any(
+    if network.has_auxiliary_loss or any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training for module in network.modules()
     ):
         return whole
@@ -221,10 +221,10 @@ def _choose_precision(
     device: torch.device,
     processes: Processes,
 ) -> str:
-    """Return the asked-for precision; for "auto" time forward and backward in both and take the faster."""
+    """Return the requested precision; for "auto", time forward and backward in both and choose the faster."""
     if options.precision != "auto":
         return options.precision
-    # The first process's answer counts, as all must go the same way: batch norm waits for every one of them.
+    # The first process decides, as all must agree: batch norm waits for every one of them.
     if not processes.agreed(float(computes_in_bfloat16(device))):
         return "float32"
     # One image: in float32 a batch would take more memory than the whole training in bfloat16.
@@ -235,7 +235,7 @@ def _choose_precision(
 
 
 def _ratio(state: LoopState, image: Tensor, labels: Tensor, loss_function: DeepSupervisionLoss) -> float:
-    """Return how long forward and backward take in bfloat16, in units of what they take in float32."""
+    """Return the time of forward and backward in bfloat16 relative to float32."""
     device = image.device
     seconds = {}
     for precision in ("float32", "bfloat16"):
@@ -254,7 +254,7 @@ def _ratio(state: LoopState, image: Tensor, labels: Tensor, loss_function: DeepS
 
 
 def _laid_out(image: Tensor) -> Tensor:
-    """Return an image (B, C, ...) in the format in which its device is faster."""
+    """Return an image (B, C, ...) in the memory format that is faster on its device."""
     return image.contiguous(memory_format=FORMATS[image.ndim]) if image.device.type == "cpu" else image
 
 
@@ -281,7 +281,9 @@ def _validation_event(
     figures = {}
     try:
         for case in cases:
-            logits = predict_case(state.network, case, plan, task=task.observed_by(None))  # told by the training itself
+            logits = predict_case(
+                state.network, case, plan, task=task.observed_by(None)
+            )  # reported by the training itself
             found = logits.argmax(dim=0).to(torch.int16).cpu().numpy()
             figures[case.id] = evaluate_case(found, case.labels.numpy(), range(1, len(logits)), spacing_mm)
     finally:

@@ -1,4 +1,4 @@
-"""How long and how to train."""
+"""Training options."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from ..core.errors import InputError
 from ..core.json_dataclass import JsonDataclass
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-UNLIMITED_STEPS = 1_000_000  # far more than any time budget takes
+UNLIMITED_STEPS = 1_000_000  # far more than fit into any time budget
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(JsonDataclass):
-    """How long and how to train.
+    """Duration and hyperparameters of a training.
 
     Attributes:
-        steps: Optimiser steps; with `minutes`, the most that are taken.
-        minutes: Time budget of the loop; None for none. The learning rate follows whichever budget is nearer its end.
-        learning_rate: Of AdamW at the start; it falls to 0 by the power `poly_power` of what is left. Hippocampus,
+        steps: Optimiser steps; with `minutes`, an upper limit.
+        minutes: Time budget of the loop; None for none. The learning rate follows the budget closer to its end.
+        learning_rate: Initial rate of AdamW; it decays to 0 as the remaining share ^ `poly_power`. Hippocampus,
             350 steps, U-Net++: Dice 0.79 from 0.001, 0.84 from 0.004, 0.85 from 0.012.
-        weight_decay: Of AdamW.
-        poly_power: Shape of the fall.
+        weight_decay: Weight decay of AdamW.
+        poly_power: Exponent of the decay.
         gradient_clip: Largest norm of the gradient.
         loss: Registered name.
         loss_options: Options of the loss, as JSON.
-        foreground_share: Share of the patches that are centred on a labelled voxel.
-        ema_decay: Of the moving average of the weights, which is what is kept.
-        validate_every: Steps between validations; 0 for none but the last.
+        foreground_share: Share of the patches centred on a labelled voxel.
+        ema_decay: Decay of the moving average of the weights, which is what is saved.
+        validate_every: Steps between validations; 0 for only the last.
         checkpoint_every_s: Seconds between checkpoints.
         precision: "float32", "bfloat16" (mixed) or "auto": whichever a short measurement finds faster.
-        has_fixed_statistics: Batch norm keeps the means and variances that it came with, as where few images follow on
-            many.
-        seed: Of initialisation, patches and augmentation.
+        has_fixed_statistics: Batch norm keeps its initial means and variances, as for fine-tuning on few images.
+        seed: Seed of initialisation, patches and augmentation.
     """
 
     steps: int = 1250
@@ -54,12 +53,12 @@ class TrainingOptions(JsonDataclass):
 
     def __post_init__(self) -> None:
         requirements = (
-            (self.steps >= 1, f"steps is {self.steps}: give at least 1"),
-            (self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}: give a time above 0"),
-            (self.validate_every >= 0, f"validate_every is {self.validate_every}: give 0 or more"),
-            (self.learning_rate > 0, f"learning_rate is {self.learning_rate}: give a rate above 0"),
-            (0 <= self.foreground_share <= 1, f"foreground_share is {self.foreground_share}: give 0 to 1"),
-            (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: give 0 to below 1"),
+            (self.steps >= 1, f"steps is {self.steps}: must be at least 1"),
+            (self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}: must be above 0"),
+            (self.validate_every >= 0, f"validate_every is {self.validate_every}: must be 0 or more"),
+            (self.learning_rate > 0, f"learning_rate is {self.learning_rate}: must be above 0"),
+            (0 <= self.foreground_share <= 1, f"foreground_share is {self.foreground_share}: must be 0 to 1"),
+            (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: must be 0 to below 1"),
             (self.precision in PRECISIONS, f"precision is '{self.precision}': choose {', '.join(PRECISIONS)}"),
         )
         for holds, message in requirements:

@@ -1,4 +1,4 @@
-"""Training batches: augmented patches, drawn so that the same step always gets the same."""
+"""Training batches: augmented patches, deterministic for each step."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .prepared_case import PreparedCase
 
 
 class Patches(Protocol):
-    """Where the batches of a training come from."""
+    """Source of the batches of a training."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, ...) and class numbers (B, ...) of a step, always the same for the same step."""
+        """Return images (B, C, ...) and class numbers (B, ...) of a step, deterministic for each step."""
 
     def close(self) -> None:
-        """End whatever runs in the background."""
+        """Stop background work."""
 
 
 class PatchSource:
-    """Draws augmented batches; the next one is made in the background while the network learns from the last.
+    """Draws augmented batches; the next one is prepared in the background during a training step.
 
     Args:
         cases: Prepared cases.
         plan: Patch and batch size.
         options: Seed and share of patches on labelled voxels.
-        augmentation: What may be done to a patch.
-        part: Which patches of a batch to draw; those of the plan's batch size by default. A patch is the same whatever
-            others are drawn with it, so that several processes share a batch.
+        augmentation: Augmentation of the patches.
+        part: Which patches of a batch to draw; those of the plan's batch size by default. A patch does not depend on
+            the others drawn with it, so that several processes can share a batch.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PatchSource:
         return future.result()
 
     def close(self) -> None:
-        """End the background thread."""
+        """Stop the background thread."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
@@ -92,13 +92,13 @@ class PatchSource:
 
 def _generator_of(*numbers: int) -> torch.Generator:
     """Return a generator whose draws depend on all the numbers, which may be negative."""
-    # Sums would repeat for neighbours, and of a seed torch's generator takes 32 bits alone: they are mixed.
+    # Sums would collide for neighbours, and torch's generator uses only 32 bits of a seed: mix them.
     (seed,) = np.random.SeedSequence([number % 2**63 for number in numbers]).generate_state(1)
     return torch.Generator().manual_seed(int(seed))
 
 
 def crop_or_pad(array: Tensor, first: Sequence[int], size: Sequence[int], *, padding: Tensor | None = None) -> Tensor:
-    """Return the window (C, *size) that begins at voxel `first` of (C, D, H, W).
+    """Return the window (C, *size) that starts at voxel `first` of (C, D, H, W).
 
     Outside the array it holds `padding` (C,), 0 by default.
     """
@@ -117,7 +117,7 @@ def crop_or_pad(array: Tensor, first: Sequence[int], size: Sequence[int], *, pad
 
 
 def _window_start(centre: Sequence[int], shape: Sequence[int], patch: Sequence[int]) -> list[int]:
-    """Return where a patch round `centre` begins: inside the image where it fits, else with the image in its middle."""
+    """Return the start of a patch around `centre`: inside the image if it fits, else with the image in its middle."""
     start = []
     for position, size, extent in zip(centre, shape, patch, strict=True):
         low, high = (0, size - extent) if size >= extent else (-((extent - size) // 2),) * 2

@@ -1,4 +1,4 @@
-"""A case on the network's grid, as training takes it."""
+"""A case on the network's grid, ready for training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PreparedCase:
     Attributes:
         id: Name of the case.
         image: Normalised voxels (C, D, H, W), float32.
-        padding: Value (C,) that stands for what lies outside the image.
-        labels: Class numbers (D, H, W), int16; -1 where nobody has labelled.
+        padding: Value (C,) of voxels outside the image.
+        labels: Class numbers (D, H, W), int16; -1 for unlabelled voxels.
         foreground: Indices (N, 3) of the labelled voxels, int16.
     """
 
@@ -48,11 +48,11 @@ def prepare_case(
     """Read a case and bring image and labels to the network's grid.
 
     Args:
-        case: What to read.
-        plan: The network's grid.
-        labels: Of the model; class 1 is the first.
-        ignored: Label value of voxels that nobody has labelled; their class is -1, which losses leave out.
-        task: Asked often whether to go on.
+        case: Case to read.
+        plan: Defines the network's grid.
+        labels: Labels of the model; class 1 is the first.
+        ignored: Label value of unlabelled voxels; their class is -1, which losses ignore.
+        task: Often checked for cancellation.
 
     Raises:
         InputError: The case cannot be read or does not fit the plan.
@@ -82,9 +82,9 @@ def predict_case(network: SegmentationNetwork, case: PreparedCase, plan: Plan, *
 
     Args:
         network: In evaluation mode.
-        case: Of the network's plan.
-        plan: By which the case was prepared.
-        task: Told the finished share, and asked often whether to go on.
+        case: Case prepared with the plan.
+        plan: Plan of the case.
+        task: Told the finished share, and often checked for cancellation.
     """
     tiling = conventions_of(plan).tiling(case.image.shape[1:], network.alignment)
     device = next(network.parameters()).device

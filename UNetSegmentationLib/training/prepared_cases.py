@@ -1,4 +1,4 @@
-"""Prepared cases in files, of which a training reads what it draws: memory does not grow with the data set."""
+"""Prepared cases in files, read on demand, so that memory does not grow with the data set."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from .checkpoint import CHECKPOINT_FILE
 from .prepared_case import PreparedCase, prepare_case
 
 PREPARED_FOLDER = "prepared"
-_FORM = 1  # of the files and of what is in them; a change makes them all anew
-# Headers whose voxels lie in a file of their own.
+_FORM = 1  # version of the files; a change recreates them all
+# Headers whose voxels are in a separate file.
 _DETACHED = (".mhd", ".nhdr", ".hdr")
 _TENSORS = tuple(field.name for field in fields(PreparedCase) if field.name != "id")
 
 
 class PreparedFolder:
-    """A folder in a model folder, a file a case: 4 bytes a voxel and channel, 2 for its class, 6 more if labelled.
+    """Folder of prepared cases, one file each: per voxel 4 bytes per channel, 2 for its class, 6 more if labelled.
 
-    Tensors are mapped from the files: the system reads what is looked at, shares it between the processes of a
-    training, and drops it again where memory is needed for something else.
+    Tensors are mapped from the files: the system reads what is accessed, shares it between the processes of a
+    training, and drops it when memory is needed elsewhere.
 
     Args:
         folder: Model folder.
-        plan: The network's grid.
-        labels: Of the model; class 1 is the first.
-        ignored: Label value of voxels that nobody has labelled.
+        plan: Defines the network's grid.
+        labels: Labels of the model; class 1 is the first.
+        ignored: Label value of unlabelled voxels.
     """
 
     def __init__(self, folder: Path, plan: Plan, labels: Sequence[Label], *, ignored: int | None = None) -> None:
@@ -50,29 +50,27 @@ class PreparedFolder:
         self._ignored = ignored
 
     def fill(self, cases: Sequence[Case], *, task: Task = UNWATCHED) -> None:
-        """Prepare cases; a file that was made from the same images and labelmaps as now is kept.
+        """Prepare cases; up-to-date files are kept.
 
         Args:
             cases: To prepare.
-            task: Told {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and asked
-                often whether to go on.
+            task: Gets {"event": "prepared", "case": ..., "number": ..., "of": ...} for each, in their order, and often
+                checked for cancellation.
 
         Raises:
             InputError: A case cannot be read or does not fit the plan, or the disk is full.
-            CancelledError: The task was cancelled; the files so far stay.
+            CancelledError: The task was cancelled; finished files are kept.
         """
         for number, case in enumerate(cases, start=1):
             if self._read(case) is None:
                 try:
                     self._make(case, task.observed_by(None))
                 except CancelledError as error:
-                    raise CancelledError(
-                        "cancelled while the cases were prepared; those that are ready are kept"
-                    ) from error
+                    raise CancelledError("cancelled while preparing the cases; prepared cases are kept") from error
             task.report({"event": "prepared", "case": case.id, "number": number, "of": len(cases)})
 
     def open(self, case: Case) -> PreparedCase:
-        """Return a case with its tensors on the disk; in memory where its file is not there, as on another host.
+        """Return a case with its tensors on disk, or in memory if its file is missing, as on another host.
 
         Raises:
             InputError: The case has no file and cannot be prepared.
@@ -80,7 +78,7 @@ class PreparedFolder:
         return self._read(case) or self._prepare(case, UNWATCHED)
 
     def _make(self, case: Case, task: Task) -> None:
-        origin = self._origin_of(case)  # before: who saves a labelmap meanwhile has it read anew
+        origin = self._origin_of(case)  # taken before reading: a labelmap saved meanwhile is read again
         prepared = self._prepare(case, task)
         tensors = {name: getattr(prepared, name).contiguous() for name in _TENSORS}
         with atomic_tensor_file(self._path_of(case)) as temporary:
@@ -90,7 +88,7 @@ class PreparedFolder:
         return prepare_case(case, self._plan, self._labels, ignored=self._ignored, task=task)
 
     def _read(self, case: Case) -> PreparedCase | None:
-        """Return what lies in a case's file; None where there is none, or one of something else."""
+        """Return the content of a case's file, or None if it is missing or outdated."""
         try:
             with safe_open(self._path_of(case), framework="pt") as file:
                 if file.metadata()["made_from"] != self._origin_of(case):
@@ -98,15 +96,15 @@ class PreparedFolder:
                 return PreparedCase(id=case.id, **{name: file.get_tensor(name) for name in _TENSORS})
         except (SafetensorError, OSError, TypeError, KeyError):
             return None
-        except RuntimeError:  # torch's, where the system does not map a file: memory has to do
+        except RuntimeError:  # raised by torch if the system cannot map a file: use memory
             return None
 
     def _path_of(self, case: Case) -> Path:
-        # A name of any length and spelling may be too long, or another one's where case does not count.
+        # A case name may be too long, or collide where file names ignore case.
         return self._folder / f"{hashlib.sha256(case.id.encode()).hexdigest()[:24]}.safetensors"
 
     def _origin_of(self, case: Case) -> str:
-        """Return a checksum of all that decides what is in a case's file."""
+        """Return a checksum of everything that determines the content of a case's file."""
         status = [(path, path.stat()) for name in (*case.images, case.labels) for path in _files_of(name)]
         origin = {
             "form": [__version__, _FORM],
@@ -119,7 +117,7 @@ class PreparedFolder:
 
 
 def _files_of(image: Path) -> list[Path]:
-    """Return an image's file, and those of the same stem beside a header."""
+    """Return an image's file, and for a header those with the same stem."""
     if image.suffix.lower() not in _DETACHED:
         return [image]
     return sorted(path for path in image.parent.iterdir() if path.name.startswith(f"{image.stem}."))
@@ -134,8 +132,8 @@ def remove_prepared_cases(folder: Path) -> None:
 def keep_prepared_cases_until_done(folder: Path) -> Iterator[None]:
     """Remove the prepared cases of a model folder when the training in the block is done.
 
-    They are removed too where a training cannot go on as it was asked for; one that was cancelled, or that ended for a
-    reason outside it, as of another process, keeps them.
+    They are also removed after an InputError before the first checkpoint; they are kept if training was cancelled or
+    ended for an external reason, such as an error in another process.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Replay: a few crops of the training images that travel with a model, so that it can be continued without forgetting.
+"""Replay: a few crops of the training images stored with a model, so that it can be fine-tuned without forgetting.
 
 `replay.safetensors` holds each crop's image (quantised, differences along the last axis, deflated) and class numbers
-(deflated) as bytes; what is needed to unpack them stands in the file's metadata as JSON. Rehearsal crops are trained on
-again; sentinel crops stem from other cases and tell how much was forgotten.
+(deflated) as bytes; the file's metadata has the JSON needed to unpack them. Rehearsal crops are trained on again;
+sentinel crops come from other cases and show how much was forgotten.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SENTINEL_CROPS = 10
 MAX_BYTES = 1_450_000
 KINDS = ("rehearsal", "sentinel")
 _VERSION = 1
-# Values of all crops together, before they are deflated to MAX_BYTES or less.
+# Number of values in all crops, before deflating to at most MAX_BYTES.
 _MAX_VALUES = 1_600_000
 _LEVELS = (256, 128, 64, 32)
 _PERCENTILES = (0.05, 99.95)
@@ -45,9 +45,9 @@ class Replay:
 
     Attributes:
         rehearsal: To train on again.
-        sentinels: To measure what was forgotten; of other cases than `rehearsal` where there are enough.
-        licence: Of the images.
-        source: Where the images come from.
+        sentinels: To measure forgetting; from other cases than `rehearsal` if there are enough.
+        licence: Licence of the images.
+        source: Source of the images.
     """
 
     rehearsal: tuple[PreparedCase, ...]
@@ -59,21 +59,21 @@ class Replay:
 def draw_replay(
     cases: Sequence[PreparedCase], patch_size: Sequence[int], *, seed: int = 0, licence: str = "", source: str = ""
 ) -> Replay:
-    """Cut crops out of training cases, each round a labelled voxel.
+    """Cut crops from training cases, each around a labelled voxel.
 
     Args:
-        cases: Prepared training cases; of those that were held back none may be among them.
-        patch_size: (D, H, W); crops are as large, or smaller where all together would be too large.
-        seed: Decides on cases and places.
-        licence: Of the images.
-        source: Where the images come from.
+        cases: Prepared training cases, without any held-back case.
+        patch_size: (D, H, W); size of the crops, reduced if all together would be too large.
+        seed: Determines cases and positions.
+        licence: Licence of the images.
+        source: Source of the images.
 
     Raises:
-        InputError: No case holds a labelled voxel.
+        InputError: No case contains a labelled voxel.
     """
     usable = [case for case in cases if len(case.foreground)]
     if not usable:
-        raise InputError("no training case holds a labelled voxel: there is nothing to replay")
+        raise InputError("no training case contains a labelled voxel: there is nothing to replay")
     rng = np.random.default_rng(seed)
     shuffled = [usable[index] for index in rng.permutation(len(usable))]
     count = min(SENTINEL_CROPS, len(shuffled) // 3)
@@ -88,7 +88,7 @@ def draw_replay(
 
 
 def write_replay(path: Path, replay: Replay, *, max_bytes: int = MAX_BYTES) -> None:
-    """Write replay crops, atomically, with as many grey levels as `max_bytes` allow, and at least 32."""
+    """Write replay crops atomically, with as many grey levels as `max_bytes` allows, at least 32."""
     for levels in _LEVELS:
         tensors: dict[str, Tensor] = {}
         entries = []
@@ -105,7 +105,7 @@ def write_replay(path: Path, replay: Replay, *, max_bytes: int = MAX_BYTES) -> N
 
 
 def read_replay(path: Path) -> Replay:
-    """Read replay crops; images differ from those written by the quantisation alone.
+    """Read replay crops; images differ from the written ones only by quantisation.
 
     Raises:
         InputError: The file is missing, damaged or of a later version.
@@ -115,7 +115,7 @@ def read_replay(path: Path) -> Replay:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["replay"])
             if about["version"] != _VERSION:
-                raise InputError(f"{path} is of version {about['version']}: update this program")
+                raise InputError(f"{path} has version {about['version']}: update this program")
             for entry in about["crops"]:
                 name = f"{entry['kind']}.{len(crops[entry['kind']])}"
                 bytes_of = {part: file.get_tensor(f"{name}.{part}").numpy() for part in ("image", "labels")}
@@ -133,15 +133,15 @@ def read_replay(path: Path) -> Replay:
 
 
 def find_replay(folder: Path, training: Mapping[str, Any]) -> Path | None:
-    """Return the file with a model's crops: its own, or that of a model beside it that learnt from the same data.
+    """Return the file with a model's crops, in its folder or that of a sibling model trained on the same data.
 
     Args:
         folder: Model folder.
-        training: Of its description; "replay" may hold "shared": the name of the other folder and the SHA-256 of its
-            crops.
+        training: Entry of its description; "replay" may contain "shared": the name of the other folder and the SHA-256
+            of its crops.
 
     Returns:
-        None where there is none, or where the other model has other crops now.
+        The file, or None if there is none or the crops of the other model have changed.
     """
     own = folder / REPLAY_FILE
     if own.is_file():
@@ -151,7 +151,7 @@ def find_replay(folder: Path, training: Mapping[str, Any]) -> Path | None:
     if not isinstance(shared, dict):
         return None
     name = shared.get("model")
-    # A name alone, which leads to no other place.
+    # A bare name, which cannot point elsewhere.
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
         return None
     beside = folder.parent / name / REPLAY_FILE
@@ -166,7 +166,7 @@ def _crop_size(patch_size: Sequence[int], *, channels: int) -> list[int]:
 
 
 def _crop(case: PreparedCase, size: Sequence[int], rng: np.random.Generator) -> PreparedCase:
-    """Return a window round a labelled voxel, off its middle by up to a quarter, inside the image."""
+    """Return a window around a labelled voxel, shifted by up to a quarter, inside the image."""
     centre = case.foreground[int(rng.integers(len(case.foreground)))].tolist()
     window = []
     for position, extent, whole in zip(centre, size, case.labels.shape, strict=True):
@@ -190,7 +190,7 @@ def _pack(crop: PreparedCase, levels: int) -> tuple[dict[str, Tensor], dict[str,
     ranges = [_range_of(channel) for channel in image]
     steps = np.stack([_quantise(channel, limits, levels) for channel, limits in zip(image, ranges, strict=True)])
     packed = {
-        # Neighbours are alike: differences deflate far better than values.
+        # Neighbours are similar: differences deflate far better than values.
         "image": _deflate(np.diff(steps, axis=-1, prepend=np.uint8(0))),
         "labels": _deflate(crop.labels.numpy().astype("<i2")),
     }
@@ -199,7 +199,7 @@ def _pack(crop: PreparedCase, levels: int) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _range_of(channel: Array) -> list[float] | None:
-    """Return the lowest and the highest value that are told apart; None for a missing channel."""
+    """Return the lowest and highest quantised value, or None for a missing channel."""
     if not np.isfinite(channel).all():
         return None
     low, high = (float(value) for value in np.percentile(channel, _PERCENTILES))
@@ -239,8 +239,8 @@ def _deflate(array: Array) -> Tensor:
 
 
 def _inflate(packed: Array, size: int) -> bytes:
-    # Never more than expected, whatever the file says.
+    # Never inflate more than expected, whatever the file says.
     content = zlib.decompressobj().decompress(packed.tobytes(), size + 1)
     if len(content) != size:
-        raise ValueError(f"a crop holds {len(content)} bytes in place of {size}")
+        raise ValueError(f"a crop holds {len(content)} bytes instead of {size}")
     return content

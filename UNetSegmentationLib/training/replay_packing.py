@@ -1,4 +1,4 @@
-"""Put replay crops into a model folder, as a training ends or later."""
+"""Add replay crops to a model folder, at the end of training or later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .replay import MAX_BYTES, REHEARSAL_CROPS, REPLAY_FILE, SENTINEL_CROPS, dra
 def add_replay(
     folder: Path, cases: Sequence[PreparedCase], description: ModelDescription, *, max_bytes: int = MAX_BYTES
 ) -> ModelDescription:
-    """Write crops of prepared training cases into a model folder and return the description that says so."""
+    """Write crops of prepared training cases into a model folder and return the updated description."""
     training = description.training
     licence, source = training.get("data_licence", ""), training.get("data", "")
     replay = draw_replay(cases, description.plan.patch_size, licence=licence, source=source)
@@ -29,23 +29,22 @@ def add_replay(
 
 
 def pack_replay(folder: Path, dataset: Path, *, max_bytes: int = MAX_BYTES) -> ModelDescription:
-    """Add replay crops to a model that was trained without them; cases that were held back are left out.
+    """Add replay crops to a model that was trained without them, excluding held-back cases.
 
     Args:
-        folder: Model folder; model.json and the card are written anew.
-        dataset: What the model was trained on.
-        max_bytes: Of the crops, as long as 32 grey levels fit.
+        folder: Model folder; model.json and the card are rewritten.
+        dataset: Data set that the model was trained on.
+        max_bytes: Largest size of the crops, provided that 32 grey levels fit.
 
     Raises:
-        InputError: The folder is no model, or the data set does not hold all the cases that were held back: then it is
-            not the one that the model was trained on.
+        InputError: The folder is not a model, or the data set lacks held-back cases, so it is not that of the model.
     """
     description = read_description(folder)
     held_back = set(description.training.get("held_back_cases", ()))
     cases = find_cases(dataset)
     if missing := sorted(held_back - {case.id for case in cases}):
         raise InputError(
-            f"{dataset} has no case {missing[0]}, which '{description.id}' held back: give the data it was trained on"
+            f"{dataset} has no case {missing[0]}, which '{description.id}' held back: use the data it was trained on"
         )
     subjects = {case.subject for case in cases if case.id in held_back}
     usable = [case for case in cases if case.subject not in subjects]

@@ -1,4 +1,4 @@
-"""From a data set on disk to a model folder: plan, prepare, train, measure, describe."""
+"""From a data set on disk to a model folder: plan, prepare, train, evaluate, describe."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from ..networks.parts.weights import save_weights
 from ..planning.plan import Plan
 from ..presets import PRESETS
 from .checkpoint import CHECKPOINT_FILE
-from .job import JOB_FILE, RECORD_FILE, TrainingJob, alone_in, plan_as_begun
+from .job import JOB_FILE, RECORD_FILE, TrainingJob, exclusive_folder, plan_at_start
 from .loop import train
 from .prepared_case import PreparedCase
 from .prepared_cases import PreparedFolder, keep_prepared_cases_until_done
 from .processes.processes import ALONE, Processes
 from .replay_packing import add_replay
 from .setup import augmentation_for, leave_raw, plan_cases
-from .start_weights import begin_with_model, read_beginning
+from .start_weights import read_initialisation, start_from_model
 
 VALIDATION_CASES_WHILE_TRAINING = 8
 RECORDED_STEPS = 10
@@ -56,9 +56,9 @@ class _Cases:
     """The cases of a training.
 
     Attributes:
-        training: Those to learn from.
+        training: Cases to train on.
         prepared: The same on the network's grid.
-        held_back: Those of other subjects, of which nothing may be learnt.
+        held_back: Cases of other subjects, not used for training.
     """
 
     training: Sequence[Case]
@@ -75,39 +75,40 @@ def run_training(
     measure: Measure = measure_trained,
     task: Task = UNWATCHED,
 ) -> ModelDescription:
-    """Make a model folder; the held-back fold is measured once, at the end, with the weights as they are stored.
+    """Make a model folder; the held-back fold is evaluated once, at the end, with the stored weights.
 
-    Of several processes the first alone touches the folder; the others end with the training itself.
+    Of several processes only the first uses the folder; the others finish with the training loop.
 
     Args:
-        job: What to train.
-        is_resumed: Go on from the folder's checkpoint.
-        processes: Those that train together; the batch size of the plan is that of each.
-        plan: Plan to begin with, the same in all processes; by default the job's file, or one that is made for the
-            training cases.
-        measure: Gives the description of the trained model its figures.
+        job: Training job.
+        is_resumed: Resume from the folder's checkpoint.
+        processes: Processes that train together; the plan's batch size is per process.
+        plan: Plan to use, the same in all processes; by default the job's file, or one made for the training cases.
+        measure: Adds the figures to the description of the trained model.
         task: Told the events of dataset.read_label_values, dataset.read_fingerprint, PreparedFolder.fill,
-            start_weights.begin_with_model, loop.train and `measure`; {"event": "stage", "message": ...} between them;
-            {"event": "done", "description": ...}. Asked often whether to go on.
+            start_weights.start_from_model, loop.train and `measure`; {"event": "stage", "message": ...} between them;
+            {"event": "done", "description": ...}. Often checked for cancellation.
 
     Returns:
-        The model's description; in the other processes without checksum and figures.
+        The model's description; without checksum and figures in the other processes.
 
     Raises:
-        InputError: The data set or the job cannot be used, another training is at work in the folder, or it holds a
-            model and resuming was not asked for.
+        InputError: The data set or the job cannot be used, another training is running in the folder, or it already
+            contains a model.
         CancelledError: The task was cancelled.
     """
     if not processes.is_first:
-        return _train_alone(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
-    with alone_in(job.folder, is_resumed=is_resumed):
+        return _train_exclusively(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
+    with exclusive_folder(job.folder, is_resumed=is_resumed):
         with keep_prepared_cases_until_done(job.folder):
-            description = _train_alone(job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task)
+            description = _train_exclusively(
+                job, processes, is_resumed=is_resumed, plan=plan, measure=measure, task=task
+            )
         task.report({"event": "done", "description": description.to_dict()})
     return description
 
 
-def _train_alone(
+def _train_exclusively(
     job: TrainingJob,
     processes: Processes,
     *,
@@ -116,10 +117,10 @@ def _train_alone(
     measure: Measure,
     task: Task,
 ) -> ModelDescription:
-    """Do what run_training promises but for its end, in a folder where nobody else trains."""
+    """Do the work of run_training in a locked folder."""
     task.report({"event": "stage", "message": "Reading the data set"})
     if job.init and not is_resumed:
-        processes.share(lambda: find_model(job.init).description.id)  # a misspelt one is told before the cases are read
+        processes.share(lambda: find_model(job.init).description.id)  # report an unknown one before the cases are read
     cases = find_cases(job.dataset)
     processes.check_same("data set", [f"{case.id} {case.subject}" for case in cases])
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
@@ -144,13 +145,13 @@ def _train_alone(
     device = processes.choose_device(job.device)
     record = TrainingRecord(job.folder / RECORD_FILE) if processes.is_first else None
     if job.init and not is_resumed:
-        # The other processes get the weights as the training begins.
-        initialised = processes.share(lambda: begin_with_model(network, job.init))
+        # The other processes get the weights when training begins.
+        initialised = processes.share(lambda: start_from_model(network, job.init))
         if record is not None:
             record.append(initialised)
         task.report(initialised)
-    if network.lesson and not is_resumed:
-        task.report({"event": "stage", "message": network.lesson})
+    if network.learning_message and not is_resumed:
+        task.report({"event": "stage", "message": network.learning_message})
         network.to(device).learn_from_labels([case.labels for case in prepared], seed=job.options.seed, task=task)
     steps, seconds = train(
         network,
@@ -183,22 +184,22 @@ def _agree_on_plan(
     is_resumed: bool,
     task: Task,
 ) -> Plan:
-    """Return the first process's plan: other hosts may have other devices, and not the folder."""
+    """Return the first process's plan: other hosts may have other devices, and lack the folder."""
 
     def planned(shared: Task) -> dict[str, Any]:
         if is_resumed:
-            return plan_as_begun(job, held_back).to_dict()
+            return plan_at_start(job, held_back).to_dict()
         return plan_cases(job, training_cases, labels, task=shared).to_dict()
 
     return Plan.from_dict(processes.share_work(planned, task))
 
 
 def recorded(task: Task, record: TrainingRecord | None, *, labels: Sequence[Label]) -> Task:
-    """Return the task of a loop whose events are recorded before they are told.
+    """Return a task that records the events of a loop before passing them on.
 
     Args:
         task: Told the events, and cancels the loop.
-        record: Gets those that count, see is_recorded; None in processes that write nothing.
+        record: Gets the events that is_recorded selects; None in processes that write nothing.
         labels: Their names are added to "start".
     """
 
@@ -222,10 +223,10 @@ def _finish(
     measure: Measure,
     task: Task,
 ) -> ModelDescription:
-    """Write the model, measure it and return its description."""
+    """Write the model, evaluate it and return its description."""
     save_weights(job.folder / WEIGHTS_FILE, network, is_half=job.is_half)
     if job.init:
-        about["init"] = read_beginning(record.path)
+        about["init"] = read_initialisation(record.path)
     description = replace(
         description,
         weights_sha256=sha256_of(job.folder / WEIGHTS_FILE),
@@ -235,7 +236,7 @@ def _finish(
     if job.has_replay:
         description = add_replay(job.folder, cases.prepared, description)
     write_description(job.folder, description)
-    task.report({"event": "stage", "message": f"Measuring on {len(cases.held_back)} cases that were held back"})
+    task.report({"event": "stage", "message": f"Evaluating on {len(cases.held_back)} held-back cases"})
     trained = TrainedModel(
         folder=job.folder,
         device=job.device,
@@ -248,7 +249,7 @@ def _finish(
     try:
         description = measure(trained, task)
     except CancelledError as error:
-        raise CancelledError("cancelled while the model was measured; --resume goes on with that") from error
+        raise CancelledError("cancelled while evaluating the model; continue with --resume") from error
     write_description(job.folder, description)
     write_card(job.folder, description)
     for name in (CHECKPOINT_FILE, JOB_FILE):
@@ -257,7 +258,7 @@ def _finish(
 
 
 def is_recorded(event: Mapping[str, Any]) -> bool:
-    """Return whether an event of a training stands in its record: of the steps every tenth does."""
+    """Return whether an event of a training is recorded; of the steps, every tenth is."""
     return event["event"] != "step" or int(event["step"]) % RECORDED_STEPS == 0
 
 

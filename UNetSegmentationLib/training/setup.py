@@ -1,4 +1,4 @@
-"""The plan of a training and what follows from it: fingerprint, raw channels, augmentation."""
+"""The plan of a training: fingerprint, raw channels, augmentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .job import TrainingJob
 
 
 def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
-    """Return the augmentation of a plan; nothing is mirrored where a label names a side."""
+    """Return the augmentation of a plan; without mirroring if a label names a side."""
     mirror_axes = () if names_a_side(label.name for label in labels) else plan.mirror_axes
     spacing_mm = plan.spacing_mm if all(plan.spacing_mm) else (1.0, 1.0, 1.0)
     raw_channels = tuple(index for index, scheme in enumerate(plan.normalization) if scheme.scheme == "none")
@@ -28,13 +28,13 @@ def augmentation_for(plan: Plan, labels: Sequence[Label]) -> AugmentationConfig:
 
 
 def plan_cases(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, task: Task = UNWATCHED) -> Plan:
-    """Return the plan for the cases that a job learns from: the job's file, or one that is made for them.
+    """Return the plan for the training cases of a job: the job's file, or one made for them.
 
     Args:
-        job: What to train.
-        cases: What it learns from.
-        labels: Of the data set.
-        task: Told the events of fingerprint_for, and asked after each case whether to go on.
+        job: Training job.
+        cases: Training cases.
+        labels: Labels of the data set.
+        task: Told the events of fingerprint_for, and checked for cancellation after each case.
 
     Raises:
         InputError: The plan or a case cannot be read, or no plan fits the device.
@@ -49,14 +49,14 @@ def plan_cases(job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label],
 def fingerprint_for(
     job: TrainingJob, cases: Sequence[Case], labels: Sequence[Label], *, task: Task = UNWATCHED
 ) -> Fingerprint:
-    """Return the fingerprint of the cases that a job learns from.
+    """Return the fingerprint of the training cases of a job.
 
     Args:
-        job: What to train.
-        cases: What it learns from.
-        labels: Of the data set.
-        task: Told {"event": "stage", "message": ...} and the events of read_fingerprint, and asked after each case
-            whether to go on.
+        job: Training job.
+        cases: Training cases.
+        labels: Labels of the data set.
+        task: Gets {"event": "stage", "message": ...} and the events of read_fingerprint, and checked for
+            cancellation after each case.
 
     Raises:
         InputError: A case cannot be read, or no case has a labelled voxel.
@@ -64,7 +64,7 @@ def fingerprint_for(
     """
     orientation = "stored" if PRESETS[job.preset].dimensions == (2,) else "RAS"
     names = name_channels(job.dataset, cases, job.channels)
-    task.report({"event": "stage", "message": f"Reading {len(cases)} cases for the plan"})
+    task.report({"event": "stage", "message": f"Reading {len(cases)} cases for planning"})
     fingerprint = read_fingerprint(cases, orientation=orientation, channel_names=names, task=task)
     return replace(fingerprint, label_names=tuple(label.name for label in labels))
 
@@ -77,7 +77,7 @@ def plan_job(
     resolution: str = "full",
     dimensions: int | None = None,
 ) -> Plan:
-    """Return the plan for a job's network on its device; see device_planning.plan_for."""
+    """Return the plan for a job's network on its device; see budget.plan_for."""
     return plan_for(
         job.network,
         fingerprint,
@@ -91,7 +91,7 @@ def plan_job(
 
 
 def leave_raw(plan: Plan, channels: Sequence[int]) -> Plan:
-    """Return the plan with some channels left as they are stored."""
+    """Return the plan with some channels not normalised."""
     schemes = [
         Normalization(scheme="none") if index in channels else scheme for index, scheme in enumerate(plan.normalization)
     ]

@@ -1,4 +1,4 @@
-"""What a training begins with where its weights are not drawn: those of another model."""
+"""Initial weights of a training from another model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..networks.parts.weights import load_network
 EVENT = "initialised"
 
 
-def begin_with_model(network: SegmentationNetwork, model: str) -> dict[str, Any]:
-    """Give a network the weights of a model, but for the heads, and return what the record says of it.
+def start_from_model(network: SegmentationNetwork, model: str) -> dict[str, Any]:
+    """Load the weights of a model except its heads into a network, and return the event for the record.
 
     Args:
         network: Changed in place.
@@ -30,16 +30,16 @@ def begin_with_model(network: SegmentationNetwork, model: str) -> dict[str, Any]
         {"event": "initialised", "step": 0, "model": id, "earlier_steps": n}
 
     Raises:
-        InputError: There is no such model, or it is another network.
+        InputError: The model is unknown, or has another network.
     """
     source, description = load_network(find_model(model).folder)
     if description.members > 1:
-        raise InputError(f"model '{description.id}' has {description.members} members: begin with a model of one")
+        raise InputError(f"model '{description.id}' has {description.members} members: start from a model with one")
     if NETWORKS[description.network] is not type(network):
         name = next(name for name in NETWORKS if NETWORKS[name] is type(network))
         raise InputError(
-            f"model '{description.id}' is a {description.network}, this training a {name}: "
-            f"give --variant {description.network}, or another model"
+            f"model '{description.id}' is a {description.network}, but this training needs a {name}: "
+            f"use --variant {description.network}, or another model"
         )
     carry_over(network, source.state_dict())
     return {"event": EVENT, "step": 0, "model": description.id, "earlier_steps": total_steps(description.training)}
@@ -56,7 +56,7 @@ def heads_of(network: SegmentationNetwork) -> set[str]:
 
 
 def carry_over(network: SegmentationNetwork, weights: dict[str, Tensor]) -> None:
-    """Give a network all weights but those of its heads.
+    """Load all weights except those of the heads into a network.
 
     Raises:
         InputError: A weight is missing or of another shape.
@@ -65,22 +65,22 @@ def carry_over(network: SegmentationNetwork, weights: dict[str, Tensor]) -> None
     for name, value in own.items():
         if name not in heads and (name not in weights or weights[name].shape != value.shape):
             raise InputError(
-                f"the weights to begin with do not fit this network (at {name}): train with the plan and the network "
+                f"the initial weights do not fit this network (at {name}): train with the plan and the network "
                 "options that they were trained with, or without --init"
             )
     network.load_state_dict({name: value if name in heads else weights[name] for name, value in own.items()})
 
 
 def total_steps(training: Mapping[str, Any]) -> int:
-    """Return the steps of a training and of those before it, as far as the model tells of them.
+    """Return the steps of a training and of its recorded predecessors.
 
     Args:
-        training: Of a model's description.
+        training: Entry of a model's description.
     """
     return int(training.get("steps", 0)) + int(training.get("init", {}).get("earlier_steps", 0))
 
 
-def read_beginning(path: Path) -> dict[str, Any]:
-    """Return what a training's record says of its first weights."""
+def read_initialisation(path: Path) -> dict[str, Any]:
+    """Return the event of a training's record about its initial weights."""
     found = [event for event in TrainingRecord.read(path) if event["event"] == EVENT][-1]
     return {name: value for name, value in found.items() if name not in ("event", "step")}

@@ -1,1 +1,1 @@
-"""What backends share, and the engine that chooses among them."""
+"""Parts shared by backends, and the engine that chooses among them."""

@@ -1,4 +1,4 @@
-"""Where torch can compute on this machine."""
+"""Devices of this machine on which torch can compute."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Device:
 
     Attributes:
         id: "cpu", "cuda", "cuda:1" or "mps".
-        title: Name shown to people.
-        memory_mb: Its whole memory in MiB; 0 where it is the computer's own.
+        title: Display name.
+        memory_mb: Its total memory in MiB; 0 if it uses the computer's memory.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Device:
 
 
 def list_devices() -> list[Device]:
-    """Return the devices of this machine, the fastest first."""
+    """Return the devices of this machine, fastest first."""
     devices = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
@@ -40,7 +40,7 @@ def list_devices() -> list[Device]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the torch device of a name; "auto" takes the fastest.
+    """Return the torch device for a name; "auto" selects the fastest.
 
     Raises:
         InputError: This machine has no such device.
@@ -48,12 +48,12 @@ def choose_device(name: str) -> torch.device:
     known = [device.id for device in list_devices()]
     chosen = {"auto": known[0], "cuda:0": "cuda"}.get(name, name)
     if chosen not in known:
-        raise InputError(f"there is no device '{name}' here: choose auto or one of {', '.join(known)}")
+        raise InputError(f"this machine has no device '{name}': choose auto or one of {', '.join(known)}")
     return torch.device(chosen)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device has instructions for bfloat16, which processors without them emulate many times slower."""
+    """Return whether a device has bfloat16 instructions; without them, emulation is many times slower."""
     if device.type != "cpu":
         return True
     if platform.machine().lower() in ("x86_64", "amd64"):
@@ -62,9 +62,9 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on a device or in the computer itself."""
-    # On the CPU torch raises a bare RuntimeError; its allocator's name is all that tells it from others.
+    """Return whether an error means that memory ran out, on a device or in the computer itself."""
+    # On the CPU torch raises a bare RuntimeError, recognisable only by its allocator's name.
     is_allocator = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
-    # Mapping a file does not fit either, and says so as the system does.
+    # Mapping a file can fail too, with the message of the operating system.
     is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return is_allocator or is_system or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -1,7 +1,7 @@
-"""A network on this machine: every tile by the fastest backend that was found right, and without waiting for that.
+"""A network on this machine: tiles use the fastest validated backend known so far, without waiting for measurements.
 
-What was never measured is computed at once by the default backend. It is measured by a process of its own (see
-measuring_process), while the worker has nothing to do, or in the middle of a run that lasts much longer than that.
+Tile shapes that were never measured use the default backend. A separate process measures them (see timing_process)
+while the worker is idle, or in the middle of a run that lasts much longer than the measurement.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .timing import default_backend, fastest, is_complete, known_results, obstac
 from .timing_process import start_measuring
 
 BACKEND_VARIABLE = "UNETSEG_BACKEND"
-# What measuring takes: a process with torch and a conversion, and some tiles on every backend.
+# Cost of measuring: a process with torch, a conversion, and some tiles on every backend.
 MEASURING_S, MEASURING_TILES = 20.0, 20
-# A run must still last so many times longer to be interrupted for it.
+# A run is interrupted only if its remaining time is this many times longer.
 MUCH_LONGER = 3
 MOST_ATTEMPTS = 3
 POLL_S = 0.05
@@ -38,13 +38,13 @@ class _Route:
     """How tiles of one shape are computed.
 
     Attributes:
-        name: The backend at work.
-        forward: It.
-        better: A faster backend that is not loaded yet; empty where there is none.
-        loading_s: What loading it takes.
-        spent_s: Spent on tiles so far.
-        tile_s: The last tile.
-        attempts: How often measuring was started.
+        name: Backend in use.
+        forward: Its forward function.
+        better: A faster backend that is not loaded yet, or "".
+        loading_s: Time to load it.
+        spent_s: Time spent on tiles so far.
+        tile_s: Time of the last tile.
+        attempts: Number of measurements started.
     """
 
     name: str
@@ -58,34 +58,34 @@ class _Route:
 
 @dataclass
 class _Run:
-    """How far the run is in which tiles are computed."""
+    """Progress of the current run."""
 
     began: float = field(default_factory=perf_counter)
     fraction: float = 0.0
 
     @property
     def remaining_s(self) -> float:
-        """The time that is still to come, 0 where that cannot be told."""
+        """The remaining time; 0 if unknown."""
         spent = perf_counter() - self.began
         return spent * (1 - self.fraction) / self.fraction if self.fraction else 0.0
 
 
 class Engine(nn.Module):
-    """Maps batches of tiles to float32 logits, as the network that it stands for does.
+    """Maps batches of tiles to float32 logits, in place of its network.
 
     Attributes:
-        forced_backend: The only backend that it may use; "" for any.
+        forced_backend: The only backend it may use; "" for any.
 
     Args:
         network: In evaluation mode, float32, on the device.
-        device: Where it is.
-        folder: Its model folder, from which it can be loaded again to be measured; None: nothing is measured.
-        identity: Names network and weights in the store; empty: nothing is measured.
+        device: Device of the network.
+        folder: Its model folder, from which a measuring process loads it; None disables measuring.
+        identity: Identifies network and weights in the store; empty disables measuring.
         backend: The only backend to use; by default that of the environment variable UNETSEG_BACKEND, or the fastest.
         store: Where measurements are kept.
 
     Raises:
-        InputError: There is no such backend, or it cannot be used here.
+        InputError: The backend is unknown or cannot be used here.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Engine(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        # A layer, so that whoever asks at every layer whether to stop is also asked by backends without layers.
+        # A layer, so that hooks that check every layer for cancellation also run for backends without layers.
         self.pulse = nn.Identity()
         self.eval()
         self.device = device
@@ -119,7 +119,7 @@ class Engine(nn.Module):
             )
 
     def begin_run(self, task: Task = UNWATCHED) -> Task:
-        """Note that a run of many tiles begins; return its task, whose progress is noted too."""
+        """Note the start of a run of many tiles; return its task, whose progress is tracked."""
         self.used = {}
         self.computed_on = self.device
         self._run = run = _Run()
@@ -144,9 +144,9 @@ class Engine(nn.Module):
         return logits
 
     def improvements(self) -> Iterator[None]:
-        """Measure and load what tiles of the shapes seen are best computed by, as long as the caller takes from it.
+        """Measure and load the best backends for the tile shapes seen, for as long as the caller iterates.
 
-        Gives control back many times a second; closing it ends what is at work.
+        Yields many times a second; closing it stops the work.
         """
         if self.forced_backend:
             return
@@ -173,7 +173,7 @@ class Engine(nn.Module):
         return _Route("eager", self._build("eager", shape))
 
     def _improve_within_run(self, route: _Route, batch: Tensor) -> None:
-        """Measure where the run lasts much longer than that, and load what is faster once it has earned its loading."""
+        """Measure if the run lasts much longer than that, and load a faster backend once it pays off."""
         shape = tuple(batch.shape)
         cost_s = MEASURING_S + MEASURING_TILES * route.tile_s
         if not route.attempts and route.spent_s and self._run.remaining_s > MUCH_LONGER * cost_s:
@@ -190,7 +190,7 @@ class Engine(nn.Module):
         except CancelledError:
             raise
         except (RuntimeError, AttributeError, TypeError) as error:
-            # eager's own errors say something of the input; those of others may be the backend's.
+            # Errors of eager concern the input; those of others may be the backend's fault.
             if is_out_of_memory(error) or self.forced_backend or route.name == "eager":
                 raise
             self._refuse(route.name, error)
@@ -213,7 +213,7 @@ class Engine(nn.Module):
                     yield
                     sleep(POLL_S)
         except GeneratorExit:
-            # Interrupted: what it found until then is kept, and it goes on from there.
+            # Interrupted: results so far are kept, and the next measurement continues from there.
             route.attempts -= 1
             raise
 
@@ -235,7 +235,7 @@ class Engine(nn.Module):
             route.forward, route.name = forward, name
 
     def _build_or_refuse(self, name: str, shape: tuple[int, ...]) -> Forward | None:
-        """Return a backend's forward; None where it cannot be built, if only for want of memory: another is at hand."""
+        """Return a backend's forward function, or None if it cannot be built, even if only for lack of memory."""
         try:
             return self._build(name, shape)
         except CancelledError:

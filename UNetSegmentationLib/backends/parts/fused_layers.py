@@ -1,6 +1,6 @@
-"""Layers for prediction on the CPU: same weights, same values, fewer passes over memory.
+"""Fused layers for prediction on the CPU: same weights, same values, fewer passes over memory.
 
-Features lie channels-last. A norm and its activation work through blocks that stay in the cache and overwrite the
+Features are channels-last. A norm and its activation process blocks that fit in the cache and overwrite the
 convolution's output: of 32 x 64^3 features 9 ms instead of 58 (one thread, AVX2).
 """
 
@@ -16,26 +16,26 @@ from torch.nn import functional as F
 
 from ...networks.parts.blocks import NORM_EPSILON, ConvBlock, InstanceNorm
 from ...networks.parts.memory_format import FORMATS
-from .twins import twin_of
+from .network_copy import copy_network
 
-BLOCK_BYTES = 2**20  # a thread; of 128 KiB to 1 MiB the fastest
+BLOCK_BYTES = 2**20  # per thread; the fastest of 128 KiB to 1 MiB
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 InPlace = Callable[[Tensor], Any]
 
 
-def fused_twin(network: nn.Module) -> nn.Module:
-    """Return a network of the layers below that shares the weights of `network`, which is left as it is.
+def fused_copy(network: nn.Module) -> nn.Module:
+    """Return a copy made of the layers below that shares the weights of `network`, which is not changed.
 
     Args:
         network: In evaluation mode, float32, on the CPU.
     """
-    return twin_of(network, replace=_fused)
+    return copy_network(network, replace=_fused)
 
 
 def _fused(module: nn.Module) -> nn.Module | None:
-    """Return what stands for one layer or block; None where it stays what it is."""
+    """Return the replacement for one layer or block, or None to keep it."""
     if type(module) is ConvBlock and isinstance(module.norm, InstanceNorm) and _is_plain(module.conv):
         activate = _in_place(module.activation)
         if activate is not None:
@@ -48,7 +48,7 @@ def _fused(module: nn.Module) -> nn.Module | None:
 
 
 def _is_plain(convolution: nn.Module) -> bool:
-    # Exactly these: a subclass may compute something else.
+    # Exactly these types: a subclass may compute something else.
     return (
         isinstance(convolution, _CONVOLUTIONS)
         and type(convolution) in _CONVOLUTIONS
@@ -58,7 +58,7 @@ def _is_plain(convolution: nn.Module) -> bool:
 
 
 def _is_tiling(convolution: nn.Module) -> bool:
-    """Tell whether every output voxel of a transposed convolution stems from one input voxel."""
+    """Return whether every output voxel of a transposed convolution depends on one input voxel."""
     return (
         isinstance(convolution, _TRANSPOSED)
         and type(convolution) in _TRANSPOSED
@@ -70,7 +70,7 @@ def _is_tiling(convolution: nn.Module) -> bool:
 
 
 def _in_place(activation: nn.Module) -> InPlace | None:
-    """Return what overwrites features with their activation; None where there is no such thing."""
+    """Return the in-place version of an activation, or None."""
     if isinstance(activation, nn.LeakyReLU):
         slope = activation.negative_slope
         return lambda features: F.leaky_relu_(features, slope)
@@ -83,7 +83,7 @@ def _in_place(activation: nn.Module) -> InPlace | None:
 
 
 class FusedConvolution(nn.Module):
-    """A convolution by oneDNN; torch's own choice for small maps is up to seven times slower."""
+    """A oneDNN convolution; torch's choice for small maps is up to seven times slower."""
 
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class FusedConvolution(nn.Module):
 
 
 class FusedTransposed(nn.Module):
-    """A transposed convolution whose kernel is its stride: a matrix product a slab, each written where it belongs."""
+    """A transposed convolution whose kernel is its stride: one matrix product per slab, written in place."""
 
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class FusedTransposed(nn.Module):
         )
         slabs = features.contiguous(memory_format=memory_format).movedim(1, -1).flatten(0, 1)
         steps = [length for pair in zip(size, self.kernel, strict=True) for length in pair]
-        # (B * D, kernel of D, H, kernel of H, ..., C'): each slab's own part of the result.
+        # (B * D, kernel of D, H, kernel of H, ..., C'): each slab's part of the result.
         places = result.movedim(1, -1).view(len(slabs), *steps[1:], self.out_channels)
         # From (H, W, kernel of D, H, W, C') to the order of `places`.
         order = [dimensions - 1]
@@ -137,7 +137,7 @@ class FusedTransposed(nn.Module):
 
 
 class FusedNorm(nn.Module):
-    """Instance norm that keeps its input."""
+    """Instance norm that does not overwrite its input."""
 
     def __init__(self, norm: InstanceNorm) -> None:
         super().__init__()
@@ -166,16 +166,16 @@ class FusedBlock(nn.Module):
 def normalise_(
     features: Tensor, weight: Tensor, bias: Tensor, *, activate: InPlace | None = None, eps: float = NORM_EPSILON
 ) -> Tensor:
-    """Overwrite channels-last features (B, C, ...) by their instance norm, and that by its activation.
+    """Apply instance norm and activation in place to channels-last features (B, C, ...).
 
-    Each block's mean is taken from it before it is squared, and the blocks are joined as by Chan et al. (1979), so
-    that nothing is lost where the mean is large beside the deviation.
+    Each block is centred before squaring, and the blocks are merged as in Chan et al. (1979), so that no precision is
+    lost if the mean is large compared to the deviation.
 
     Args:
         features: float32, on the CPU.
         weight: Scale (C).
         bias: Shift (C).
-        activate: Overwrites a part of the features with its activation.
+        activate: Applies the activation in place to a part of the features.
         eps: Added to the variance.
     """
     samples = features.movedim(1, -1).flatten(1, -2)

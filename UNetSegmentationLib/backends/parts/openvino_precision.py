@@ -1,10 +1,11 @@
-"""Where an OpenVINO graph stays in float32 while the rest computes in bfloat16: at both ends, and round small norms.
+"""The parts of an OpenVINO graph that stay in float32 while the rest is bfloat16: both ends, and around small norms.
 
-Eight bits are least for what the image and the logits themselves hold. Of a plain U-Net (16 to 256 features, CT, three
+Eight bits are least adequate for the image and the logits. Of a plain U-Net (16 to 256 features, CT, three
 tiles of 96^3) bfloat16 alone changes 0.10 to 0.19 % of the labels, and 0.04 to 0.06 % with both ends in float32, for
-5 to 10 % more time. What a convolution gives to a norm need not be rounded either: after the last one, and where
-features take at most half of the largest, that costs neither time nor memory. Together with kernel_rounding it halves
-the squared error once more (a network that had learnt more: 0.014 % of the labels instead of 0.020 %).
+5 to 10 % more time. A convolution's output need not be rounded before a norm either: after the last one, and
+for features of at most half the largest size, this costs neither time nor memory. Together with
+kernel_rounding it halves the squared error once more (for a better trained network: 0.014 % of the labels instead of
+0.020 %).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from math import prod
 from typing import Any
 from xml.etree import ElementTree
 
-# What weights enter; the first of them from either end is the last that stays in float32 on its side.
+# Layers with weights; the first from either end is the last that stays in float32 on its side.
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
-# What sums up members of an ensemble, or a unit and its shortcut.
+# Sums of ensemble members, or of a unit and its shortcut.
 _JOINING = {"Add", "Subtract", "Multiply", "Divide"}
-# OpenVINO's own mark for operations that are computed in the precision that the graph gives them.
+# OpenVINO's mark for operations computed in the precision given in the graph.
 _MARK = {"name": "precise", "version": "0"}
 _LARGEST = 3.4e38  # of float32
 # What OpenVINO fuses into a norm.
 _AFTER_NORM = {"Add", "Multiply", "PRelu", "Relu", "Elu"}
-# Begins the names of layers that are to stay in float32.
+# Prefix of the names of layers that stay in float32.
 _KEPT = "float32: "
 
 _Ways = dict[str, list[str]]
@@ -34,7 +35,7 @@ def keep_in_float32(description: bytes) -> bytes:
     """Mark the layers from the image to the second convolution, those from the last norm to the logits, and those kept.
 
     Args:
-        description: The graph in OpenVINO's XML. The marks end where several layers meet, but for sums before the
+        description: The graph in OpenVINO's XML. Marking stops where several layers meet, except at sums before the
             logits.
     """
     root = ElementTree.fromstring(description)
@@ -42,7 +43,7 @@ def keep_in_float32(description: bytes) -> bytes:
     kinds = {key: layer.get("type", "") for key, layer in layers.items()}
     sources, targets = _ways(root, kinds)
     single = {key for key in layers if len(sources[key]) == 1 and kinds[key] != "Result"}
-    # What others read as well is not the logits' alone, and costs more than it gains.
+    # Layers with other readers do not serve the logits alone, and cost more than they gain.
     before_logits = {
         key for key in layers if len(targets[key]) == 1 and (key in single or kinds[key] in _JOINING) and sources[key]
     }
@@ -59,14 +60,14 @@ def keep_in_float32(description: bytes) -> bytes:
 
 
 def shield_from_rounding(model: Any, operations: Any) -> None:
-    """Put limits that no finite feature reaches where OpenVINO would round what stays in float32.
+    """Insert clamps that no finite feature reaches where OpenVINO would round values that stay in float32.
 
-    It rounds what the last operation of a fused group gives, be it a convolution alone, and replaces leaky ReLUs by its
-    own, which lose the mark of `keep_in_float32`. NaN and infinity become finite by it.
+    OpenVINO rounds the output of the last operation of a fused group, even a lone convolution, and replaces leaky ReLUs
+    by its own, which lose the mark of `keep_in_float32`. The clamps make NaN and infinity finite.
 
     Args:
-        model: OpenVINO's, changed in place; `keep_in_float32` finds by their names what is to be marked.
-        operations: One of OpenVINO's sets of operations.
+        model: OpenVINO's, changed in place; `keep_in_float32` finds the layers to mark by name.
+        operations: One of OpenVINO's operation sets.
     """
     for result in model.get_results():
         _shield_last_layers(result, operations)
@@ -78,7 +79,7 @@ def shield_from_rounding(model: Any, operations: Any) -> None:
 
 
 def _shield_last_layers(result: Any, operations: Any) -> None:
-    """Shield what the last activation gives, and what the last convolution but one does."""
+    """Shield the outputs of the last activation and of the last convolution but one."""
     layer = _weighted_before(result)
     before = _weighted_before(layer) if layer.get_input_size() else layer
     if before.get_type_name() not in _WEIGHTED:
@@ -97,7 +98,7 @@ def _weighted_before(layer: Any) -> Any:
 
 
 def _shield_norm(norm: Any, operations: Any) -> None:
-    """Shield what a convolution gives to a norm, and what the norm gives behind its factors and its activation."""
+    """Shield the output of a convolution before a norm, and that of the norm after scale, shift and activation."""
     source = norm.input_value(0)
     if len(source.get_target_inputs()) > 1:
         return
@@ -126,12 +127,12 @@ def _keep(layer: Any) -> None:
 
 
 def _ways(root: ElementTree.Element, kinds: dict[str, str]) -> tuple[_Ways, _Ways]:
-    """Return the layers that each layer reads and those that read it, without what is constant."""
+    """Return the inputs and the readers of each layer, without constants."""
     read: _Ways = defaultdict(list)
     for edge in root.iterfind("edges/edge"):
         read[edge.get("to-layer", "")].append(edge.get("from-layer", ""))
     constant: set[str] = set()
-    for key, kind in kinds.items():  # every layer stands after those that it reads
+    for key, kind in kinds.items():  # every layer comes after its inputs
         if kind == "Const" or (read[key] and constant.issuperset(read[key])):
             constant.add(key)
     sources: _Ways = defaultdict(list)
@@ -145,7 +146,7 @@ def _ways(root: ElementTree.Element, kinds: dict[str, str]) -> tuple[_Ways, _Way
 
 
 def _reach(start: list[str], onwards: _Ways, allowed: set[str], kinds: dict[str, str]) -> set[str]:
-    """Return the allowed layers on the way from some, up to those that the second weights enter."""
+    """Return the allowed layers reachable from some, up to the second layers with weights."""
     found: set[str] = set()
     waiting = [(key, False) for key in start]
     while waiting:

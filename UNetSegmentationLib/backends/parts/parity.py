@@ -1,8 +1,8 @@
-"""Whether a backend computes what eager float32 does.
+"""Agreement of a backend with eager float32.
 
-float32 backends differ by rounding alone: of logits as large as the largest, a thousandth is a hundred times what sums
-of 10^4 products lose, and an error in a layer costs far more. Labels flip only where two classes are nearly equal.
-Half precision rounds each value to 8 or 11 bits; through twenty layers about a hundredth of a deviation remains.
+float32 backends differ by rounding alone: a thousandth of the largest logit is a hundred times the rounding error of
+sums of 10^4 products, while an error in a layer costs far more. Labels flip only where two classes are nearly equal.
+Half precision rounds each value to 8 or 11 bits; after twenty layers the error is about a hundredth of a deviation.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What a backend may differ by.
+    """Largest allowed difference of a backend.
 
     Attributes:
         equal_labels: Share of voxels that must have the same label.
-        error: Of the logits; for float32 the largest over the largest logit's size, else the root mean square over
-            the logits' standard deviation.
-        is_largest: Which of the two.
+        error: Error of the logits; for float32 the maximum relative to the largest logit, else the root mean square
+            relative to the logits' standard deviation.
+        is_largest: Use the maximum.
     """
 
     equal_labels: float
@@ -44,9 +44,9 @@ def make_tile(shape: tuple[int, ...], *, raw_channels: tuple[int, ...] = (), see
     """Return a batch (B, C, ...) like a normalised image: smooth structure, fine noise, a corner of constant air.
 
     Args:
-        shape: Of the batch.
-        raw_channels: Channels that get a CT's values.
-        seed: Of the noise.
+        shape: Shape of the batch.
+        raw_channels: Channels with CT values.
+        seed: Seed of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     size = shape[2:]
@@ -64,19 +64,19 @@ def make_tile(shape: tuple[int, ...], *, raw_channels: tuple[int, ...] = (), see
 
 
 def disagreement(logits: Tensor, reference: Tensor, precision: str, *, is_regions: bool = False) -> str:
-    """Return how logits (B, K, ...) differ more than their precision may; empty where they do not.
+    """Return how logits (B, K, ...) exceed the tolerance of their precision; empty if they do not.
 
     Args:
-        logits: Of the backend.
-        reference: Of eager float32.
+        logits: Logits of the backend.
+        reference: Logits of eager float32.
         precision: One of TOLERANCES.
-        is_regions: Labels are where single logits are positive, not the class of the highest.
+        is_regions: A label is present where its logit is positive, instead of where it is the highest.
     """
     tolerance = TOLERANCES[precision]
     if logits.shape != reference.shape or logits.dtype != torch.float32:
-        return f"gives {logits.dtype} {tuple(logits.shape)} instead of float32 {tuple(reference.shape)}"
+        return f"returns {logits.dtype} {tuple(logits.shape)} instead of float32 {tuple(reference.shape)}"
     if not logits.isfinite().all():
-        return "gives NaN or infinity"
+        return "returns NaN or infinity"
     difference = logits - reference
     if tolerance.is_largest:
         error = float(difference.abs().max() / reference.abs().max().clamp(min=1e-6))

@@ -1,7 +1,7 @@
-"""What was measured and converted, kept between processes in a folder of the user's cache.
+"""Cache of measurements and conversions, shared between processes in the user's cache folder.
 
-Every file is written whole or not at all and carries its checksum, so that processes may share the folder without
-locks: a file that is missing, damaged or of another version is made anew.
+Every file is written atomically and carries its checksum, so that processes can share the folder without locks: a file
+that is missing, damaged or of another version is recreated.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DIGEST_BYTES = 32
 
 
 def cache_folder() -> Path:
-    """Return the folder: that of UNETSEG_CACHE_DIR, else the platform's place for what can be made anew."""
+    """Return the folder: UNETSEG_CACHE_DIR if set, else the platform's cache folder."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else user_cache_folder()
 
 
 def identity_of(description: ModelDescription) -> str:
-    """Return what tells a network with its weights from every other; empty where the weights have no checksum."""
+    """Return a unique identifier of a network and its weights; empty if the weights have no checksum."""
     if not description.weights_sha256:
         return ""
     shape = json.dumps([description.network, description.network_config, description.members], sort_keys=True)
@@ -39,11 +39,11 @@ def identity_of(description: ModelDescription) -> str:
 
 
 class Store:
-    """Files by key; a write that fails is no error, for nothing here is needed.
+    """Files by key; a failed write is no error, as everything here is optional.
 
     Args:
-        folder: Made when something is put into it.
-        limit_bytes: The files used longest ago are removed beyond it.
+        folder: Created at the first write.
+        limit_bytes: Above this, the least recently used files are removed.
     """
 
     def __init__(self, folder: Path | None = None, *, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -51,7 +51,7 @@ class Store:
         self._limit_bytes = limit_bytes
 
     def get(self, kind: str, key: dict[str, Any]) -> bytes | None:
-        """Return what was put under a key; None where there is nothing, or it is damaged."""
+        """Return the content stored under a key, or None if it is missing or damaged."""
         path = self._path(kind, key)
         try:
             with path.open("rb") as file:
@@ -66,7 +66,7 @@ class Store:
         return content
 
     def put(self, kind: str, key: dict[str, Any], content: bytes) -> None:
-        """Keep something under a key, and remove what is too much."""
+        """Store content under a key, and trim the cache."""
         if len(content) > self._limit_bytes:
             return
         with suppress(InputError), atomic_path(self._path(kind, key)) as temporary, temporary.open("wb") as file:
@@ -76,7 +76,7 @@ class Store:
         self._trim()
 
     def get_json(self, kind: str, key: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the object that was put under a key; None where there is none."""
+        """Return the object stored under a key, or None."""
         content = self.get(kind, key)
         try:
             found = json.loads(content or b"null")
@@ -85,7 +85,7 @@ class Store:
         return found if isinstance(found, dict) else None
 
     def put_json(self, kind: str, key: dict[str, Any], values: dict[str, Any]) -> None:
-        """Keep a JSON object under a key."""
+        """Store a JSON object under a key."""
         self.put(kind, key, json.dumps(values).encode())
 
     def _path(self, kind: str, key: dict[str, Any]) -> Path:

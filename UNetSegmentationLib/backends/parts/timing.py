@@ -1,4 +1,4 @@
-"""Which backend is the fastest that is right: measured once for a model, a shape of tiles and a machine."""
+"""The fastest valid backend, measured once per model, tile shape and machine."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..openvino_cpu import openvino_version
 from .devices import is_out_of_memory
 from .parity import disagreement, make_tile
 
-FORMAT_VERSION = 2  # a change measures all backends anew, as when one of them computes otherwise
+FORMAT_VERSION = 2  # a change invalidates all measurements, as when a backend changes its computation
 TIMED_FORWARDS = 3
-# A backend must be so much faster than the one that is ready at once to be worth its loading.
+# A backend must be this much faster than the default to be worth loading.
 WORTHWHILE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was found of one backend.
+    """Measurement of one backend.
 
     Attributes:
-        forward_s: Median time of a tile; 0 where it cannot be used.
-        build_s: Time until it was ready, from the store where it keeps something there.
-        reason: Why it cannot be used; empty where it can.
+        forward_s: Median time of a tile; 0 if unusable.
+        build_s: Time until it was ready, using the store if it can.
+        reason: Why it cannot be used; empty if it can.
     """
 
     forward_s: float = 0.0
@@ -41,14 +41,14 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is measured.
+    """Network and tile to measure.
 
     Attributes:
         computation: Network, shape, device and store.
-        raw_channels: Channels that must come as they are stored.
-        is_regions: Labels are where single logits are positive.
-        tile: A batch to compute; a made one by default.
-        reference: Its logits by eager float32, where they are known.
+        raw_channels: Channels that are not normalised.
+        is_regions: A label is present where its logit is positive.
+        tile: A batch to compute; synthetic by default.
+        reference: Its logits by eager float32, if known.
     """
 
     computation: Computation
@@ -58,7 +58,7 @@ class Subject:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return what the speed of a backend depends on, beside the network."""
+    """Return what the speed of a backend depends on besides the network."""
     cuda = device.type == "cuda"
     return {
         "format": FORMAT_VERSION,
@@ -72,17 +72,17 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def default_backend(device: torch.device) -> str:
-    """Return the name of the backend that needs no measuring: its values are float32's and it is ready at once."""
+    """Return the name of the backend that needs no measuring: exact float32, and ready at once."""
     return "fused" if not BACKENDS["fused"]().obstacle(device) else "eager"
 
 
 def candidates(network: nn.Module, device: torch.device, *, with_slow: bool = False) -> list[str]:
-    """Return the names of the backends that can compute a network on a device, the one that is ready at once first.
+    """Return the names of the backends that can compute a network on a device, the default first.
 
     Args:
-        network: Whose tiles are computed.
+        network: Network to compute.
         device: Where.
-        with_slow: Also those that take a minute to build.
+        with_slow: Include those that take a minute to build.
     """
     first = default_backend(device)
     names = [name for name in BACKENDS if name not in (first, "eager") and not obstacle(name, network, device)]
@@ -90,19 +90,19 @@ def candidates(network: nn.Module, device: torch.device, *, with_slow: bool = Fa
 
 
 def obstacle(name: str, network: nn.Module, device: torch.device) -> str:
-    """Return why a backend cannot compute a network on a device; empty where it can.
+    """Return why a backend cannot compute a network on a device; empty if it can.
 
     Raises:
-        InputError: There is no such backend.
+        InputError: Unknown backend.
     """
     backend = BACKENDS[name]()
     if backend.is_recorded and getattr(network, "accepts_missing_channels", False):
-        return "the network decides by which channels are there"
+        return "the computation depends on which channels are present"
     return backend.obstacle(device)
 
 
 def known_results(computation: Computation) -> dict[str, Result]:
-    """Return what the store holds of earlier measurements; empty where there are none."""
+    """Return earlier measurements from the store."""
     kept = computation.store.get_json("timing", _key(computation)) if computation.store is not None else None
     try:
         return {name: Result(**values) for name, values in (kept or {}).items()}
@@ -111,7 +111,7 @@ def known_results(computation: Computation) -> dict[str, Result]:
 
 
 def fastest(results: dict[str, Result], default: str) -> str:
-    """Return the backend to use: the fastest that is right, or the default where none is clearly faster."""
+    """Return the backend to use: the fastest valid one, or the default if none is clearly faster."""
     usable = {name: result.forward_s for name, result in results.items() if not result.reason}
     if not usable:
         return default
@@ -122,14 +122,14 @@ def fastest(results: dict[str, Result], default: str) -> str:
 
 
 def is_complete(results: dict[str, Result], computation: Computation) -> bool:
-    """Tell whether every backend that would be measured has been."""
+    """Return whether every backend has been measured."""
     return set(candidates(computation.network, computation.device)) <= set(results)
 
 
 def measure(subject: Subject, *, with_slow: bool = False) -> Iterator[dict[str, Result]]:
-    """Measure every backend that was not yet; gives what is known so far between pieces of work.
+    """Measure every backend not measured yet; yield the results so far between steps.
 
-    Whoever stops taking from it interrupts the work; finished backends are in the store.
+    Closing the iterator interrupts the work; finished backends are in the store.
     """
     computation = subject.computation
     results = known_results(computation)
@@ -160,7 +160,7 @@ def measure(subject: Subject, *, with_slow: bool = False) -> Iterator[dict[str, 
 def _measure_one(
     backend: Backend, subject: Subject, tile: Tensor, reference: Tensor, so_far: dict[str, Result]
 ) -> Generator[dict[str, Result], None, Result | None]:
-    """Return what was found; None where memory ran out, which says nothing of the next time."""
+    """Return the result, or None if memory ran out, which may not happen next time."""
     try:
         began = perf_counter()
         forward = backend.build(subject.computation)

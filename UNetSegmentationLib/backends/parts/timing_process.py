@@ -1,6 +1,6 @@
-"""Measuring in a process of its own, so that it disturbs nobody: it can be ended at any moment, and may even crash.
+"""Measuring in a separate process, which can be stopped at any time and may even crash.
 
-What it finds goes into the store, backend by backend; ended early, the next one goes on where it stopped.
+Results go into the store backend by backend; after an early stop, the next process continues from there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def start_measuring(
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         FOLDER_VARIABLE: str(cache),
-        # As many threads as will compute later: what is fastest depends on it.
+        # As many threads as in later use: the fastest backend depends on it.
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
     words = [sys.executable, "-m", __name__, str(folder.resolve()), str(device), *map(str, shape)]
@@ -50,7 +50,7 @@ def start_measuring(
     process = subprocess.Popen(
         words,
         env=environment,
-        stdin=subprocess.PIPE,  # closes when this process ends, however it does
+        stdin=subprocess.PIPE,  # closes when this process ends for any reason
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         creationflags=flags,
@@ -63,7 +63,7 @@ def start_measuring(
 
 
 def main() -> None:
-    """Measure what the arguments say; end with the process that asked for it."""
+    """Measure as the arguments say; exit with the parent process."""
     parser = ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("device")

@@ -1,1 +1,1 @@
-"""Engines that `unetseg bench` compares, each in a process of its own, under the interpreter that has its package."""
+"""Engines that `unetseg bench` compares, each in its own process, under the interpreter that has its package."""

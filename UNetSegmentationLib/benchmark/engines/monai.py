@@ -1,4 +1,4 @@
-"""MONAI's sliding window and resampling (arXiv:2211.02701) round the network of one of our model folders."""
+"""MONAI's sliding window and resampling (arXiv:2211.02701) with the network of one of our model folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .serving import Answer, Scan, TileCounter, serve
 
 
 def load(folder: Path) -> Callable[[Scan], Answer]:
-    """Return what segments with a model folder of MONAI's conventions, by MONAI's own transforms and inferer."""
+    """Return a function that segments by MONAI's transforms and inferer, with a model folder of MONAI's conventions."""
     import torch
     from monai.data import MetaTensor
     from monai.inferers import SlidingWindowInferer
@@ -27,10 +27,12 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
     plan = description.plan
     steps = plan.recipe.steps if plan.recipe else ()
     if plan.recipe is None or plan.dimensions != 3 or Resample() not in steps[:1] or plan.recipe.restored != "logits":
-        raise ValueError("the comparison with MONAI knows 3D models that resample linearly first and restore logits")
+        raise ValueError(
+            "the comparison with MONAI supports only 3D models that resample linearly first and restore logits"
+        )
     counter = TileCounter()
     network.register_forward_pre_hook(counter)
-    # MONAI's arrays run x, y, z.
+    # MONAI's arrays are (x, y, z).
     resample = Spacing(pixdim=plan.spacing_mm[::-1], mode="bilinear")
     scale = [_scaling(step) for step in steps[1:]]
     tiling = plan.recipe.tiling
@@ -62,7 +64,7 @@ def _scaling(step: Step) -> Any:
         return ScaleIntensityRange(*step.source, *step.target, clip=step.is_clipped)
     if isinstance(step, Standardise):
         return NormalizeIntensity(nonzero=step.is_masked, channel_wise=step.is_each_channel)
-    raise ValueError(f"the comparison with MONAI knows no {type(step).__name__}")
+    raise ValueError(f"the comparison with MONAI does not support {type(step).__name__}")
 
 
 if __name__ == "__main__":

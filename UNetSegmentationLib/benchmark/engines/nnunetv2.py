@@ -1,4 +1,4 @@
-"""nnU-Net v2's own predictor (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z) on its own model folder."""
+"""nnU-Net v2's predictor (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z) on its results folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .serving import Answer, Scan, TileCounter, serve
 
 
 def load(folder: Path) -> Callable[[Scan], Answer]:
-    """Return what segments with a folder of nnU-Net results, all folds, without mirroring."""
+    """Return a function that segments with nnU-Net's results folder, all folds, without mirroring."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 

@@ -11,7 +11,7 @@ from .serving import Answer, Scan, TileCounter, serve
 
 
 def load(folder: Path) -> Callable[[Scan], Answer]:
-    """Return what segments with a model folder of this library."""
+    """Return a function that segments with a model folder of this library."""
     from ...inference.predictor import Predictor
 
     predictor = Predictor(folder, device="cpu")
@@ -20,7 +20,7 @@ def load(folder: Path) -> Callable[[Scan], Answer]:
 
     def segment(scan: Scan) -> Answer:
         found = predictor.segment(Volume(scan.array, scan.affine_ras))
-        # Once measured, tiles go by the fastest from the next run on.
+        # Once measured, the fastest backend is used from the next run on.
         return Answer(labelmap=found.labelmap, tiles=counter.take(), details=found.provenance["backend"])
 
     return segment

@@ -1,4 +1,4 @@
-"""What every engine's process does: load once, then segment the same volume whenever asked, and say what it took."""
+"""The loop of every engine's process: load once, then segment the same volume on request and report time and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# On Linux the peak is set back before a run; elsewhere it is that of the process.
+# On Linux the peak is reset before a run; elsewhere it is that of the process.
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -35,12 +35,12 @@ class Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an engine gives.
+    """Result of an engine.
 
     Attributes:
-        labelmap: (D, H, W) of label values on the volume's grid.
-        tiles: How many the network computed.
-        details: What else there is to say, in a word.
+        labelmap: Label values (D, H, W) on the volume's grid.
+        tiles: Number of tiles computed.
+        details: Further details, in a word.
     """
 
     labelmap: Any
@@ -49,7 +49,7 @@ class Answer:
 
 
 class TileCounter:
-    """A hook that counts how many images a network computes."""
+    """A hook that counts the images a network computes."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -59,7 +59,7 @@ class TileCounter:
         self.count += len(inputs[0])
 
     def take(self) -> int:
-        """Return the count since the last time."""
+        """Return the count since the last call."""
         count, self.count = self.count, 0
         return count
 
@@ -68,10 +68,10 @@ def serve(load: Callable[[Path], Callable[[Scan], Answer]]) -> None:
     """Answer each line of standard input, the path for a labelmap, with a JSON line; arguments: model, volume.
 
     Args:
-        load: Returns what segments, from a model's folder.
+        load: Returns a segmentation function for a model folder.
     """
     sink = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
 
     def tell(**values: Any) -> None:
         sink.write(json.dumps(values) + "\n")
@@ -95,7 +95,7 @@ def serve(load: Callable[[Path], Callable[[Scan], Answer]]) -> None:
 
 
 def _forget_peak() -> float:
-    """Set the peak back to what is used now, where that can be done; return it in MiB."""
+    """Reset the peak to the current use if possible; return it in MiB."""
     try:
         _CLEAR_REFS.write_text("5")
     except OSError:

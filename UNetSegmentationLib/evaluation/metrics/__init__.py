@@ -1,4 +1,4 @@
-"""Measures of a segmentation against its reference."""
+"""Metrics of a segmentation against its reference."""
 
 from .case import evaluate_case, summarize
 from .overlap import dice, iou, relative_volume_difference, volume_difference_mm3

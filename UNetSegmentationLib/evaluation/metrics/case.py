@@ -1,15 +1,15 @@
-"""All measures of a case, by label, and their summary over cases.
+"""All metrics of a case by label, and their summary over cases.
 
-| measure | unit, range | both empty | one empty |
+| metric | unit, range | both empty | one empty |
 |---|---|---|---|
 | dice, iou | 0 to 1 | NaN | 0 |
 | hd_mm, hd95_mm, assd_mm | mm | NaN | inf |
 | surface_dice | 0 to 1 | NaN | 0 |
 | volume_difference_mm3 | mm³, prediction less reference | 0 | the other's volume |
-| relative_volume_difference | of the reference's volume | NaN | -1; inf where the reference is empty |
+| relative_volume_difference | of the reference's volume | NaN | -1; inf if the reference is empty |
 
-NaN means undefined: a label that is in neither map says nothing on the quality of a segmentation, so that a summary
-leaves it out and counts it. A label missed or invented altogether does say something, hence 0 and infinity.
+NaN means undefined: a label in neither map says nothing about the quality of a segmentation, so summaries omit and
+count it. A label that is missed or invented altogether does count, hence 0 and infinity.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def evaluate_case(
     tolerance_mm: float = 1.0,
     with_surfaces: bool = True,
 ) -> dict[int, dict[str, float]]:
-    """Return every measure of the table above for every label.
+    """Return every metric of the table above for every label.
 
     Args:
         prediction: Integers (D, H, W); D = 1 is measured as 2D.
         reference: Integers of the same shape.
         labels: Label values above 0, or labels.
         spacing_mm: Size of a voxel along (D, H, W).
-        tolerance_mm: Distance up to which surfaces agree, for surface_dice.
+        tolerance_mm: Distance within which surfaces agree, for surface_dice.
         with_surfaces: False leaves out hd_mm, hd95_mm, assd_mm and surface_dice, which take most of the time.
 
     Raises:
@@ -65,14 +65,14 @@ def evaluate_case(
 
 
 def summarize(cases: Iterable[Mapping[int, Mapping[str, float]]]) -> dict[int, dict[str, dict[str, float]]]:
-    """Return, by label and measure, the figures over all cases.
+    """Return the figures over all cases, by label and metric.
 
     `mean` and `median` are over the defined values: one infinite distance makes the mean infinite. `finite_mean` is
     over the finite ones. `count` is the number of defined values, `undefined` that of NaN, `infinite` that of
-    infinities. Figures of no value are NaN.
+    infinities. Figures without any value are NaN.
 
     Args:
-        cases: What `evaluate_case` returned for each.
+        cases: Results of `evaluate_case`.
     """
     gathered: dict[int, dict[str, list[float]]] = {}
     for case in cases:
@@ -114,7 +114,7 @@ def _summarize_values(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    """Return the median; numpy's makes NaN of two infinities in the middle."""
+    """Return the median; numpy's turns two infinities in the middle into NaN."""
     if not values.size:
         return np.nan
     low, high = np.sort(values)[[(values.size - 1) // 2, values.size // 2]]
@@ -122,9 +122,9 @@ def _median(values: NDArray[np.float64]) -> float:
 
 
 def _join(one: Box | None, other: Box | None, shape: tuple[int, ...]) -> Box:
-    """Return the smallest box round two, of which either may be missing, and one voxel more where the map goes on.
+    """Return the smallest box around both (either may be missing), with a margin of one voxel inside the map.
 
-    The margin keeps an object in a single slice of a volume apart from a 2D image.
+    The margin distinguishes an object in a single slice of a volume from a 2D image.
     """
     boxes = [box for box in (one, other) if box is not None]
     if not boxes:
@@ -138,12 +138,12 @@ def _join(one: Box | None, other: Box | None, shape: tuple[int, ...]) -> Box:
 def _check_case(prediction: Labelmap, reference: Labelmap, values: list[int], spacing_mm: Sequence[float]) -> None:
     if prediction.shape != reference.shape or prediction.ndim != 3:
         raise InputError(
-            f"prediction {prediction.shape} and reference {reference.shape} are not of one shape (D, H, W): "
-            f"resample one to the other, and give 2D images D = 1"
+            f"prediction {prediction.shape} and reference {reference.shape} differ in shape or are not (D, H, W): "
+            f"resample one to the other; 2D images need D = 1"
         )
     if prediction.dtype.kind not in "iu" or reference.dtype.kind not in "iu":
-        raise InputError(f"labelmaps are {prediction.dtype} and {reference.dtype}: give integers")
+        raise InputError(f"labelmaps are {prediction.dtype} and {reference.dtype}: must be integers")
     if min(values, default=1) < 1:
-        raise InputError(f"label {min(values)} cannot be evaluated: give values above 0")
+        raise InputError(f"label {min(values)} cannot be evaluated: must be above 0")
     if len(spacing_mm) != 3 or not min(spacing_mm) > 0:
-        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: give three numbers above 0")
+        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: must be three numbers above 0")

@@ -1,6 +1,6 @@
 """Overlap and volume of two masks.
 
-Where both masks are empty there is nothing to measure: the ratios are NaN. Where one is empty, Dice and IoU are 0.
+If both masks are empty there is nothing to measure: the ratios are NaN. If one is empty, Dice and IoU are 0.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Mask = NDArray[np.bool_]
 
 
 def dice(prediction: Mask, reference: Mask) -> float:
-    """Return twice the common voxels over the sum of both, 0 to 1; NaN where both masks are empty."""
+    """Return twice the intersection over the sum of both, 0 to 1; NaN if both masks are empty."""
     check_masks(prediction, reference)
     total = np.count_nonzero(prediction) + np.count_nonzero(reference)
     return 2 * np.count_nonzero(prediction & reference) / total if total else nan
 
 
 def iou(prediction: Mask, reference: Mask) -> float:
-    """Return the common voxels over those in either (Jaccard), 0 to 1; NaN where both masks are empty."""
+    """Return the intersection over the union (Jaccard), 0 to 1; NaN if both masks are empty."""
     check_masks(prediction, reference)
     union = np.count_nonzero(prediction | reference)
     return np.count_nonzero(prediction & reference) / union if union else nan
@@ -37,7 +37,7 @@ def volume_difference_mm3(prediction: Mask, reference: Mask, *, spacing_mm: Sequ
 
 
 def relative_volume_difference(prediction: Mask, reference: Mask) -> float:
-    """Return (prediction - reference) / reference in voxels, -1 or more; NaN where both are empty, inf for 0 voxels."""
+    """Return (prediction - reference) / reference, -1 or more; NaN if both are empty, inf if only the reference is."""
     check_masks(prediction, reference)
     true = np.count_nonzero(reference)
     excess = np.count_nonzero(prediction) - true
@@ -54,5 +54,5 @@ def check_masks(prediction: Mask, reference: Mask) -> None:
         )
     if prediction.dtype != np.bool_ or reference.dtype != np.bool_:
         raise InputError(
-            f"masks are {prediction.dtype} and {reference.dtype}: give booleans, such as labelmap == value"
+            f"masks are {prediction.dtype} and {reference.dtype}: must be boolean, such as labelmap == value"
         )

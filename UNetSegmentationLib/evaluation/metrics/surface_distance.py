@@ -1,18 +1,18 @@
 """Distances between the surfaces of two masks, weighted by area (Nikolov et al. 2021, doi:10.2196/26151).
 
-Two definitions of a surface can be chosen:
+There are two definitions of a surface:
 
-- "elements" (the default): the pieces of a surface that passes half-way between voxels inside and outside, each
-  weighted by its area. Distances are those between the cubes' centres that hold the pieces. All figures are those of
-  DeepMind's surface-distance; MONAI's surface Dice with `use_subvoxels=True` is the same.
+- "elements" (the default): the pieces of a surface half-way between voxels inside and outside, each weighted by
+  its area. Distances are between the centres of the cubes that hold the pieces. All figures equal those of DeepMind's
+  surface-distance; MONAI's surface Dice with `use_subvoxels=True` is the same.
 - "voxels": the voxels of the mask that touch a face of a voxel outside, all of weight 1. Hausdorff and average
-  distance are MONAI's, up to its single precision. MONAI's HD95 differs: it interpolates between the two voxels next
-  to the 95th percentile, here the smallest distance that covers 95 % of the surface is taken.
+  distance equal MONAI's, up to its single precision. MONAI's HD95 differs: it interpolates between the two voxels next
+  to the 95th percentile, here it is the smallest distance that covers 95 % of the surface.
 
-Beyond the image's edge there is background in both. An image with D = 1 is 2D: its surface is the contour in the
-slice and lengths weigh, as its flat sides say nothing.
+Outside the image both masks are background. An image with D = 1 is 2D: its surface is the contour in the slice,
+weighted by length, as its flat sides carry no information.
 
-Empty masks: if both are, everything is NaN; if one is, distances are infinite and surface Dice is 0.
+Empty masks: if both are empty, everything is NaN; if one is, distances are infinite and surface Dice is 0.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class SurfaceDistances:
     reference_areas: Numbers
 
     def hausdorff_mm(self, percent: float = 100.0) -> float:
-        """Return the larger of the two distances within which `percent` of either surface lies.
+        """Return the larger of the two one-way distances that cover `percent` of each surface.
 
         Raises:
             InputError: `percent` is not above 0 and at most 100.
         """
         if not 0 < percent <= 100:
-            raise InputError(f"percent is {percent}: give a number above 0, at most 100")
+            raise InputError(f"percent is {percent}: must be above 0 and at most 100")
         undefined = self._undefined_distance()
         if undefined is not None:
             return undefined
@@ -68,9 +68,9 @@ class SurfaceDistances:
         )
 
     def average_mm(self) -> float:
-        """Return the mean distance over both surfaces together, by area (ASSD).
+        """Return the area-weighted mean distance over both surfaces together (ASSD).
 
-        The mean of the two one-way averages, which others report, differs where the surfaces differ in area.
+        The mean of the two one-way averages, which others report, differs if the surfaces differ in area.
         """
         undefined = self._undefined_distance()
         if undefined is not None:
@@ -85,18 +85,18 @@ class SurfaceDistances:
             InputError: The tolerance is negative.
         """
         if tolerance_mm < 0:
-            raise InputError(f"tolerance_mm is {tolerance_mm}: give 0 or more")
+            raise InputError(f"tolerance_mm is {tolerance_mm}: must be 0 or more")
         total = self.prediction_areas.sum() + self.reference_areas.sum()
         if total == 0:
             return nan
-        # Three steps of 0.1 mm lie within 0.3 mm although their product is a rounding error larger.
+        # Three steps of 0.1 mm lie within 0.3 mm, although rounding makes their sum larger.
         limit_mm = tolerance_mm * (1 + _ROUNDING)
         near = self.prediction_areas[self.prediction_mm <= limit_mm].sum()
         near += self.reference_areas[self.reference_mm <= limit_mm].sum()
         return float(near / total)
 
     def _undefined_distance(self) -> float | None:
-        """Return NaN where both surfaces are empty, inf where one is, None where distances are defined."""
+        """Return NaN if both surfaces are empty, inf if one is, or None if distances are defined."""
         empty = (not self.prediction_mm.size) + (not self.reference_mm.size)
         return (None, inf, nan)[empty]
 
@@ -110,7 +110,7 @@ def measure_surfaces(
         prediction: Bool (D, H, W); D = 1 is measured as 2D.
         reference: Bool of the same shape.
         spacing_mm: Size of a voxel along (D, H, W).
-        surface: One of SURFACES, see above.
+        surface: One of SURFACES, see the module.
 
     Raises:
         InputError: Masks that are not boolean, 3D and of one shape, spacings not above 0, or an unknown surface.
@@ -118,7 +118,7 @@ def measure_surfaces(
     check_masks(prediction, reference)
     if prediction.ndim != 3 or len(spacing_mm) != 3 or not min(spacing_mm) > 0:
         raise InputError(
-            f"masks have {prediction.ndim} axes and spacing_mm is {tuple(spacing_mm)}: give (D, H, W), spacings above 0"
+            f"masks have {prediction.ndim} axes and spacing_mm is {tuple(spacing_mm)}: need (D, H, W), spacings above 0"
         )
     if surface not in SURFACES:
         raise InputError(f"surface is '{surface}': choose {' or '.join(SURFACES)}")
@@ -140,7 +140,7 @@ def measure_surfaces(
 
 
 def bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Return the smallest box round the voxels of `mask`; an empty one where there are none."""
+    """Return the smallest box around the voxels of `mask`; empty if there are none."""
     slices = []
     for axis in range(mask.ndim):
         filled = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -190,8 +190,8 @@ def _measure_one_way(own: Mask, other: Mask, weights: Numbers, spacing_mm: Numbe
 
 def _distances_mm(points: NDArray[np.intp], mask: Mask, spacing_mm: Numbers) -> Numbers:
     """Return the distance of each of the points (N, axes) to the nearest voxel of `mask`."""
-    # Measured on 256³: a tree finds the neighbour of a near point in 12 times what a distance map takes for one voxel;
-    # for a far point it may have to visit every entry, each at a third of what the map takes for one voxel.
+    # Measured on 256³: a tree query for a near point costs 12 times as much as one voxel of a distance map;
+    # for a far point it may have to visit every entry, each at a third of the cost of a voxel of the map.
     if len(points) * 12 > mask.size:
         return _distances_by_map(points, mask, spacing_mm)
     filled = np.argwhere(mask)
@@ -215,14 +215,14 @@ def _distances_by_map(points: NDArray[np.intp], mask: Mask, spacing_mm: Numbers)
 
 
 def _lengths_mm(offsets: NDArray[np.intp], spacing_mm: Numbers) -> Numbers:
-    # Differences of indices before the spacing comes in: equal steps get equal lengths wherever they lie.
+    # Differences of indices before scaling by the spacing: equal steps get equal lengths everywhere.
     lengths: Numbers = np.sqrt(((offsets * spacing_mm) ** 2).sum(axis=1))
     return lengths
 
 
 def _weighted_percentile(sorted_values: Numbers, weights: Numbers, percent: float) -> float:
     """Return the smallest value up to which at least `percent` of the weight lies."""
-    if percent == 100:  # rounding of the sum must not hide the last element
+    if percent == 100:  # rounding of the sum must not exclude the last element
         return float(sorted_values[-1])
     shares = np.cumsum(weights) / weights.sum()
     index = int(np.searchsorted(shares, percent / 100))

@@ -1,10 +1,10 @@
-"""Areas of the surface elements of a voxel mask, by the way in which eight neighbours are filled.
+"""Areas of the surface elements of a voxel mask, by the configuration of eight neighbours.
 
 The surface passes half-way between voxel centres inside and outside (marching cubes, Lorensen & Cline 1987,
-doi:10.1145/37402.37422): within the cube that eight voxel centres span, closed polygons run over the middles of the
-cube's edges. Where a face is filled crosswise, the polygons cut off the corners of the minority. Pentagons and
-hexagons are bent; they are split so that their area at equal spacings is largest, which is the choice of DeepMind's
-surface-distance too, so that figures can be compared.
+doi:10.1145/37402.37422): within the cube spanned by eight voxel centres, closed polygons connect the midpoints of
+the cube's edges. On a face filled crosswise, the polygons cut off the corners of the minority. Pentagons and
+hexagons are not planar; they are split to maximise their area at equal spacings, as in DeepMind's surface-distance, so
+that figures are comparable.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-# A corner of the cube is (d, h, w) of 0 and 1; its bit in a code is 4 d + 2 h + w. Middles of edges have twice the
-# corners' coordinates.
+# A corner of the cube is (d, h, w) of 0 and 1; its bit in a code is 4 d + 2 h + w. Midpoints of edges use
+# doubled coordinates.
 Point = tuple[int, int, int]
 _CORNERS: list[Point] = [(d, h, w) for d in (0, 1) for h in (0, 1) for w in (0, 1)]
 
@@ -51,12 +51,12 @@ def _normals() -> list[NDArray[np.float64]]:
     table = []
     for code in range(256):
         triangles = [triangle for polygon in _polygons(code) for triangle in _split(polygon)]
-        table.append(_cross(triangles) / 8)  # half the cross product, in coordinates that are doubled
+        table.append(_cross(triangles) / 8)  # half the cross product, in doubled coordinates
     return table
 
 
 def _polygons(code: int) -> list[list[Point]]:
-    """Return the closed polygons that part the filled from the empty corners."""
+    """Return the closed polygons that separate filled from empty corners."""
     filled = {corner for bit, corner in enumerate(_CORNERS) if code >> bit & 1}
     is_cut_off_filled = len(filled) <= 4
     links: dict[Point, list[Point]] = {}
@@ -77,7 +77,7 @@ def _polygons(code: int) -> list[list[Point]]:
 
 
 def _faces() -> list[list[Point]]:
-    """Return the four corners of each face in their order round it."""
+    """Return the four corners of each face in cyclic order."""
     faces = []
     for axis in range(3):
         for side in (0, 1):
@@ -100,7 +100,7 @@ def _middle(one: Point, other: Point) -> Point:
 
 
 def _split(polygon: list[Point]) -> list[list[Point]]:
-    """Split a polygon of three to six corners by cutting off every other one, from the start that gives most area."""
+    """Split a polygon of three to six corners by cutting off every other one, starting for the largest area."""
     splits = []
     for start in range(len(polygon)):
         ring = polygon[start:] + polygon[:start]

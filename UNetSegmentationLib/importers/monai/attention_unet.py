@@ -8,10 +8,10 @@ from .weights import LayerStyle, Translation
 
 
 def read_attention_unet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]
@@ -62,7 +62,7 @@ def _attention_layer(translation: Translation, level: int, source: str) -> None:
     for ours, theirs in (("from_skip", "W_x"), ("from_coarser", "W_g"), ("to_gate", "psi")):
         part = f"{source}.attention.{theirs}"
         translation.block(f"gates.{level}.{ours}", f"{part}.0.conv", f"{part}.1", None)
-    # These have MONAI's default norm and activation, not those of the other blocks.
+    # These use MONAI's default norm and activation, not those of the other blocks.
     merging = Translation(translation.weights, LayerStyle(norm="instance", activation="prelu"))
     merging.block(f"merges.{level}", f"{source}.merge.conv", f"{source}.merge.adn.N", f"{source}.merge.adn.A")
     translation.adopt(merging)

@@ -21,8 +21,8 @@ def _basic_config(options: Options) -> tuple[dict[str, Any], LayerStyle]:
     halves = [widths[level + 1] // (2 if level else 1) for level in range(4)]
     if len(features) != 6 or halves != widths[:4] or features[5] != widths[0]:
         raise InputError(
-            f"{options.name}: features are {features}: only those are known of which each but the first two is twice "
-            "the one before, and the first two and the last are equal"
+            f"{options.name}: features are {features}: each but the first two must be twice "
+            "the one before, and the first two and the last equal"
         )
     style = style_of(options, norm=_AFFINE_INSTANCE, act=_LEAKY, channels=widths)
     options.expect("upsample", "deconv")
@@ -39,10 +39,10 @@ def _basic_config(options: Options) -> tuple[dict[str, Any], LayerStyle]:
 
 
 def read_basic_unet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     config, style = _basic_config(options)
     widths = config["features_per_stage"]
@@ -63,14 +63,14 @@ def read_basic_unet(options: Options) -> NetworkPlan:
 
 
 def read_basic_unet_plus_plus(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     config, style = _basic_config(options)
     if options.take("deep_supervision", False):
-        raise InputError(f"{options.name} answers with four results (deep_supervision): switch it off in the bundle")
+        raise InputError(f"{options.name} returns four outputs (deep_supervision): switch it off in the bundle")
     options.finish()
 
     def fill(translation: Translation) -> None:

@@ -30,10 +30,10 @@ WEIGHTS = "model.pt"
 SCRIPT = "model.ts"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "docs/license.txt")
 ADVICE = "save the state dictionary of the network alone and import that"
-# Under these keys a training loop keeps the network's weights.
+# Keys under which training loops store the network's weights.
 _STATES = ("model", "state_dict", "network", "net")
 _PRESETS = {"CT": "ct", "MR": "mri", "MRI": "mri", "CR": "xray", "DX": "xray", "XR": "xray", "X-RAY": "xray"}
-# What bundles call the only channel of an image.
+# Names that bundles use for the only channel of an image.
 _NAMELESS = ("image", "input", "img", "")
 
 
@@ -52,7 +52,7 @@ def read_bundle(folder: Path, options: ImportOptions) -> ForeignModel:
     bundles = find_bundles(folder)
     if len(bundles) > 1:
         names = ", ".join(path.name for path in bundles)
-        raise InputError(f"there are several bundles, {names}: give the folder of one")
+        raise InputError(f"there are several bundles, {names}: choose the folder of one")
     bundle = bundles[0]
     path = next((bundle / "configs" / name for name in CONFIGURATIONS if (bundle / "configs" / name).is_file()), None)
     if path is None:
@@ -66,7 +66,7 @@ def read_bundle(folder: Path, options: ImportOptions) -> ForeignModel:
     except (TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{bundle.name}: metadata.json or {path.name} make no sense ({error})") from error
+        raise InputError(f"{bundle.name}: metadata.json or {path.name} cannot be understood ({error})") from error
 
 
 def _translate(
@@ -90,7 +90,7 @@ def _translate(
         batch_size=2,
         orientation=preparation.orientation,
         normalization=(Normalization(scheme="none"),) * len(channels),
-        # Their array runs (x, y, z), ours (z, y, x).
+        # MONAI's arrays are (x, y, z), ours (z, y, x).
         transpose=_transpose_of(axes),
         conventions="monai",
         recipe=recipe,
@@ -122,13 +122,13 @@ def _network_definition(configuration: BundleConfiguration) -> Any:
             continue
         definition = configuration.get(key)
         if isinstance(definition, Code):
-            raise InputError(f"{key} is '{definition.text}', which is code and not run: write the network out")
+            raise InputError(f"{key} is '{definition.text}', which is code and never run: write the network out")
         return definition
     raise InputError("the bundle's configuration has no network_def: copy the whole bundle")
 
 
 def _data_format(metadata: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """Return what metadata.json says of the network's only input, or output."""
+    """Return the entry of metadata.json for the network's only input or output."""
     entries = (metadata.get("network_data_format") or {}).get(kind) or {}
     return dict(next(iter(entries.values()), {}))
 
@@ -145,18 +145,18 @@ def _channels(inputs: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
 def _labels(
     outputs: Mapping[str, Any], classes: int, outcome: Outcome
 ) -> tuple[tuple[Label, ...], str, tuple[int | None, ...], list[str]]:
-    """Return the labels, which of model_folder.OUTPUTS the logits are, where each logit comes from, and warnings."""
+    """Return the labels, the kind of output (one of model_folder.OUTPUTS), the source of each logit, and warnings."""
     names = _class_names(outputs, classes)
     if not outcome.is_regions:
         if classes < 2:
-            raise InputError("the bundle's network has one output, of which the largest is always it: mend the bundle")
+            raise InputError("the bundle's network has a single output, which argmax always selects: fix the bundle")
         return _named(range(1, classes), names[1:]), "labels", tuple(range(classes)), []
     if classes == 1:
-        # A single region is a label beside a background whose logit is always 0.
+        # A single region becomes a label plus a background whose logit is always 0.
         return _named(outcome.values or (1,), names), "labels", (None, 0), []
     order, warnings = (outcome.order, []) if outcome.order else region_order(names)
     if any(not 0 <= channel < classes for channel in order) or len(set(order)) != len(order):
-        raise InputError(f"the bundle paints the outputs {list(order)} of {classes}: mend its postprocessing")
+        raise InputError(f"the bundle paints the outputs {list(order)} of {classes}: fix its postprocessing")
     values = outcome.values or tuple(range(1, len(order) + 1))
     if len(order) < 2:
         return _named(values, [names[order[0]]]), "labels", (None, order[0]), warnings
@@ -189,7 +189,7 @@ def _network(plan: NetworkPlan, weights: Mapping[str, Tensor], order: tuple[int 
     wrong = [name for name, shape in wanted.items() if name not in state or state[name].shape != shape]
     if wrong:
         raise InputError(
-            f"the weights do not fit the bundle's {plan.title} ({', '.join(wrong[:3])} differ): they are not those of "
+            f"the weights do not fit the bundle's {plan.title} ({', '.join(wrong[:3])} differ): they do not belong to "
             "the network that it describes"
         )
     network.load_state_dict(state)
@@ -202,7 +202,7 @@ def _weights(bundle: Path, configuration: BundleConfiguration, options: ImportOp
     if not path.is_file() and script.is_file():
         if not options.allow_code:
             raise InputError(
-                f"{bundle.name} has its weights in models/{SCRIPT} alone, which is TorchScript, that is code: add "
+                f"{bundle.name} has its weights in models/{SCRIPT} alone, which is TorchScript, that is, code: add "
                 f"models/{WEIGHTS}, or allow code to be run (--allow-code) if you trust it"
             )
         return read_torchscript(script)
@@ -212,7 +212,7 @@ def _weights(bundle: Path, configuration: BundleConfiguration, options: ImportOp
 
 
 def _weights_name(configuration: BundleConfiguration) -> str:
-    """Return the name of the file in `models` that the bundle loads, as far as it says so in plain data."""
+    """Return the name of the file in `models` that the bundle loads, if it says so in plain data."""
     for key in ("checkpointloader", "handlers"):
         found = configuration.get(key)
         for entry in found if isinstance(found, list) else [found]:
@@ -260,7 +260,7 @@ def _card(metadata: Mapping[str, Any], plan: NetworkPlan, name: str) -> tuple[st
     version = f", version {metadata['version']}" if metadata.get("version") else ""
     lines = [
         f"MONAI bundle {name}{version}, network {plan.title}.",
-        "Images are prepared, divided and brought back as MONAI does it.",
+        "Preprocessing, sliding window and restoration follow MONAI.",
     ]
     for key, title in (
         ("description", "What it is"),

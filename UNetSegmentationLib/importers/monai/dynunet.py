@@ -11,21 +11,21 @@ from .weights import LayerStyle, Translation, activation_of, norm_of
 
 
 def read_dynunet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]
     kernels = [per_axis(options, "kernel_size", size, axes) for size in options.take("kernel_size") or ()]
     strides = strides_of(options, len(kernels), axes)
-    # The transposed convolutions of ours are as large as their stride.
+    # Our transposed convolutions have a kernel equal to their stride.
     factors = [
         per_axis(options, "upsample_kernel_size", size, axes) for size in options.take("upsample_kernel_size") or ()
     ]
     if len(kernels) < 2 or factors != strides[1:]:
-        raise InputError(f"{options.name}: upsample_kernel_size is {factors}: only strides[1:] is known")
+        raise InputError(f"{options.name}: upsample_kernel_size is {factors}: only strides[1:] is supported")
     limit = 320 if axes == 3 else 512
     filters = options.take("filters")
     widths = [int(width) for width in filters or [min(2 ** (5 + level), limit) for level in range(len(kernels))]]
@@ -70,13 +70,13 @@ def read_dynunet(options: Options) -> NetworkPlan:
         style=style,
         fill=fill,
         class_axes={"decoder.heads.0.weight": (0,), "decoder.heads.0.bias": (0,)},
-        # Second names of the same weights, and the heads of coarser levels.
+        # Duplicate names of the same weights, and the heads of coarser levels.
         ignored=("skip_layers.", "deep_supervision_heads.", "heads."),
     )
 
 
 def _covering(kernels: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return kernels that hold those of encoder and decoder: DynUNet's decoder has those of the next coarser stage."""
+    """Return kernels covering those of encoder and decoder: DynUNet's decoder uses those of the next coarser stage."""
     coarser = [*kernels[1:], kernels[-1]]
     return [list(map(max, first, second)) for first, second in zip(kernels, coarser, strict=True)]
 

@@ -1,4 +1,4 @@
-"""What a network of a MONAI bundle is here, and how the options that many of them share are read."""
+"""Translation of the networks of MONAI bundles, and reading of their common options."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .weights import LayerStyle, Translation, activation_of, norm_of
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
-    """What a network of MONAI is here.
+    """Equivalent of a MONAI network.
 
     Attributes:
-        title: Their name.
+        title: MONAI's name.
         network: Our registered name.
         config: Its configuration.
         style: Norm and activation of its blocks.
-        fill: Takes all weights.
-        class_axes: Of the weights that have one entry a class: along which axes.
-        ignored: What the names of weights begin with that are not needed.
+        fill: Translates all weights.
+        class_axes: For weights with one entry per class, the class axes.
+        ignored: Prefixes of the names of weights that are not needed.
     """
 
     title: str
@@ -44,15 +44,15 @@ class NetworkPlan:
         """Return the state of our network.
 
         Raises:
-            InputError: A weight is missing, or there are more than the network has.
+            InputError: A weight is missing, or there are too many.
         """
         translation = Translation(weights, self.style)
         self.fill(translation)
         unknown = translation.unused(ignored=self.ignored)
         if unknown:
             raise InputError(
-                f"the weights have more than the bundle's {self.title} ({', '.join(unknown[:3])}): they are not those "
-                "of the network that it describes"
+                f"the weights have more than the bundle's {self.title} ({', '.join(unknown[:3])}): they do not belong "
+                "to the network that it describes"
             )
         return translation.state
 
@@ -61,11 +61,11 @@ def common_of(options: Options) -> dict[str, Any]:
     """Return dimensions, in_channels and num_classes of our configuration.
 
     Raises:
-        InputError: Something else.
+        InputError: Any other value.
     """
     dimensions = options.take("spatial_dims", options.take("dimensions", 3))
     if dimensions not in (2, 3):
-        raise InputError(f"{options.name} has {dimensions!r} spatial dimensions: only 2 and 3 are known")
+        raise InputError(f"{options.name} has {dimensions!r} spatial dimensions: only 2 and 3 are supported")
     return {
         "dimensions": dimensions,
         "in_channels": int(options.take_number("in_channels", 1)),
@@ -74,34 +74,34 @@ def common_of(options: Options) -> dict[str, Any]:
 
 
 def sizes_of(options: Options, name: str) -> list[int]:
-    """Return an option that is a list of whole numbers.
+    """Return an option that is a list of integers.
 
     Raises:
-        InputError: Something else.
+        InputError: Any other value.
     """
     values = options.take(name)
     if not isinstance(values, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise InputError(f"{options.name}: {name} is {values!r}: only a list of whole numbers is known")
+        raise InputError(f"{options.name}: {name} is {values!r}: only a list of whole numbers is supported")
     return [int(value) for value in values]
 
 
 def per_axis(options: Options, name: str, value: Any, axes: int) -> list[int]:
-    """Return one whole number an axis.
+    """Return one integer per axis.
 
     Raises:
-        InputError: Something else.
+        InputError: Any other value.
     """
     values = list(value) if isinstance(value, list | tuple) else [value] * axes
     if len(values) != axes or any(isinstance(entry, bool) or not isinstance(entry, int) for entry in values):
-        raise InputError(f"{options.name}: {name} is {value!r}: only one whole number an axis is known")
+        raise InputError(f"{options.name}: {name} is {value!r}: only one integer per axis is supported")
     return values
 
 
 def strides_of(options: Options, count: int, axes: int) -> list[list[int]]:
-    """Return so many strides, one number an axis each.
+    """Return `count` strides, with one number per axis.
 
     Raises:
-        InputError: Something else.
+        InputError: Any other value.
     """
     values = options.take("strides")
     if not isinstance(values, list | tuple) or len(values) < count:
@@ -121,11 +121,11 @@ def up_kernel_of(options: Options, axes: int) -> int:
     """Return the kernel of the transposed convolutions, equal along all axes.
 
     Raises:
-        InputError: Something else.
+        InputError: Any other value.
     """
     kernel = per_axis(options, "up_kernel_size", options.take("up_kernel_size", 3), axes)
     if len(set(kernel)) > 1:
-        raise InputError(f"{options.name}: up_kernel_size is {kernel}: only one size for all axes is known")
+        raise InputError(f"{options.name}: up_kernel_size is {kernel}: only one size for all axes is supported")
     return kernel[0]
 
 
@@ -133,7 +133,7 @@ def style_of(options: Options, *, norm: Any, act: Any, channels: Sequence[int], 
     """Return norm and activation of the blocks.
 
     Raises:
-        InputError: Something else.
+        InputError: Any other value.
     """
     activation, slope = activation_of(options.take("act", act), f"{options.name}'s activation")
     return LayerStyle(

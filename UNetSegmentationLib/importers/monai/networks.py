@@ -1,4 +1,4 @@
-"""Networks of MONAI bundles by their names there."""
+"""Networks of MONAI bundles by MONAI's names."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ READERS: dict[str, Callable[[Options], NetworkPlan]] = {
 
 
 def network_of(definition: Any) -> NetworkPlan:
-    """Return what the network of a bundle is here.
+    """Return the network equivalent to that of a bundle.
 
     Args:
-        definition: Entry "network_def" of the configuration, with its references followed.
+        definition: Entry "network_def" of the configuration, with references resolved.
 
     Raises:
-        InputError: It has no equal here.
+        InputError: It is not supported.
     """
     if not isinstance(definition, Mapping) or "_target_" not in definition:
-        raise InputError("the bundle's network_def names no network (_target_): copy the whole bundle")
+        raise InputError("the bundle's network_def does not name a network (_target_): copy the whole bundle")
     name = short_name(definition)
     reader = next((entry for key, entry in READERS.items() if key.lower() == name.lower()), None)
     if reader is None:
         raise InputError(
-            f"the bundle's network is '{name}', which has no equal here: {', '.join(READERS)} can be imported; train "
+            f"the bundle's network is '{name}', which is not supported: {', '.join(READERS)} can be imported; train "
             "one of these on the same data"
         )
     return reader(Options(name, definition))

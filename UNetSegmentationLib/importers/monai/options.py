@@ -1,4 +1,4 @@
-"""Options of the components that a MONAI bundle names, each taken once, so that none is overlooked."""
+"""Options of the components of a MONAI bundle, each taken once, so that none is overlooked."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _OF_EVERY_COMPONENT = ("_target_", "_desc_", "_requires_", "_mode_", "_disabled_
 
 
 class Options:
-    """What a component is made with.
+    """Options of a component.
 
     Args:
-        name: Of the component, for messages.
+        name: Name of the component, for messages.
         values: Its options by name.
-        ignored: Options that change nothing here.
+        ignored: Options without effect here.
     """
 
     def __init__(self, name: str, values: Mapping[str, Any], *, ignored: Collection[str] = ()) -> None:
@@ -27,7 +27,7 @@ class Options:
         }
 
     def take(self, name: str, default: Any = None) -> Any:
-        """Return an option, which then counts as known.
+        """Return an option and mark it as taken.
 
         Raises:
             InputError: Its value is code.
@@ -36,7 +36,7 @@ class Options:
         code = _code_in(value)
         if code is not None:
             raise InputError(
-                f"{self.name}: {name} is '{code.text}', which is code and not run: write the value itself into the "
+                f"{self.name}: {name} is '{code.text}', which is code and never run: write the value itself into the "
                 "bundle's configuration"
             )
         return value
@@ -45,58 +45,58 @@ class Options:
         """Return a number.
 
         Raises:
-            InputError: It is missing or no number.
+            InputError: It is missing or not a number.
         """
         value = self.take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{self.name}: {name} is {value!r}: only a number is known")
+            raise InputError(f"{self.name}: {name} is {value!r}: only a number is supported")
         return float(value)
 
     def take_pair(self, first: str, second: str) -> tuple[float, float] | None:
-        """Return two numbers; None where neither is given.
+        """Return two numbers, or None if neither is given.
 
         Raises:
-            InputError: One is given without the other, or is no number.
+            InputError: One is given without the other, or is not a number.
         """
         values = [self.take(name) for name in (first, second)]
         if values == [None, None]:
             return None
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-            raise InputError(f"{self.name}: {first} and {second} are {values}: only two numbers are known")
+            raise InputError(f"{self.name}: {first} and {second} are {values}: only two numbers are supported")
         return float(values[0]), float(values[1])
 
     def take_numbers(self, name: str, default: Any, count: int) -> tuple[float, ...]:
-        """Return one number an axis; a single one stands for all, and the last is repeated.
+        """Return one number per axis; a single one applies to all, and the last is repeated.
 
         Raises:
-            InputError: Something else.
+            InputError: Any other value.
         """
         value = self.take(name, default)
         values = list(value) if isinstance(value, list | tuple) else [value] * count
         if not values or any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in values):
-            raise InputError(f"{self.name}: {name} is {value!r}: only {count} numbers are known")
+            raise InputError(f"{self.name}: {name} is {value!r}: only {count} numbers are supported")
         return tuple((values + values[-1:] * count)[:count])
 
     def expect(self, name: str, *allowed: Any) -> None:
-        """Take an option that may only have one of some values, the first of which is the default.
+        """Take an option with a fixed set of allowed values, the first of which is the default.
 
         Raises:
-            InputError: It has another.
+            InputError: It has another value.
         """
         value = self.take(name, allowed[0])
         if value not in allowed:
             known = " or ".join(repr(entry) for entry in allowed)
-            raise InputError(f"{self.name}: {name} is {value!r}, which has no equal here: only {known} is known")
+            raise InputError(f"{self.name}: {name} is {value!r}, which is not supported: only {known} is")
 
     def finish(self) -> None:
-        """Raise InputError where an option was not taken and is not off."""
+        """Raise InputError if an option was not taken and is not off."""
         unknown = [name for name, value in self._values.items() if value not in (None, False)]
         if unknown:
-            raise InputError(f"{self.name} has the options {', '.join(sorted(unknown))}, which have no equal here")
+            raise InputError(f"{self.name} has the options {', '.join(sorted(unknown))}, which are not supported")
 
 
 def _code_in(value: Any) -> Code | None:
-    # Parts that are referred to twice are one object: each is looked at once.
+    # Parts that are referenced twice are one object: visit each once.
     waiting, seen = [value], set()
     while waiting:
         entry = waiting.pop()

@@ -1,4 +1,4 @@
-"""The configuration of a MONAI bundle read as data: references are followed, and no expression is ever executed."""
+"""The configuration of a MONAI bundle read as data: references are resolved, and no expression is ever executed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_EXPRESSION = 2_000
 _LONGEST_LIST = 10_000
 _CONSTANTS = {f"monai.utils.CommonKeys.{name.upper()}": name for name in ("image", "label", "pred", "loss")}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"len": len, "int": int, "float": float, "list": list, "tuple": tuple}
-_WRAPPERS = ("to", "cuda", "cpu", "eval")  # of a network: they change where and how it runs, not what it is
+_WRAPPERS = ("to", "cuda", "cpu", "eval")  # of a network: they change where and how it runs, not its definition
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -35,21 +35,21 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Code:
-    """An expression that is not understood; whoever needs its value refuses it by its text."""
+    """An expression that cannot be evaluated as data; readers that need its value report its text."""
 
     text: str
 
 
 class _NotUnderstood(Exception):
-    """An expression is more than data."""
+    """The expression is more than data."""
 
 
 class BundleConfiguration:
     """The content of a bundle's configuration file.
 
     Args:
-        values: As it stands in the file.
-        name: Of the file, for messages.
+        values: Content of the file.
+        name: File name, for messages.
     """
 
     def __init__(self, values: Mapping[str, Any], name: str) -> None:
@@ -62,17 +62,17 @@ class BundleConfiguration:
         return key in self._values
 
     def get(self, key: str) -> Any:
-        """Return the entry `key`, such as "network_def" or "sizes::0", with its references followed; None without it.
+        """Return the entry `key`, such as "network_def" or "sizes::0", with references resolved, or None.
 
         Raises:
-            InputError: A reference leads nowhere, out of the file or round in a circle.
+            InputError: A reference is missing, external or circular.
         """
         path = key.replace("::", "#")
         if path in self._resolved:
             return self._resolved[path]
         if path in self._open:
             circle = ", ".join(self._open)
-            raise InputError(f"{self._name}: the entries {circle} refer to each other in a circle: mend the bundle")
+            raise InputError(f"{self._name}: the entries {circle} refer to each other in a circle: fix the bundle")
         self._open.append(path)
         try:
             self._resolved[path] = self._followed(self._raw(path))
@@ -96,7 +96,7 @@ class BundleConfiguration:
     def _referred(self, path: str) -> Any:
         value = self.get(path)
         if value is None and self._raw(path.replace("::", "#")) is None:
-            raise InputError(f"{self._name} refers to '{path}', which is not there: copy the whole bundle")
+            raise InputError(f"{self._name} refers to '{path}', which is missing: copy the whole bundle")
         return value
 
     def _followed(self, value: Any) -> Any:
@@ -115,7 +115,7 @@ class BundleConfiguration:
         return self._referred(value[1:]) if _REFERENCE.fullmatch(value) else value
 
     def _calculated(self, text: str) -> Any:
-        """Return what an expression of plain data gives; Code where it is more than that."""
+        """Return the value of an expression of plain data, or Code if it is more than that."""
         if len(text) > _LONGEST_EXPRESSION:
             return Code(text)
         paths: dict[str, str] = {}
@@ -147,7 +147,7 @@ class BundleConfiguration:
             raise _NotUnderstood
         return list(value) if isinstance(value, tuple) else value
 
-    # A table of the kinds of node: one line each.
+    # A table of node kinds, one line each.
     def _value_of(self, node: ast.expr, paths: Mapping[str, str]) -> Any:  # noqa: C901, PLR0911, PLR0912
         def plain(part: ast.expr) -> Any:
             value = self._evaluated(part, paths)
@@ -195,7 +195,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
     """Return the content of a JSON or YAML file.
 
     Raises:
-        InputError: It cannot be read, is no object, or YAML cannot be read here.
+        InputError: It cannot be read, is not an object, or PyYAML is missing.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -11,22 +11,22 @@ from .weights import LayerStyle, Translation
 
 
 def read_residual_unet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]
     widths = sizes_of(options, "channels")
     units = int(options.take_number("num_res_units", 0))
-    # Norms also stand on the logits of the last layer.
+    # The last layer has norms on its logits, too.
     counts = [*widths, common["num_classes"]] if units else widths
     style = style_of(options, norm="INSTANCE", act="PRELU", channels=counts)
     kernel = per_axis(options, "kernel_size", options.take("kernel_size", 3), axes)
     order = str(options.take("adn_ordering", "NDA")).upper()
     if "A" not in order or order.find("N") > order.find("A"):
-        raise InputError(f"{options.name}: adn_ordering is '{order}': only norm before activation is known")
+        raise InputError(f"{options.name}: adn_ordering is '{order}': only norm before activation is supported")
     config = {
         **common,
         "features_per_stage": widths,
@@ -85,7 +85,7 @@ def _residual_up(translation: Translation, level: int, source: str, units: int) 
 
 
 def _bare(translation: Translation, target: str, source: str, *, is_transposed: bool = False) -> None:
-    """Take a convolution that has a bias in ours whether it has one in theirs or not."""
+    """Take a convolution that always has a bias in ours, whether or not it has one in MONAI."""
     translation.conv(target, source)
     weight = translation.state[f"{target}.weight"]
     translation.state.setdefault(f"{target}.bias", weight.new_zeros(weight.shape[1 if is_transposed else 0]))

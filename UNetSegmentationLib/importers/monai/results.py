@@ -1,4 +1,4 @@
-"""Inferer and post-processing of a MONAI bundle in our terms: tiles, and what the logits stand for."""
+"""Translation of a MONAI bundle's inferer and post-processing: tiling, and the meaning of the logits."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _IGNORED = {"SaveImage", "EnsureType", "ToTensor", "ToDevice", "CopyItems", "Sel
 _MACHINE_OPTIONS = ("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "cpu_thresh")
 _BUFFER_OPTIONS = ("buffer_steps", "buffer_dim")
 _BOOKKEEPING = ("keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "orig_keys", "orig_meta_keys")
-# Which of the tumour regions of BraTS lies in which: the outermost first.
+# Nested tumour regions of BraTS, outermost first.
 _NESTED = ("whole tumor", "tumor core", "enhancing tumor")
-# Of a patch along an axis where the tile is the whole image, for fine-tuning.
+# Patch size for fine-tuning along axes whose tile is the whole image.
 WHOLE_PATCH = {2: 256, 3: 96}
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What becomes of the logits.
+    """Treatment of the logits.
 
     Attributes:
         activation: "softmax", "sigmoid" or "".
         decision: "argmax", "threshold" or "".
-        restored: Of the recipe.
-        order: Channels of the logits in the order in which regions are painted; empty: as they are.
+        restored: Entry of the recipe.
+        order: Channels of the logits in the order in which regions are painted; empty: unchanged.
         values: Label value of each region in that order; empty: 1, 2, 3, ...
-        postprocess: Steps of ours.
+        postprocess: Our post-processing steps.
         warnings: Sentences for the user.
     """
 
@@ -47,22 +47,22 @@ class Outcome:
 
     @property
     def is_regions(self) -> bool:
-        """Whether each channel is decided by itself."""
+        """Whether each channel is decided separately."""
         return self.decision == "threshold" or (not self.decision and self.activation == "sigmoid")
 
 
 def tiling_of(
     inferer: Any, *, dimensions: int, patch_shape: Sequence[Any]
 ) -> tuple[Tiling, tuple[int, int, int], tuple[int | None, int | None, int | None]]:
-    """Return how the image is divided, the patch (D, H, W), and MONAI's axis for each of the network's (D, H, W).
+    """Return the tiling, the patch (D, H, W), and MONAI's axis for each of the network's (D, H, W).
 
     Args:
         inferer: Entry "inferer" of the configuration.
-        dimensions: Of the network.
-        patch_shape: Sizes of a patch that the metadata gives, for the axes along which a tile is the whole image.
+        dimensions: Dimensions of the network.
+        patch_shape: Patch size in the metadata, for the axes along which a tile is the whole image.
 
     Raises:
-        InputError: An inferer, or an option of one, that has no equal here.
+        InputError: An inferer, or one of its options, that is not supported.
     """
     components = components_in(inferer, "inferer")
     if len(components) != 1:
@@ -73,10 +73,10 @@ def tiling_of(
     if name == "SliceInferer":
         plane = int(options.take_number("spatial_dim", 0))
         if dimensions != 2 or plane not in (0, 1, 2):
-            raise InputError(f"{name} with spatial_dim {plane} and a network of {dimensions} axes makes no sense")
+            raise InputError(f"{name} with spatial_dim {plane} and a network of {dimensions} axes do not go together")
     elif name not in ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer"):
         raise InputError(
-            f"the inferer '{name}' has no equal here: SlidingWindowInferer, SliceInferer and SimpleInferer have one"
+            f"the inferer '{name}' is not supported: SlidingWindowInferer, SliceInferer and SimpleInferer are"
         )
     axes: tuple[int | None, int | None, int | None] = (0, 1, 2)
     if dimensions == 2:
@@ -97,14 +97,14 @@ def tiling_of(
 
 
 def outcome_of(postprocessing: Any, *, steps: Sequence[Step]) -> Outcome:
-    """Return what the transforms of the result do.
+    """Return how the transforms treat the logits.
 
     Args:
         postprocessing: Entry "postprocessing" of the configuration.
-        steps: Of the recipe, which are undone.
+        steps: Steps of the recipe to invert.
 
     Raises:
-        InputError: A transform, or an option of one, that has no equal here.
+        InputError: A transform, or one of its options, that is not supported.
     """
     outcome = Outcome()
     for name, values in components_in(postprocessing, "postprocessing"):
@@ -113,16 +113,16 @@ def outcome_of(postprocessing: Any, *, steps: Sequence[Step]) -> Outcome:
             continue
         if plain not in _HANDLERS:
             known = ", ".join(sorted(_HANDLERS))
-            raise InputError(f"the postprocessing has '{name}', which has no equal here: {known} have one")
+            raise InputError(f"the postprocessing has '{name}', which is not supported: {known} are")
         _HANDLERS[plain](name, values, outcome, steps)
     _check(outcome)
-    # Without an inversion the image is saved on its own grid by the nearest voxel.
+    # Without an inversion the result is resampled to the image's grid by nearest neighbour.
     outcome.restored = outcome.restored or "classes"
     return outcome
 
 
 def region_order(names: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
-    """Return the order in which regions are painted, where the bundle does not give one, and what to warn of."""
+    """Return the order in which regions are painted if the bundle does not define one, and warnings."""
     plain = [name.lower().replace("tumour", "tumor") for name in names]
     if sorted(plain) == sorted(_NESTED):
         return tuple(plain.index(name) for name in _NESTED), []
@@ -137,10 +137,10 @@ def region_order(names: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
 def _sliding(options: Options) -> Tiling:
     overlap = options.take_numbers("overlap", 0.25, 3)
     if len(set(overlap)) > 1:
-        raise InputError(f"{options.name}: overlap is {list(overlap)}: only one for all axes is known")
+        raise InputError(f"{options.name}: overlap is {list(overlap)}: only one for all axes is supported")
     sigma = options.take_numbers("sigma_scale", 0.125, 3)
     if len(set(sigma)) > 1:
-        raise InputError(f"{options.name}: sigma_scale is {list(sigma)}: only one for all axes is known")
+        raise InputError(f"{options.name}: sigma_scale is {list(sigma)}: only one for all axes is supported")
     mode, padding = options.take("mode", "constant"), options.take("padding_mode", "constant")
     value = options.take_number("cval", 0.0)
     options.expect("with_coord", False)
@@ -178,7 +178,7 @@ def _as_discrete(name: str, values: Mapping[str, Any], outcome: Outcome, steps: 
         threshold = limit
     if threshold not in (None, False):
         if threshold != 0.5:
-            raise InputError(f"{name}: threshold is {threshold}: only 0.5 is known")
+            raise InputError(f"{name}: threshold is {threshold}: only 0.5 is supported")
         outcome.decision = "threshold"
     options.expect("rounding", None)
     options.finish()
@@ -193,7 +193,7 @@ def _invert(name: str, values: Mapping[str, Any], outcome: Outcome, steps: Seque
     if outcome.decision:
         if not is_nearest and resampling is not None:
             outcome.warnings.append(
-                "the bundle interpolates label numbers, which gives labels that are between two: the nearest is taken"
+                "the bundle interpolates label numbers, which creates labels in between: the nearest is used instead"
             )
         outcome.restored = "classes"
     elif is_nearest or (resampling is not None and resampling.is_nearest):
@@ -221,14 +221,14 @@ def _lambda(name: str, values: Mapping[str, Any], outcome: Outcome, steps: Seque
     painted = _painted(text)
     if painted is None or outcome.decision != "threshold":
         raise InputError(
-            f"the postprocessing has '{name}' with '{text}', which is code and not run: it has no equal here"
+            f"the postprocessing has '{name}' with '{text}', which is code and never run: it is not supported"
         )
     outcome.order = tuple(channel for channel, _ in painted)
     outcome.values = tuple(value for _, value in painted)
 
 
 def _painted(text: str) -> list[tuple[int, int]] | None:
-    """Return channel and label value, first painted first, of `lambda x: torch.where(x[[2]] > 0, 4, ...)`."""
+    """Return channel and label value, in painting order, of `lambda x: torch.where(x[[2]] > 0, 4, ...)`."""
     try:
         tree = ast.parse(text.removeprefix("$").strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -265,18 +265,18 @@ def _check(outcome: Outcome) -> None:
     pair = (outcome.activation, outcome.decision)
     if pair == ("", ""):
         raise InputError(
-            "the postprocessing has neither Activations nor AsDiscrete, so that it is not known how labels are chosen: "
+            "the postprocessing has neither Activations nor AsDiscrete, so it is unknown how labels are chosen: "
             "add them to the bundle's configuration"
         )
     if pair in (("softmax", "threshold"), ("sigmoid", "argmax")):
-        raise InputError(f"the postprocessing takes a {pair[1]} of a {pair[0]}, which has no equal here")
+        raise InputError(f"the postprocessing takes a {pair[1]} of a {pair[0]}, which is not supported")
     if pair == ("", "threshold"):
-        raise InputError("the postprocessing takes a threshold of the logits themselves, which has no equal here")
+        raise InputError("the postprocessing thresholds the logits themselves, which is not supported")
     if not outcome.decision:
         outcome.warnings.append(
-            "the bundle gives probabilities: the most probable label is taken"
+            "the bundle returns probabilities: the most probable label is used"
             if outcome.activation == "softmax"
-            else "the bundle gives probabilities: a region is taken where its own is above 0.5"
+            else "the bundle returns probabilities: a region is kept where its probability is above 0.5"
         )
 
 

@@ -11,17 +11,17 @@ _GROUP_NORM = ["GROUP", {"num_groups": 8}]
 
 
 def read_segresnet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     width = int(options.take_number("init_filters", 8))
     down = [int(count) for count in options.take("blocks_down", [1, 2, 2, 4])]
     up = [int(count) for count in options.take("blocks_up", [1, 1, 1])]
     if len(up) != len(down) - 1:
-        raise InputError(f"{options.name}: blocks_up is {up}: only one number fewer than blocks_down is known")
+        raise InputError(f"{options.name}: blocks_up is {up}: only one number fewer than blocks_down is supported")
     widths = [width * 2**level for level in range(len(down))]
     norm = ["GROUP", {"num_groups": options.take("num_groups", 8)}] if options.take("norm_name") else _GROUP_NORM
     style = style_of(options, norm=norm, act="RELU", channels=widths, bias=False)
@@ -29,7 +29,7 @@ def read_segresnet(options: Options) -> NetworkPlan:
     options.expect("use_conv_final", True)
     mode = options.take("upsample_mode", "nontrainable")
     if mode not in ("nontrainable", "deconv"):
-        raise InputError(f"{options.name}: upsample_mode is '{mode}': only 'nontrainable' and 'deconv' are known")
+        raise InputError(f"{options.name}: upsample_mode is '{mode}': only 'nontrainable' and 'deconv' are supported")
     config = {
         **common,
         "features_per_stage": widths,
@@ -63,7 +63,7 @@ def read_segresnet(options: Options) -> NetworkPlan:
         translation.conv("heads.0.2", "conv_final.2.conv")
 
     axes = {"heads.0.2.weight": (0,), "heads.0.2.bias": (0,)}
-    # The activation of the last layer is stored a second time.
+    # The activation of the last layer is stored twice.
     return NetworkPlan(
         title=options.name,
         network="segresnet",

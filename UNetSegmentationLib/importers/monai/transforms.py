@@ -1,4 +1,4 @@
-"""Preprocessing of a MONAI bundle in our terms: orientation, spacing and the steps of a recipe."""
+"""Translation of a MONAI bundle's preprocessing: orientation, spacing and the steps of a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .options import Options
 from .references import Code
 
 _LINEAR = ("bilinear", "linear", "trilinear")
-# They read an image, or change how it lies in memory.
+# Transforms that read an image or change its memory layout.
 IGNORED_TRANSFORMS = {
     *("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice"),
     *("Identity", "SelectItems", "DeleteItems", "FromMetaTensor", "ToMetaTensor"),
@@ -31,14 +31,14 @@ _FLOATS = ("torch.float32", "torch.float", "np.float32", "numpy.float32", "float
 
 @dataclass(kw_only=True)
 class Preparation:
-    """What the transforms of a bundle do to the image, so far.
+    """Preprocessing collected from the transforms so far.
 
     Attributes:
-        axes: For each axis (D, H, W) of the network the axis of MONAI's array; None for one that it does not have.
-        image_key: What the transforms call the image.
-        orientation: Of the plan.
-        spacing_mm: (D, H, W) of the plan.
-        steps: Of the recipe.
+        axes: For each axis (D, H, W) of the network, the axis of MONAI's array, or None.
+        image_key: Key of the image in the transforms.
+        orientation: Orientation of the plan.
+        spacing_mm: Spacing (D, H, W) of the plan.
+        steps: Steps of the recipe.
     """
 
     axes: tuple[int | None, int | None, int | None]
@@ -48,39 +48,39 @@ class Preparation:
     steps: list[Step] = field(default_factory=list)
 
     def on_axes(self, values: Sequence[float], missing: float) -> tuple[float, float, float]:
-        """Return numbers along MONAI's axes along the network's (D, H, W)."""
+        """Return numbers along MONAI's axes in the order of the network's (D, H, W)."""
         depth, height, width = (missing if axis is None else values[axis] for axis in self.axes)
         return depth, height, width
 
 
 def components_in(value: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return name and options of the components of a `Compose`, those left out that are switched off.
+    """Return name and options of the enabled components of a `Compose`.
 
     Args:
         value: The `Compose`, or a list of components.
-        what: What it is for, for messages.
+        what: Purpose, for messages.
 
     Raises:
-        InputError: Something else, or a component that is code.
+        InputError: Any other value, or a component that is code.
     """
     if isinstance(value, Mapping):
         if short_name(value) != "Compose":
             return [(short_name(value), value)]
         value = value.get("transforms", [])
     if isinstance(value, Code):
-        raise InputError(f"the {what} is '{value.text}', which is code and not run: list the transforms instead")
+        raise InputError(f"the {what} is '{value.text}', which is code and never run: list the transforms instead")
     if value is None:
         return []
     if not isinstance(value, list):
-        raise InputError(f"the {what} is {value!r}, which is no list of transforms: copy the whole bundle")
+        raise InputError(f"the {what} is {value!r}, which is not a list of transforms: copy the whole bundle")
     return [(short_name(entry), entry) for entry in value if _is_enabled(entry, what)]
 
 
 def _is_enabled(entry: Any, what: str) -> bool:
     if isinstance(entry, Code):
-        raise InputError(f"the {what} has '{entry.text}', which is code and not run: write the transform out")
+        raise InputError(f"the {what} has '{entry.text}', which is code and never run: write the transform out")
     if not isinstance(entry, Mapping) or "_target_" not in entry:
-        raise InputError(f"the {what} has {entry!r}, which is no transform: copy the whole bundle")
+        raise InputError(f"the {what} has {entry!r}, which is not a transform: copy the whole bundle")
     switch = entry.get("_disabled_")
     if isinstance(switch, Code):
         raise InputError(f"the {what} has a transform that '{switch.text}' may switch off: write true or false")
@@ -88,14 +88,14 @@ def _is_enabled(entry: Any, what: str) -> bool:
 
 
 def short_name(component: Mapping[str, Any]) -> str:
-    """Return the name of a component without its package; a name of any package but MONAI's stays whole."""
+    """Return the name of a component without its package; names from other packages than MONAI are kept in full."""
     target = str(component.get("_target_", ""))
     package, _, name = target.rpartition(".")
     return name if package in ("", "monai") or package.startswith("monai.") else target
 
 
 def plain_name(name: str) -> str:
-    """Return a transform's name without the letter that says that it works on dictionaries."""
+    """Return a transform's name without the suffix for dictionary transforms."""
     for suffix in ("Dict", "d", "D"):
         stem = name.removesuffix(suffix)
         if stem != name and stem in {*HANDLERS, *IGNORED_TRANSFORMS, *OTHERS}:
@@ -106,15 +106,15 @@ def plain_name(name: str) -> str:
 def preparation_of(
     transforms: Any, *, axes: tuple[int | None, int | None, int | None], what: str = "preprocessing"
 ) -> Preparation:
-    """Return what a `Compose` of transforms does to the image.
+    """Return the preprocessing of a `Compose` of transforms.
 
     Args:
         transforms: Entry "preprocessing" of the configuration.
-        axes: For each axis (D, H, W) of the network the axis of MONAI's array, None for one that it does not have.
-        what: What it is for, for messages.
+        axes: For each axis (D, H, W) of the network, the axis of MONAI's array, or None.
+        what: Purpose, for messages.
 
     Raises:
-        InputError: A transform, or an option of one, that has no equal here.
+        InputError: A transform, or one of its options, that is not supported.
     """
     preparation = Preparation(axes=axes)
     components = components_in(transforms, what)
@@ -131,7 +131,7 @@ def preparation_of(
             continue
         if plain not in HANDLERS:
             known = ", ".join(sorted(HANDLERS))
-            raise InputError(f"the {what} has the transform '{name}', which has no equal here: {known} have one")
+            raise InputError(f"the {what} has the transform '{name}', which is not supported: {known} are")
         index = keys.index(preparation.image_key) if keys else 0
         chosen = {key: _for_key(key, value, index, len(keys)) for key, value in values.items()}
         ignored = _BOOKKEEPING if plain == "CastToType" else (*_BOOKKEEPING, "dtype")
@@ -145,7 +145,7 @@ def _keys_of(values: Mapping[str, Any]) -> list[str]:
 
 
 def _for_key(name: str, value: Any, index: int, count: int) -> Any:
-    """Return an option for one of several keys, where it lists one a key."""
+    """Return an option for one of several keys if it lists one per key."""
     is_listed = name in ("mode", "padding_mode", "align_corners") and isinstance(value, list | tuple)
     if not is_listed or not value:
         return value
@@ -157,23 +157,21 @@ def _orientation(options: Options, preparation: Preparation) -> None:
     is_canonical = options.take("as_closest_canonical", False)
     labels = options.take("labels")
     if labels not in (None, [["L", "R"], ["P", "A"], ["I", "S"]]):
-        raise InputError(f"{options.name}: labels are {labels!r}, which have no equal here: leave them out")
+        raise InputError(f"{options.name}: labels are {labels!r}, which are not supported: leave them out")
     options.finish()
     if any(isinstance(step, Resample | CropForeground) for step in preparation.steps):
-        raise InputError(f"{options.name} comes after the image was resampled or cut, which has no equal here")
+        raise InputError(f"{options.name} comes after resampling or cropping, which is not supported")
     preparation.orientation = "RAS" if is_canonical else "".join(str(letter) for letter in code or ())
 
 
 def _spacing(options: Options, preparation: Preparation) -> None:
     mode = options.take("mode", "bilinear")
     if mode not in (*_LINEAR, "nearest"):
-        raise InputError(
-            f"{options.name}: mode is {mode!r}, which has no equal here: 'bilinear' and 'nearest' have one"
-        )
+        raise InputError(f"{options.name}: mode is {mode!r}, which is not supported: 'bilinear' and 'nearest' are")
     options.expect("padding_mode", "border")
     options.expect("diagonal", False)
     options.expect("scale_extent", False)
-    # Positions are exact in voxels, so that the alignment of corners changes nothing.
+    # Positions are exact in voxels, so the alignment of corners has no effect.
     for name in ("align_corners", "recompute_affine", "ensure_same_shape"):
         options.take(name)
     spacing = options.take_numbers("pixdim", None, 3)
@@ -189,7 +187,7 @@ def _crop_foreground(options: Options, preparation: Preparation) -> None:
         options.take(name)
     source = options.take("source_key", preparation.image_key)
     if source != preparation.image_key:
-        raise InputError(f"{options.name} cuts by '{source}', which is not the image: it cannot be imported")
+        raise InputError(f"{options.name} crops by '{source}', which is not the image: it cannot be imported")
     mode = options.take("mode", "constant")
     depth, height, width = preparation.on_axes(options.take_numbers("margin", 0, 3), 0)
     first, second, third = preparation.on_axes(options.take_numbers("k_divisible", 1, 3), 1)
@@ -200,7 +198,7 @@ def _crop_foreground(options: Options, preparation: Preparation) -> None:
     )
     options.finish()
     if mode != "constant" and (max(step.divisor) > 1 or (max(step.margin) > 0 and not step.is_within)):
-        raise InputError(f"{options.name}: mode is {mode!r} for what lies outside, which has no equal here")
+        raise InputError(f"{options.name}: mode is {mode!r} outside the image, which is not supported")
     preparation.steps.append(step)
 
 
@@ -256,7 +254,7 @@ def _values_of(options: Options, name: str) -> tuple[float, ...]:
     value = options.take(name)
     values = [] if value is None else value if isinstance(value, list | tuple) else [value]
     if any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in values):
-        raise InputError(f"{options.name}: {name} is {value!r}: only numbers are known")
+        raise InputError(f"{options.name}: {name} is {value!r}: only numbers are supported")
     return tuple(float(entry) for entry in values)
 
 
@@ -275,7 +273,7 @@ HANDLERS: dict[str, Callable[[Options, Preparation], None]] = {
     "NormalizeIntensity": _standardise,
     "CastToType": _cast,
 }
-# Transforms of the result, whose names lose their last letter as well.
+# Transforms of the result, without the suffix as well.
 OTHERS = {
     *("Activations", "AsDiscrete", "Invert", "SaveImage", "Lambda", "KeepLargestConnectedComponent", "SqueezeDim"),
 }

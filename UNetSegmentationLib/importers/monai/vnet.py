@@ -10,10 +10,10 @@ from .weights import LayerStyle, Translation, activation_of
 
 
 def read_vnet(options: Options) -> NetworkPlan:
-    """Return what it is here.
+    """Return the equivalent network.
 
     Raises:
-        InputError: An option that has no equal here.
+        InputError: An option that is not supported.
     """
     common = common_of(options)
     axes = common["dimensions"]

@@ -1,4 +1,4 @@
-"""Weights of MONAI's layers under our networks' names, equal in evaluation mode."""
+"""Translation of MONAI's weights to our networks, equal in evaluation mode."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NORMS = {"INSTANCE": "instance", "BATCH": "batch", "GROUP": "group"}
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStyle:
-    """Norm and activation of a network of MONAI in our terms.
+    """Norm and activation of a MONAI network, translated.
 
     Attributes:
         norm: One of networks.contract.NORMS.
         activation: One of networks.contract.ACTIVATIONS.
-        slope: Of a leaky rectifier that ours does not have; it becomes a learned one.
+        slope: Slope of a leaky ReLU that ours lacks; it becomes a PReLU.
         has_bias: Convolutions before a norm have a bias.
     """
 
@@ -36,7 +36,7 @@ class LayerStyle:
 
     @property
     def conv_bias(self) -> bool | None:
-        """What our networks call it: an instance or batch norm takes biases away or into its mean."""
+        """Our option: an instance norm removes biases, a batch norm absorbs them in its mean."""
         return True if self.norm == "group" and self.has_bias else None
 
 
@@ -44,31 +44,33 @@ def norm_of(value: Any, channels: Sequence[int], name: str) -> str:
     """Return the norm that MONAI calls `value`, a name or a name with options.
 
     Raises:
-        InputError: It has no equal here.
+        InputError: It is not supported.
     """
     if value in (None, ""):
         return "none"
     kind, options = _split(value, name)
     if kind not in _NORMS:
-        raise InputError(f"the network has the norm '{kind.lower()}': only instance, batch and group are known")
+        raise InputError(f"the network has the norm '{kind.lower()}': only instance, batch and group are supported")
     options.expect("eps", NORM_EPSILON)
-    # Instance norm without weights has those of one that changes nothing.
+    # Instance norm without weights becomes one with scale 1 and shift 0.
     options.expect("affine", True, *([False] if kind == "INSTANCE" else []))
     options.expect("track_running_stats", kind == "BATCH")
     options.take("momentum")
     if kind == "GROUP":
         groups = options.take("num_groups")
         if any(groups != gcd(MOST_GROUPS, count) for count in channels):
-            raise InputError(f"{name} has {groups} groups for {list(channels)} channels: only {MOST_GROUPS} are known")
+            raise InputError(
+                f"{name} has {groups} groups for {list(channels)} channels: only {MOST_GROUPS} are supported"
+            )
     options.finish()
     return _NORMS[kind]
 
 
 def activation_of(value: Any, name: str) -> tuple[str, float | None]:
-    """Return the activation that MONAI calls `value`, and the slope of a leaky rectifier that ours does not have.
+    """Return the activation that MONAI calls `value`, and the slope of a leaky ReLU that ours lacks.
 
     Raises:
-        InputError: It has no equal here.
+        InputError: It is not supported.
     """
     kind, options = _split(value, name)
     options.take("inplace")
@@ -80,7 +82,9 @@ def activation_of(value: Any, name: str) -> tuple[str, float | None]:
     options.finish()
     known = {"PRELU": "prelu", "RELU": "relu", "ELU": "elu", "LEAKYRELU": "leaky_relu"}
     if kind not in known:
-        raise InputError(f"the network has the activation '{kind.lower()}': only {', '.join(known.values())} are known")
+        raise InputError(
+            f"the network has the activation '{kind.lower()}': only {', '.join(known.values())} are supported"
+        )
     return (known[kind], None) if slope in (None, NEGATIVE_SLOPE) else ("prelu", slope)
 
 
@@ -91,12 +95,12 @@ def _split(value: Any, name: str) -> tuple[str, Options]:
 
 @dataclass
 class Translation:
-    """Takes weights of MONAI one by one and gives them our names.
+    """Takes weights of MONAI one by one and renames them.
 
     Attributes:
-        weights: Of MONAI.
+        weights: MONAI's weights.
         style: Norm and activation of the network's blocks.
-        state: Ours, so far.
+        state: Our state so far.
     """
 
     weights: Mapping[str, Tensor]
@@ -105,23 +109,23 @@ class Translation:
     _taken: set[str] = field(default_factory=set)
 
     def take(self, name: str) -> Tensor:
-        """Return a weight of MONAI, which then counts as known.
+        """Return a weight of MONAI and mark it as taken.
 
         Raises:
-            InputError: There is none.
+            InputError: It is missing.
         """
         if name not in self.weights:
-            raise InputError(f"the weights lack '{name}': they are not those of the network that the bundle describes")
+            raise InputError(f"the weights lack '{name}': they do not belong to the network that the bundle describes")
         self._taken.add(name)
         return self.weights[name].detach().clone()
 
     def conv(self, target: str, source: str, *, split: int = 0) -> None:
-        """Take a convolution with its bias, where it has one.
+        """Take a convolution and its bias, if any.
 
         Args:
             target: Our name.
             source: Theirs.
-            split: The input channels from here on come first in ours.
+            split: Input channels from this one on come first in ours.
         """
         weight = self.take(f"{source}.weight")
         if split:
@@ -131,7 +135,7 @@ class Translation:
             self.state[f"{target}.bias"] = self.take(f"{source}.bias")
 
     def norm(self, target: str, source: str, channels: int, *, kind: str = "", bias: Tensor | None = None) -> None:
-        """Take a norm layer; a bias that was added before it goes into the mean that a batch norm subtracts."""
+        """Take a norm layer; a bias before it is absorbed in the mean that a batch norm subtracts."""
         kind = kind or self.style.norm
         if kind == "none":
             return
@@ -146,7 +150,7 @@ class Translation:
             self.state[f"{target}.num_batches_tracked"] = self.take(count) if count in self.weights else torch.tensor(0)
 
     def activation(self, target: str, source: str, channels: int) -> None:
-        """Take an activation; one with a single slope for all channels gets one a channel."""
+        """Take an activation; a single slope for all channels is repeated per channel."""
         if self.style.activation != "prelu":
             return
         if self.style.slope is not None:
@@ -163,7 +167,7 @@ class Translation:
             target: Our name of the block.
             conv: Their name of the convolution.
             norm: Their name of the norm.
-            activation: Their name of the activation; None where the block ends without.
+            activation: Their name of the activation, or None.
             split: See `conv`.
             is_transposed: The convolution is transposed.
         """
@@ -179,18 +183,18 @@ class Translation:
             self.activation(f"{target}.activation", activation, channels)
 
     def enlarge(self, target: str, kernel: Sequence[int]) -> None:
-        """Put zeros round a kernel of ours, so that it has other odd sizes and gives the same."""
+        """Zero-pad one of our kernels to other odd sizes, with the same result."""
         weight = self.state[target]
         sides = [(new - old) // 2 for new, old in zip(kernel, weight.shape[2:], strict=True)]
         self.state[target] = F.pad(weight, [side for side in reversed(sides) for _ in range(2)])
 
     def adopt(self, other: Translation) -> None:
-        """Add what another translation of the same weights took."""
+        """Add the weights that another translation of the same model took."""
         self.state |= other.state
         self._taken |= other._taken
 
     def unused(self, *, ignored: Sequence[str] = ()) -> list[str]:
-        """Return the names of weights that were not taken, but for those that begin with one of `ignored`."""
+        """Return the names of weights that were not taken, except those with an ignored prefix."""
         return [
             name for name in self.weights if name not in self._taken and not name.startswith(tuple(ignored) or "\0")
         ]
@@ -199,12 +203,12 @@ class Translation:
 def select_outputs(
     state: Mapping[str, Tensor], axes: Mapping[str, Sequence[int]], order: Sequence[int | None]
 ) -> dict[str, Tensor]:
-    """Return weights whose logits come in another order.
+    """Return weights that produce the logits in another order.
 
     Args:
-        state: Of a network.
-        axes: For each weight that has one entry a class along some axes, these axes.
-        order: For each new logit the old one; None for one that is always 0.
+        state: State of a network.
+        axes: Class axes of each weight that has any.
+        order: For each new logit the old one, or None for one that is always 0.
     """
     changed = dict(state)
     indices = torch.tensor([0 if index is None else index for index in order])

@@ -1,4 +1,4 @@
-"""plans.json and dataset.json of nnU-Net v2 in our terms."""
+"""Translation of nnU-Net v2's plans.json and dataset.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ORIENTATIONS_OF = {
     "NaturalImage2DIO": "stored",
     "Tiff3DIO": "stored",
 }
-# Trainers that replace what the plans say of the network by something that we have.
+# Supported trainers that override the network of the plans.
 NORM_OF_TRAINER = {"nnUNetTrainerBN": "batch"}
 RESAMPLING = "resample_data_or_seg_to_shape"
 SEGMENTATION_RESAMPLING = {"resampling_fn_seg": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}}
@@ -55,10 +55,10 @@ _TRAINING_OPTIONS = {"dropout_op", "dropout_op_kwargs", "deep_supervision", "sto
 
 
 def configuration_of(plans: Values, name: str) -> dict[str, Any]:
-    """Return a configuration with what it inherits.
+    """Return a configuration including what it inherits.
 
     Raises:
-        InputError: There is none of this name, or configurations inherit from each other in a circle.
+        InputError: The name is unknown, or configurations inherit from each other in a circle.
     """
     merged: dict[str, Any] = {}
     seen: list[str] = []
@@ -79,14 +79,14 @@ def network_of(configuration: Values, *, trainer: str, channels: int, classes: i
     """Return the name of our network and its options.
 
     Raises:
-        InputError: An architecture, or an option of it, that ours do not have.
+        InputError: The architecture, or one of its options, is not supported.
     """
     architecture = configuration.get("architecture") or _architecture_of_old(configuration)
     full_name = str(architecture["network_class_name"])
     short_name = full_name.rpartition(".")[2]
     if short_name not in NETWORKS_OF or not full_name.startswith(NETWORK_PACKAGE):
         raise InputError(
-            f"the network '{full_name}' is not known: {' and '.join(NETWORKS_OF)} of nnU-Net v2 can be imported"
+            f"the network '{full_name}' is not supported: {' and '.join(NETWORKS_OF)} of nnU-Net v2 can be imported"
         )
     options = architecture["arch_kwargs"]
     _check_options(options)
@@ -106,7 +106,7 @@ def network_of(configuration: Values, *, trainer: str, channels: int, classes: i
         "strides": [_per_axis(stride, dimensions) for stride in _per_stage(options["strides"], stages)],
         "kernel_sizes": [_per_axis(kernel, dimensions) for kernel in _per_stage(options["kernel_sizes"], stages)],
         "encoder_convs": _per_stage(convs, stages),
-        # Theirs is counted from the coarsest stage.
+        # nnU-Net counts from the coarsest stage.
         "decoder_convs": decoder_convs[::-1],
         "conv_bias": bool(options["conv_bias"]),
         "norm": NORM_OF_TRAINER.get(trainer) or _norm_of(options),
@@ -119,11 +119,11 @@ def plan_of(plans: Values, configuration: Values, *, mirror_axes: Sequence[int])
 
     Args:
         plans: Content of plans.json.
-        configuration: With what it inherits.
-        mirror_axes: As the checkpoint gives them, counted along the patch.
+        configuration: Including what it inherits.
+        mirror_axes: Patch axes, as in the checkpoint.
 
     Raises:
-        InputError: A preprocessor, reader, resampling or normalization that we do not have.
+        InputError: The preprocessor, reader, resampling or normalization is not supported.
     """
     _check_preprocessing(configuration)
     missing = 3 - len(configuration["patch_size"])
@@ -151,10 +151,10 @@ def channels_of(dataset: Values) -> tuple[Channel, ...]:
 
 
 def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
-    """Return what dataset.json says is found, and which of model_folder.OUTPUTS the logits are.
+    """Return the labels of dataset.json and the kind of output, one of model_folder.OUTPUTS.
 
     Raises:
-        InputError: Label values with gaps, or regions without an order or with one that paints a value twice.
+        InputError: Label values with gaps, or regions without an order or with duplicate values.
     """
     found = {
         str(name): [int(part) for part in value] if isinstance(value, list | tuple) else [int(value)]
@@ -166,7 +166,7 @@ def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
         order = [int(value) for value in dataset.get("regions_class_order") or ()]
         if len(order) != len(found) or len(set(order)) != len(order):
             raise InputError(
-                f"dataset.json has {len(found)} regions and regions_class_order {order}: give one value a region"
+                f"dataset.json has {len(found)} regions and regions_class_order {order}: must be one value per region"
             )
         values_by_name, output = dict(zip(found, order, strict=True)), "regions"
     else:
@@ -185,7 +185,7 @@ def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
 
 
 def label_values_of(dataset: Values) -> tuple[int, ...]:
-    """Return the values of foreground voxels in its labelmaps: the channels that a first stage adds, in order."""
+    """Return the values of foreground voxels in its labelmaps: the channels added by a first stage, in order."""
     parts = [
         int(part)
         for name, value in dataset["labels"].items()
@@ -196,7 +196,7 @@ def label_values_of(dataset: Values) -> tuple[int, ...]:
 
 
 def _architecture_of_old(configuration: Values) -> dict[str, Any]:
-    """Return the architecture of plans from before 2024, which name its numbers one by one."""
+    """Return the architecture of plans from before 2024, which list its numbers separately."""
     name = str(configuration["UNet_class_name"])
     blocks = configuration["n_conv_per_stage_encoder"]
     stages = len(blocks)
@@ -230,17 +230,19 @@ def _check_options(options: Values) -> None:
     if unknown:
         raise InputError(
             f"the network has options that ours does not ({', '.join(sorted(unknown))}): it cannot be imported; "
-            "networks as nnU-Net's own planners make them can"
+            "only networks as nnU-Net's planners make them can"
         )
 
 
 def _norm_of(options: Values) -> str:
     norm = _known(_last(options["norm_op"]), NORMS_OF, "norm")
     settings = options.get("norm_op_kwargs") or {}
-    # torch's layers are not affine by default for instance norm, but are for batch norm.
+    # torch's instance norm is not affine by default, but its batch norm is.
     is_affine = settings.get("affine", norm == "batch")
     if norm != "none" and not (is_affine and settings.get("eps", NORM_EPSILON) == NORM_EPSILON):
-        raise InputError(f"the network's norm has the settings {settings}: only affine ones with eps 1e-5 are known")
+        raise InputError(
+            f"the network's norm has the settings {settings}: only affine ones with eps 1e-5 are supported"
+        )
     return norm
 
 
@@ -249,14 +251,16 @@ def _activation_of(options: Values) -> str:
     settings = {key: value for key, value in (options.get("nonlin_kwargs") or {}).items() if key != "inplace"}
     defaults = {"leaky_relu": {"negative_slope": 0.01}, "elu": {"alpha": 1.0}}.get(activation, {})
     if {**defaults, **settings} != defaults:
-        raise InputError(f"the network's activation has the settings {settings}: only torch's defaults are known")
+        raise InputError(f"the network's activation has the settings {settings}: only torch's defaults are supported")
     return activation
 
 
 def _check_preprocessing(configuration: Values) -> None:
     preprocessor = configuration.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
-        raise InputError(f"images are prepared by '{preprocessor}', which is not known: only DefaultPreprocessor is")
+        raise InputError(
+            f"images are prepared by '{preprocessor}', which is not supported: only DefaultPreprocessor is"
+        )
     # Only the second stage of a cascade resamples labels.
     needed = {**RESAMPLING_OPTIONS, **(SEGMENTATION_RESAMPLING if configuration.get("previous_stage") else {})}
     for name, options in needed.items():
@@ -264,7 +268,7 @@ def _check_preprocessing(configuration: Values) -> None:
         asked = configuration.get(f"{name}_kwargs", options)
         if function != RESAMPLING or {**options, **asked} != options:
             raise InputError(
-                f"{name} is '{function}' with {asked}, which is not known: only '{RESAMPLING}' with {options} is"
+                f"{name} is '{function}' with {asked}, which is not supported: only '{RESAMPLING}' with {options} is"
             )
 
 
@@ -295,7 +299,7 @@ def _normalizations_of(plans: Values, configuration: Values) -> tuple[Normalizat
 
 def _known(name: str, table: Mapping[str, str], kind: str) -> str:
     if name not in table:
-        raise InputError(f"the {kind} '{name}' is not known: {', '.join(table)} are")
+        raise InputError(f"the {kind} '{name}' is not supported: {', '.join(table)} are")
     return table[name]
 
 

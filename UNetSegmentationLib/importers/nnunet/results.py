@@ -74,7 +74,7 @@ def _read_stage(folder: Path, folds: tuple[str, ...]) -> ForeignModel:
 
 @contextmanager
 def _errors_named(folder: Path) -> Iterator[None]:
-    """Turn what entries of the wrong kind lead to into InputError."""
+    """Turn errors from malformed entries into InputError."""
     try:
         yield
     except KeyError as error:
@@ -82,7 +82,9 @@ def _errors_named(folder: Path) -> Iterator[None]:
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{folder.name}: plans.json, dataset.json or checkpoint make no sense ({error})") from error
+        raise InputError(
+            f"{folder.name}: plans.json, dataset.json or checkpoint cannot be understood ({error})"
+        ) from error
 
 
 def _translate(
@@ -101,7 +103,7 @@ def _translate(
     first = configuration.get("previous_stage")
     found_values = label_values_of(dataset) if first else ()
     outputs = len(labels) + (output == "labels")
-    # A single region is a label beside a background whose logit is always 0.
+    # A single region becomes a label plus a background whose logit is always 0.
     is_lone_region = outputs == 1
     network_name, shape = network_of(
         configuration,
@@ -116,7 +118,7 @@ def _translate(
     if not trainer.startswith(OWN_TRAINER):
         warnings = [
             *warnings,
-            sentence(f"trainer '{trainer}' is not known: it is taken for one that changes training alone"),
+            sentence(f"trainer '{trainer}' is unknown: it is assumed to change training alone"),
         ]
     data_name = str(plans.get("dataset_name") or dataset.get("name") or folder.parent.name)
     folds = [path.parent.name.removeprefix("fold_") for path, _ in checkpoints]
@@ -147,7 +149,7 @@ def _translate(
     network: SegmentationNetwork = members[0] if len(members) == 1 else Ensemble(members)
     card = (
         f"nnU-Net v2, data set {data_name}, configuration {name}, trainer {trainer}, fold(s) {', '.join(folds)}.",
-        "Images are prepared and tiles are weighted as nnU-Net does it; mirrored copies are averaged where asked for.",
+        "Preprocessing and tile weighting follow nnU-Net; mirrored copies are averaged on request.",
     )
     return ForeignModel(description=description, network=network, card=card, warnings=tuple(warnings))
 
@@ -161,12 +163,12 @@ def _choose_results(found: Sequence[Path], configuration: str | None) -> Path:
         return chosen[0]
     known = ", ".join(f"{named[path]} ({path.name})" for path in found)
     if not chosen:
-        raise InputError(f"there is no configuration '{configuration}': there is {known}")
-    raise InputError(f"there are several models, {known}: name a --configuration or give the folder of one")
+        raise InputError(f"there is no configuration '{configuration}': choose from {known}")
+    raise InputError(f"there are several models, {known}: name a --configuration or choose the folder of one")
 
 
 def _without_first_stages(found: Sequence[Path]) -> list[Path]:
-    """Return the results folders that none of the others starts from."""
+    """Return the results folders that are not the first stage of another."""
     firsts = set()
     for path in found:
         plans, name = _read_json(path / PLANS_FILE), _configuration_named(path)
@@ -176,12 +178,12 @@ def _without_first_stages(found: Sequence[Path]) -> list[Path]:
 
 
 def _beside(folder: Path, configuration: str) -> Path:
-    """Return where nnU-Net keeps the results of another configuration of the same trainer and plans."""
+    """Return where nnU-Net stores the results of another configuration with the same trainer and plans."""
     return folder.with_name("__".join([*folder.name.split("__")[:-1], configuration]))
 
 
 def _find_first_stage(folder: Path, configuration: str, found: Sequence[Path]) -> tuple[Path, list[str]]:
-    """Return the results folder of the first stage of the cascade in a folder, and what to warn of."""
+    """Return the results folder of the first stage of a cascade, and warnings."""
     beside = _beside(folder, configuration)
     if beside in find_results(beside):
         return beside, []
@@ -189,17 +191,17 @@ def _find_first_stage(folder: Path, configuration: str, found: Sequence[Path]) -
     if len(others) == 1:
         return others[0], [f"the first stage is taken from {others[0].name}: there is no {beside.name}"]
     raise InputError(
-        f"'{_configuration_named(folder)}' starts from what '{configuration}' finds, and the results of that are not "
+        f"'{_configuration_named(folder)}' starts from what '{configuration}' finds, and its results are not "
         f"there: copy the folder {beside.name} beside {folder.name}, or put both into one zip archive"
     )
 
 
 def _folds_of_first(folder: Path, wanted: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the folds of a first stage to take where some are wanted of the second, and what to warn of."""
+    """Return the folds of the first stage that match those wanted of the second, and warnings."""
     missing = [fold for fold in wanted if not any((folder / f"fold_{fold}" / name).is_file() for name in CHECKPOINTS)]
     if not missing:
         return wanted, []
-    return (), [f"{folder.name} has no fold {', '.join(missing)}: all folds that it has are taken for the first stage"]
+    return (), [f"{folder.name} has no fold {', '.join(missing)}: all its folds are used for the first stage"]
 
 
 def _check_they_belong_together(folder: Path, model: ForeignModel, first_folder: Path, first: ForeignModel) -> None:
@@ -221,7 +223,7 @@ def _configuration_named(folder: Path) -> str:
 
 
 def _find_checkpoints(folder: Path, wanted: tuple[str, ...]) -> tuple[list[Path], list[str]]:
-    """Return one checkpoint a fold and what to warn of; by default those of all numbered folds, else that of "all"."""
+    """Return one checkpoint per fold and warnings; by default of all numbered folds, else of "all"."""
     by_fold = {}
     for fold in sorted(folder.glob("fold_*")):
         path = next((fold / name for name in CHECKPOINTS if (fold / name).is_file()), None)
@@ -232,10 +234,10 @@ def _find_checkpoints(folder: Path, wanted: tuple[str, ...]) -> tuple[list[Path]
     folds = wanted or tuple(fold for fold in by_fold if fold != "all") or tuple(by_fold)
     missing = [fold for fold in folds if fold not in by_fold]
     if missing:
-        raise InputError(f"there is no checkpoint of fold {', '.join(missing)}: there is {', '.join(by_fold)}")
+        raise InputError(f"there is no checkpoint of fold {', '.join(missing)}: choose from {', '.join(by_fold)}")
     paths = [by_fold[fold] for fold in dict.fromkeys(folds)]
     unfinished = [path.parent.name for path in paths if path.name != CHECKPOINTS[0]]
-    warnings = [sentence(f"{name} has no {CHECKPOINTS[0]}, {CHECKPOINTS[1]} is taken") for name in unfinished]
+    warnings = [sentence(f"{name} has no {CHECKPOINTS[0]}, {CHECKPOINTS[1]} is used") for name in unfinished]
     return paths, warnings
 
 
@@ -246,14 +248,14 @@ def _member(name: str, shape: dict[str, Any], weights: Mapping[str, Tensor]) -> 
     unknown = unused_weights(weights, network)
     if unknown:
         raise InputError(
-            f"the checkpoint has weights that the planned network does not ({', '.join(unknown[:3])}): its trainer "
+            f"the checkpoint has weights that the planned network lacks ({', '.join(unknown[:3])}): its trainer "
             "changed the network, so it cannot be imported"
         )
     return network.eval()
 
 
 def _with_background(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights whose heads give a first logit that is always 0."""
+    """Return weights whose heads produce a first logit that is always 0."""
     return {
         name: torch.cat([torch.zeros_like(value), value]) if name.startswith(HEADS) else value
         for name, value in weights.items()

@@ -1,4 +1,4 @@
-"""Weights of nnU-Net's PlainConvUNet and ResidualEncoderUNet under our networks' names."""
+"""Translation of the weights of nnU-Net's PlainConvUNet and ResidualEncoderUNet."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BLOCK_PARTS = {"first": "conv1", "second": "conv2"}
 
 
 def convert_weights(weights: Mapping[str, Tensor], network: NNUNetPlain | NNUNetResidual) -> dict[str, Tensor]:
-    """Return the state of `network` taken from nnU-Net's.
+    """Return the state of `network` translated from nnU-Net's.
 
     Args:
-        weights: State of the other network, without the prefixes of wrappers; its second names of the same
-            convolutions and heads that `network` does not have are ignored.
+        weights: State of nnU-Net's network, without prefixes of wrappers; duplicate names of the same convolutions
+            and heads that `network` lacks are ignored.
         network: Network of the same shape.
 
     Raises:
@@ -40,9 +40,9 @@ def convert_weights(weights: Mapping[str, Tensor], network: NNUNetPlain | NNUNet
 
 
 def unused_weights(weights: Mapping[str, Tensor], network: NNUNetPlain | NNUNetResidual) -> list[str]:
-    """Return the names of nnU-Net's weights that are neither taken by `convert_weights` nor known to be left out.
+    """Return the names of nnU-Net's weights that `convert_weights` neither takes nor ignores on purpose.
 
-    Left out are second names of the same weights and the heads of coarser levels.
+    Ignored are duplicate names of the same weights and the heads of coarser levels.
     """
     taken = {_source_name(name, network) for name in network.state_dict()}
     return [
@@ -66,13 +66,13 @@ def _source_name(name: str, network: NNUNetPlain | NNUNetResidual) -> str:
         return f"encoder.stem.convs.0.{'.'.join(rest)}"
     level, index, member, *leaf = rest
     strides = network.config.strides[int(level)] if index == "0" else (1,)
-    # Pooling comes before the projection in the same sequence, where there is any.
+    # Pooling, if any, precedes the projection in the same sequence.
     other = _BLOCK_PARTS.get(member) or f"skip.{int(max(strides) > 1)}"
     return f"encoder.stages.{level}.blocks.{index}.{other}.{'.'.join(leaf)}"
 
 
 def _decoder_name(kind: str, rest: list[str], *, stages: int) -> str:
-    # The other decoder counts its stages from the coarsest.
+    # nnU-Net's decoder counts its stages from the coarsest.
     position = stages - 2 - int(rest[0])
     if kind == "stages":
         return f"decoder.stages.{position}.convs.{'.'.join(rest[2:])}"

@@ -1,1 +1,1 @@
-"""What importers share."""
+"""Parts shared by importers."""

@@ -1,4 +1,4 @@
-"""A model from anywhere into the user's folder of models: that of another tool, or one of our own from elsewhere."""
+"""Adding a model to the user's model folder, from another tool or from another folder of ours."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def add_model(
     incoming: Path,
     task: Task = UNWATCHED,
 ) -> tuple[InstalledModel, tuple[str, ...]]:
-    """Bring a model into a folder of models, whole or not at all; one that is there already stays as it is.
+    """Add a model to a folder of models atomically; existing models are not changed.
 
     Args:
         source: Folder or zip archive with a model of ours or of a tool that can be imported.
-        models_folder: Where it goes, under its id.
-        incoming: Folder to work in, on the same file system; made here and removed here.
-        task: Told the stage, and asked between the stages whether to go on; how far it is cannot be told.
+        models_folder: Destination, in a folder named by its id.
+        incoming: Temporary folder on the same file system; created and removed here.
+        task: Told the stage, and checked for cancellation between stages; the progress is unknown.
 
     Returns:
-        The model at its place, and sentences for the user.
+        The installed model, and sentences for the user.
 
     Raises:
         InputError: It cannot be imported, with the reason and what would help.
@@ -70,12 +70,12 @@ def add_model(
 
 
 def _bring(source: Path, folder: Path) -> tuple[str, ...]:
-    """Make a model folder of a source; return warnings."""
+    """Make a model folder from a source; return warnings."""
     with _own_model(source) as own:
         if own is None:
             return import_model(source, folder).warnings
         if own.parent.resolve() in {parent.resolve() for parent in model_folders()}:
-            raise InputError(f"the model in {own} is installed already: choose it in the menu of models")
+            raise InputError(f"the model in {own} is already installed: choose it in the model menu")
         try:
             folder.mkdir()
             for name in MODEL_FILES:
@@ -89,10 +89,10 @@ def _bring(source: Path, folder: Path) -> tuple[str, ...]:
 
 
 def _keep_shared_crops(own: Path, folder: Path) -> None:
-    """Give the copy of a model the crops that it shares with another; it says no more of those not at hand."""
+    """Copy the replay crops that a model shares with another; drop the reference if they are missing."""
     try:
         description = read_description(folder)
-    except InputError:  # told when the whole model is checked
+    except InputError:  # reported when the whole model is checked
         return
     replay = description.training.get("replay")
     if not isinstance(replay, dict) or "shared" not in replay or (folder / REPLAY_FILE).is_file():
@@ -108,7 +108,7 @@ def _keep_shared_crops(own: Path, folder: Path) -> None:
 
 @contextmanager
 def _own_model(source: Path) -> Iterator[Path | None]:
-    """Give the folder of our model that a source is or holds; None where it is something else."""
+    """Yield the folder of our model that a source is or contains, or None."""
     if source.is_dir():
         yield _only_one(source, [path.parent for depth in ("", "*/") for path in source.glob(depth + DESCRIPTION_FILE)])
     elif source.is_file() and zipfile.is_zipfile(source):
@@ -119,16 +119,16 @@ def _own_model(source: Path) -> Iterator[Path | None]:
 
 
 def _only_one(source: Path, folders: list[Path]) -> Path | None:
-    """Return the one folder of a model; the first stage of a cascade lies in the folder of the whole."""
+    """Return the one folder of a model; the first stage of a cascade lies inside the folder of the cascade."""
     folders = [folder for folder in folders if folder.name != PREVIOUS_FOLDER or folder.parent not in folders]
     if len(folders) > 1:
         names = ", ".join(sorted(folder.name for folder in folders))
-        raise InputError(f"{source.name} holds {len(folders)} models ({names}): give one of them")
+        raise InputError(f"{source.name} holds {len(folders)} models ({names}): choose one of them")
     return folders[0] if folders else None
 
 
 def _extract_own_model(archive: Path, folder: Path) -> bool:
-    """Take the files of one of our models out of a zip archive, by fixed names; return whether it holds one."""
+    """Extract one of our models from a zip archive, by fixed file names; return whether it contains one."""
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = {entry.filename: entry for entry in opened.infolist()}
@@ -150,14 +150,14 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> N
     if entry.file_size > min(MAX_BYTES, max(entry.compress_size, 2**20) * MAX_RATIO):
         raise InputError(
             f"the archive {opened.filename} holds a file of {entry.file_size / 2**30:.1f} GB: unpack it yourself if "
-            "you trust it, and give the folder"
+            "you trust it, and choose the folder"
         )
     with opened.open(entry) as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink)
 
 
 def _check(folder: Path, source: Path) -> None:
-    """Load a model as a run would; messages name what the user gave, not where we work."""
+    """Load a model as a run would; messages name the user's path, not the temporary one."""
     try:
         Predictor(folder, device="cpu")
     except InputError as error:
@@ -168,6 +168,6 @@ def _remarks(model: InstalledModel, original_id: str, installed: list[InstalledM
     description = model.description
     same = [other for other in installed if other.description.weights_sha256 == description.weights_sha256]
     if same and description.weights_sha256:
-        yield sentence(f"the same weights are installed already, as '{same[0].description.title}'")
+        yield sentence(f"the same weights are already installed as '{same[0].description.title}'")
     if description.id != original_id:
-        yield sentence(f"there is another model '{original_id}': this one is '{description.id}'")
+        yield sentence(f"another model is already called '{original_id}': this one becomes '{description.id}'")

@@ -1,4 +1,4 @@
-"""Zip archives of models: only what a model consists of is taken out, and nothing leaves the folder."""
+"""Zip archives of models: only model files are extracted, and nothing leaves the folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WEIGHT_SUFFIXES = (".pth", ".pt", ".ts")
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 * 2**30
 MAX_TEXT_BYTES = 64 * 2**20
-MAX_RATIO = 200  # weights hardly shrink; an archive that grows more than this is made to fill the disk
+MAX_RATIO = 200  # weights hardly compress; an archive with a higher ratio is a zip bomb
 
 
 def extract_safely(archive: Path, folder: Path) -> None:
-    """Take the model files out of a zip archive into a folder.
+    """Extract the model files of a zip archive into a folder.
 
     Raises:
-        InputError: Damaged, encrypted, too large, or with paths that lead out of the folder.
+        InputError: Damaged, encrypted, too large, or with paths outside the folder.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -50,7 +50,7 @@ def _check(entries: list[zipfile.ZipInfo], archive: Path) -> None:
     if len(entries) > MAX_ENTRIES or total > MAX_BYTES or total > max(packed, 2**20) * MAX_RATIO:
         raise InputError(
             f"the archive {archive} holds {len(entries)} files of {total / 2**30:.1f} GB: unpack it yourself if you "
-            "trust it, and give the folder"
+            "trust it, and choose the folder"
         )
 
 
@@ -60,6 +60,6 @@ def _extract(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> N
         return
     target = folder.joinpath(*PurePosixPath(entry.filename.replace("\\", "/")).parts)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # zipfile reads no more than the size that the archive states, which was checked.
+    # zipfile reads no more than the stated size, which was checked.
     with opened.open(entry) as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink)

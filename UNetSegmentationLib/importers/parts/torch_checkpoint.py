@@ -1,4 +1,4 @@
-"""Checkpoints of torch read as data: no code in them is run, and what is not plain data is refused by name."""
+"""Checkpoints of torch read as data: no code in them is run, and anything but plain data is rejected by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core.errors import InputError
 
-# What numbers and small arrays of numpy are made of, under the names of numpy 2 and of numpy 1.
+# Building blocks of numpy scalars and small arrays, under their names in numpy 2 and 1.
 _NUMPY_KINDS = [np.dtype(kind) for kind in "?bhilqBHILQefdg"]
 _NUMPY_CLASSES = (np.dtype, np.ndarray, *{type(kind) for kind in _NUMPY_KINDS}, *{kind.type for kind in _NUMPY_KINDS})
 _DAMAGES = (
@@ -42,9 +42,9 @@ def read_checkpoint(
     """Return the dictionary that torch.save wrote, tensors on the CPU.
 
     Args:
-        path: Of the file.
-        advice: What helps where it holds code.
-        missing: What helps where it is not there.
+        path: Path of the file.
+        advice: Advice if it contains code.
+        missing: Advice if it is missing.
 
     Raises:
         InputError: Missing, damaged, not a dictionary, or with anything but plain data.
@@ -60,19 +60,21 @@ def read_checkpoint(
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the checkpoint {path} is damaged ({first_line}): copy it again") from error
     if not isinstance(content, dict):
-        raise InputError(f"the checkpoint {path} holds a {type(content).__name__}, not the dictionary of a training")
+        raise InputError(
+            f"the checkpoint {path} holds a {type(content).__name__}, not the dictionary that training writes"
+        )
     return content
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a TorchScript archive, which runs what the archive says: ask the user first.
+    """Return the weights in a TorchScript archive. This runs code from the archive: ask the user first.
 
     Raises:
         InputError: It cannot be loaded.
     """
     try:
         with warnings.catch_warnings():
-            # The format is old, and so are the files that people have.
+            # The format is deprecated, but existing files use it.
             warnings.simplefilter("ignore", DeprecationWarning)
             script = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (*_DAMAGES, pickle.UnpicklingError) as error:
@@ -88,7 +90,7 @@ def tensors_of(state: Any, path: Path) -> dict[str, Tensor]:
         InputError: It is not a dictionary of tensors.
     """
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
-        raise InputError(f"the checkpoint {path} holds no weights: give the checkpoint of a finished training")
+        raise InputError(f"the checkpoint {path} contains no weights: choose the checkpoint of a finished training")
     return {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in state.items()}
 
 
@@ -105,5 +107,5 @@ def _harmless_globals() -> list[Any]:
 def _refusal(path: Path, message: str, advice: str) -> str:
     found = re.search(r"GLOBAL ([\w.]*\w)", message)
     if found is None:
-        return f"the checkpoint {path} is damaged or no checkpoint of torch: copy it again"
+        return f"the checkpoint {path} is damaged or not a torch checkpoint: copy it again"
     return f"the checkpoint {path} holds '{found[1]}', which is code and not plain data, so it is not read: {advice}"

@@ -1,4 +1,4 @@
-"""Models that are known for what they are but cannot be imported, and what would help."""
+"""Models that are recognised but cannot be imported, with advice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def reason_against(folder: Path) -> str | None:
-    """Return the reason why the model in a folder cannot be imported; None where nothing is recognised."""
+    """Return why the model in a folder cannot be imported, or None if it is not recognised."""
     if any(folder.rglob("plans.pkl")) or any(folder.rglob("*.model.pkl")):
         return (
             f"{folder.name} is a model of nnU-Net v1, whose plans are code (plans.pkl), so they are not read: train "
@@ -14,5 +14,5 @@ def reason_against(folder: Path) -> str | None:
         )
     for name in ("*.ts", "*.torchscript"):
         for script in sorted(folder.rglob(name)):
-            return f"{script.name} is TorchScript, which is code, so it is not read: give the folder of the training"
+            return f"{script.name} is TorchScript, which is code, so it is not read: choose the training folder"
     return None

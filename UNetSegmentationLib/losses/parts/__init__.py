@@ -1,1 +1,1 @@
-"""What losses share."""
+"""Parts shared by losses."""

@@ -15,13 +15,13 @@ class DeepSupervisionLoss(nn.Module):
     """Weighted mean of a loss over levels at weights 1, 1/2, 1/4, ..., which sum to 1.
 
     A coarser voxel i spans the finest voxels i s to i s + s - 1, s being the level's stride; its label is that of
-    the voxel in the middle of its span, or of the last one where the middle lies beyond the image's far end. Coarser
-    logits that lie wholly in the network's padding have no label and do not count.
+    the voxel in the middle of its span, or of the last voxel if the middle lies beyond the image. Coarser logits
+    entirely within the network's padding have no label and do not count.
 
     Args:
         loss: Loss of one level.
-        alignment: The network's `alignment`, which tells how far a small image was padded. Empty: the strides follow
-            from the sizes, which is exact as long as the padding is smaller than half of the image.
+        alignment: The network's `alignment`, which determines how far a small image was padded. Empty: strides are
+            inferred from the sizes, which is exact while the padding is smaller than half of the image.
     """
 
     def __init__(self, loss: SegmentationLoss, *, alignment: Sequence[int] = ()) -> None:
@@ -37,11 +37,11 @@ class DeepSupervisionLoss(nn.Module):
             target: Integer labels (B, ...).
 
         Raises:
-            InputError: No level, a finest level on another grid, or a level that no stride explains.
+            InputError: No level, a finest level on another grid, or a level whose stride cannot be inferred.
         """
         levels = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         if not levels:
-            raise InputError("deep supervision got no logits: give at least those of the finest level")
+            raise InputError("deep supervision needs at least the logits of the finest level")
         strides = level_strides(target.shape[1:], [level.shape[2:] for level in levels], self.alignment)
         total = levels[0].new_zeros((), dtype=torch.float32)
         for index, (level, stride) in enumerate(zip(levels, strides, strict=True)):
@@ -59,10 +59,10 @@ def level_strides(
     Args:
         size: Size (D, H, W) or (H, W) of the labels.
         level_sizes: Size of the logits of each level, finest first.
-        alignment: Sizes were padded to multiples of this; empty where unknown.
+        alignment: Sizes were padded to multiples of this; empty if unknown.
 
     Raises:
-        InputError: A size that no stride explains.
+        InputError: A size that fits no stride.
     """
     if tuple(level_sizes[0]) != tuple(size):
         raise InputError(f"the finest logits {tuple(level_sizes[0])} are not on the labels' grid {tuple(size)}")
@@ -78,7 +78,7 @@ def level_strides(
         if any(s < 1 or -(-n // s) > m for n, s, m in zip(size, stride, coarse, strict=True)):
             raise InputError(
                 f"logits {tuple(coarse)} do not cover labels {tuple(size)} at stride {stride}: "
-                f"give levels finest first and the network's own alignment"
+                f"pass levels finest first and the network's alignment"
             )
         strides.append(stride)
         finer = tuple(coarse)
@@ -86,7 +86,7 @@ def level_strides(
 
 
 def reduce_labels(target: Tensor, stride: Sequence[int]) -> Tensor:
-    """Map labels (B, ...) to those of the voxels in the middle of blocks of `stride`, (B, ceil(... / stride))."""
+    """Map labels (B, ...) to the labels of the centre voxels of blocks of `stride`, (B, ceil(... / stride))."""
     for axis, (extent, step) in enumerate(zip(target.shape[1:], stride, strict=True), start=1):
         if step > 1:
             middles = torch.arange(-(-extent // step), device=target.device) * step + step // 2

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Squares of real distances in mm stay far below it, and float32 holds its sum with them.
+# Far above squared distances in mm, yet small enough for float32 sums.
 _FAR_MM2 = 1e18
 
 
 def squared_distance(mask: Tensor, spacing_mm: Sequence[float]) -> Tensor:
-    """Return the squared distance in mm² of every voxel to the nearest one of `mask`, float32 of its shape.
+    """Return the squared distance in mm² of every voxel to the nearest voxel of `mask`, float32 of its shape.
 
-    Where an image has no voxel in the mask the value is 1e18.
+    It is 1e18 for an image with an empty mask.
 
     Args:
         mask: Bool (..., D, H, W) or (..., H, W); leading axes are separate images.
-        spacing_mm: One number a spatial axis.
+        spacing_mm: One number per spatial axis.
 
     Source: separable min-plus transform (Felzenszwalb & Huttenlocher 2012, doi:10.4086/toc.2012.v008a019), here with
     the plain minimum along each line: patches are short, and a minimum of whole slices runs well on every device.
@@ -39,12 +39,12 @@ def signed_distance(mask: Tensor, spacing_mm: Sequence[float]) -> Tensor:
     """Return the signed distance in mm to the boundary of `mask`: above 0 outside, 0 or below inside.
 
     As in the boundary loss's paper, the outermost voxels of the mask lie on the boundary: outside it is the distance
-    to the nearest voxel of the mask, inside that to the nearest voxel outside less the smallest spacing. Images that
-    lie wholly inside or outside have no boundary and are 0.
+    to the nearest voxel of the mask, inside that to the nearest voxel outside, less the smallest spacing. Images
+    entirely inside or outside have no boundary and are 0.
 
     Args:
         mask: Bool (..., D, H, W) or (..., H, W).
-        spacing_mm: One number a spatial axis.
+        spacing_mm: One number per spatial axis.
     """
     outside = squared_distance(mask, spacing_mm)
     inside = squared_distance(~mask, spacing_mm)

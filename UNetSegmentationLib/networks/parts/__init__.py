@@ -1,1 +1,1 @@
-"""What networks share: blocks, memory formats, weights, cost."""
+"""Parts shared by networks: blocks, memory formats, weights, cost."""

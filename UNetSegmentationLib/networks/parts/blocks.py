@@ -1,4 +1,4 @@
-"""Building blocks that the networks share: convolution, norm and activation, stages, up-sampling, initial weights."""
+"""Building blocks shared by the networks: convolution, norm and activation, stages, up-sampling, initial weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UPSAMPLINGS = ("transposed", "nearest_conv", "linear")
 
 @dataclass(frozen=True, kw_only=True)
 class BlockStyle:
-    """What all blocks of a network have in common.
+    """Style shared by all blocks of a network.
 
     Attributes:
         dimensions: 2 or 3 spatial dimensions.
@@ -51,7 +51,7 @@ class BlockStyle:
     @classmethod
     def of(cls, config: NetworkConfig, *, conv_bias: bool | None = None) -> Self:
         """Return the style of a network; by default only convolutions that no norm follows have a bias."""
-        # A norm subtracts the mean and with it every bias before it.
+        # A norm subtracts the mean, and with it any preceding bias.
         return cls(
             dimensions=config.dimensions,
             norm=config.norm,
@@ -63,7 +63,7 @@ class BlockStyle:
 
 
 class Tap(nn.Identity):
-    """Passes its input on and marks it as worth looking at; `feature_view` reads it.
+    """Identity that marks features worth viewing; `feature_view` reads them.
 
     Args:
         kind: "skip" for features that pass from encoder to decoder, "gate" for attention maps.
@@ -79,8 +79,8 @@ class Tap(nn.Identity):
 class InstanceNorm(nn.Module):
     """Instance norm with scale and shift that accepts single voxels (Ulyanov et al. 2016, arXiv:1607.08022).
 
-    A patch as small as the total stride leaves one voxel at the bottom, which torch's own layer refuses. Minus its
-    mean it is zero, so the result is the shift.
+    A patch as small as the total stride leaves one voxel at the bottom, which torch's layer rejects. Less its mean it
+    is zero, so the result is the shift.
     """
 
     def __init__(self, channels: int) -> None:
@@ -100,7 +100,7 @@ class InstanceNorm(nn.Module):
 class GroupNorm(nn.Module):
     """Group norm with scale and shift (Wu and He 2018, arXiv:1803.08494) that accepts single voxels.
 
-    The groups are MOST_GROUPS, or the most that divide both that and the channels.
+    The number of groups is the greatest common divisor of MOST_GROUPS and the channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -115,7 +115,7 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm3d):
-    """Batch norm for 2D and 3D that falls back on its running statistics where a channel holds a single value."""
+    """Batch norm for 2D and 3D that falls back to its running statistics if a channel has a single value."""
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: ARG002
         return
@@ -163,7 +163,7 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 
 def make_activation(kind: str, channels: int) -> nn.Module:
     """Return the activation `kind`, one of ACTIVATIONS, for features (B, channels, ...)."""
-    # In place: out of place the pass over a full-resolution map takes nine times as long.
+    # In place: out of place, a full-resolution map takes nine times as long.
     if kind == "leaky_relu":
         return nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
     if kind == "prelu":
@@ -197,10 +197,10 @@ class ConvBlock(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         kernel: Size along each axis, odd or equal to the stride; 3 by default.
         stride: Step along each axis; 1 by default.
-        is_activated: Ends with the activation.
+        is_activated: End with the activation.
     """
 
     def __init__(
@@ -233,12 +233,12 @@ class ConvBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks in a row, the first of which may stride; a residual stage adds its input before the last activation.
+    """Consecutive blocks, the first optionally strided; a residual stage adds its input before the last activation.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         convs: Number of blocks.
         kernel: Odd size along each axis; 3 by default.
         stride: Step of the first block along each axis; 1 by default.
@@ -282,7 +282,7 @@ class Stage(nn.Module):
 
 
 def make_shortcut(in_channels: int, out_channels: int, stride: Sequence[int], *, style: BlockStyle) -> nn.Module:
-    """Return the path round a residual stage: the identity, or where shapes differ a strided 1x1 convolution."""
+    """Return the shortcut of a residual stage: the identity, or a strided 1x1 convolution if shapes differ."""
     if in_channels == out_channels and prod(stride) == 1:
         return nn.Identity()
     return ConvBlock(
@@ -296,7 +296,7 @@ class UpSample(nn.Module):
     Args:
         in_channels: Channels of the coarser features.
         out_channels: Channels of the finer result; "linear" has no weights and keeps `in_channels`.
-        style: What the network's blocks have in common.
+        style: Style shared by the network's blocks.
         stride: Factor along each axis.
         mode: One of UPSAMPLINGS; "nearest_conv" interpolates and then applies a 3x3 block.
         bias: The transposed convolution has a bias.
@@ -335,7 +335,7 @@ class UpSample(nn.Module):
 
 
 def without_residual(style: BlockStyle) -> BlockStyle:
-    """Return the style with plain stages."""
+    """Return the style without residual stages."""
     return replace(style, residual=False)
 
 

@@ -1,4 +1,4 @@
-"""Size of networks: weights, floating-point operations and memory, counted without computing anything."""
+"""Cost of networks: weights, floating-point operations and memory, counted without computing anything."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..contract import NETWORKS, build_network
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSummary:
-    """What a network costs for one image.
+    """Cost of a network for one image.
 
     Attributes:
         name: Registered name.
-        title: Name shown to people.
+        title: Display name.
         size: Input (D, H, W) or (H, W), one image.
-        weights: Numbers that training learns.
-        flops: Floating-point operations of the forward pass, a multiplication and an addition counting two;
+        weights: Number of trainable parameters.
+        flops: Floating-point operations of the forward pass, a multiply-add counting two;
             convolutions, matrix products and attention only.
-        memory_bytes: Peak memory of the forward pass in float32: weights, input and what is alive at the worst moment,
+        memory_bytes: Peak memory of the forward pass in float32: weights, input and the live tensors at the peak,
             without the scratch space of the convolutions.
     """
 
@@ -41,11 +41,11 @@ class NetworkSummary:
 
 
 def summarise_network(name: str, config: Mapping[str, Any], size: Sequence[int]) -> NetworkSummary:
-    """Return what the network `name` costs for one image of `size`.
+    """Return the cost of the network `name` for one image of `size`.
 
     Args:
         name: Registered name.
-        config: Its configuration as JSON holds it.
+        config: Its configuration, as JSON.
         size: (D, H, W) for 3D, (H, W) for 2D.
 
     Raises:
@@ -54,7 +54,7 @@ def summarise_network(name: str, config: Mapping[str, Any], size: Sequence[int])
     with torch.device("meta"):
         network = build_network(name, dict(config)).eval()
     if len(size) != network.config.dimensions or min(size) < 1:
-        raise InputError(f"size {tuple(size)} does not fit: give {network.config.dimensions} sizes from 1")
+        raise InputError(f"size {tuple(size)} does not fit: must be {network.config.dimensions} sizes of at least 1")
     counter, memory = FlopCounterMode(display=False), _PeakMemory()
     with torch.no_grad(), counter, memory:
         network(torch.empty((1, network.config.in_channels, *size), device="meta"))
@@ -71,12 +71,12 @@ def summarise_network(name: str, config: Mapping[str, Any], size: Sequence[int])
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
-    """What a training step costs for one patch.
+    """Cost of a training step for one patch.
 
     Attributes:
-        weights: Numbers that are learnt.
-        activation_bytes: What the forward pass keeps for the backward pass, in float32.
-        flops: Floating-point operations of the forward and the backward pass, which is taken as two forward passes.
+        weights: Number of trainable parameters.
+        activation_bytes: Memory that the forward pass keeps for the backward pass, in float32.
+        flops: Floating-point operations of the forward and the backward pass, counted as two forward passes.
     """
 
     weights: int
@@ -91,17 +91,17 @@ class TrainingCost:
 
 
 def training_cost(name: str, config: Mapping[str, Any], size: Sequence[int]) -> TrainingCost:
-    """Return what training the network `name` costs for one patch of `size`; nothing is computed.
+    """Return the training cost of the network `name` for one patch of `size`; nothing is computed.
 
     Args:
         name: Registered name.
-        config: Its configuration as JSON holds it.
+        config: Its configuration, as JSON.
         size: (D, H, W) for 3D, (H, W) for 2D.
 
     Raises:
         InputError: Unknown name or option.
     """
-    # Evaluation mode: dropping feature maps or sequences draws numbers, which cannot be done without computing.
+    # Evaluation mode: dropout needs random numbers, which meta tensors cannot draw.
     with torch.device("meta"):
         network = build_network(name, dict(config)).eval()
     seen = {entry.untyped_storage()._cdata for entry in (*network.parameters(), *network.buffers())}
@@ -111,7 +111,7 @@ def training_cost(name: str, config: Mapping[str, Any], size: Sequence[int]) -> 
         storage = tensor.untyped_storage()
         if storage._cdata not in seen:
             seen.add(storage._cdata)
-            kept.append(storage)  # a storage that is freed would give its number to the next one
+            kept.append(storage)  # a freed storage could pass its id to the next one
         return tensor
 
     counter = FlopCounterMode(display=False)
@@ -137,7 +137,7 @@ def format_summaries(summaries: Sequence[NetworkSummary]) -> str:
 
 
 class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storages that operations make and that are still referred to."""
+    """Sums the storages that operations allocate while they are referenced."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

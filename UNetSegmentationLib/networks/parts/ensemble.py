@@ -1,4 +1,4 @@
-"""Several networks of one shape that answer as one, such as the folds of a cross-validation."""
+"""Several networks of one shape used as one, such as the folds of a cross-validation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Channels-last features on the CPU, whose convolutions are faster there, and an instance norm that keeps them so.
+"""Channels-last features on the CPU, where convolutions on them are faster, and an instance norm that preserves them.
 
-torch's own instance norm copies channels-last features to channels-first and leaves them there, so that every
-convolution after it pays for turning them back.
+torch's instance norm converts channels-last features to channels-first, so that every convolution after it pays for
+converting them back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def is_channels_last(features: Tensor) -> bool:
-    """Tell whether features (B, C, ...) lie in memory with the channels innermost, and not also the usual way."""
+    """Return whether features (B, C, ...) are channels-last in memory, and not also contiguous."""
     return (
         features.ndim in FORMATS
         and not features.is_contiguous()
@@ -25,17 +25,17 @@ def is_channels_last(features: Tensor) -> bool:
 
 
 def to_channels_last(network: nn.Module) -> None:
-    """Lay a network's weights out for channels-last features."""
+    """Convert a network's weights to channels-last."""
     _lay_out(network, is_last=True)
 
 
 def to_channels_first(network: nn.Module) -> None:
-    """Lay a network's weights out as torch has them by default."""
+    """Convert a network's weights to torch's default layout."""
     _lay_out(network, is_last=False)
 
 
 def _lay_out(network: nn.Module, *, is_last: bool) -> None:
-    # Module.to(memory_format=...) takes one format for all and refuses networks with tensors of both dimensions.
+    # Module.to(memory_format=...) takes one format for all and rejects networks with both 2D and 3D tensors.
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.ndim in FORMATS:
             chosen = FORMATS[tensor.ndim] if is_last else torch.contiguous_format
@@ -43,10 +43,10 @@ def _lay_out(network: nn.Module, *, is_last: bool) -> None:
 
 
 def channels_last_instance_norm(features: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
-    """Map channels-last features (B, C, ...) on the CPU to their instance norm, channels-last too.
+    """Apply instance norm to channels-last features (B, C, ...) on the CPU; the result is channels-last too.
 
     Args:
-        features: At least two voxels.
+        features: With at least two voxels.
         weight: Scale (C).
         bias: Shift (C).
         eps: Added to the variance.
@@ -54,7 +54,7 @@ def channels_last_instance_norm(features: Tensor, weight: Tensor, bias: Tensor, 
     if features.dtype in (torch.float32, torch.float64):
         normed: Tensor = _ChannelsLastNorm.apply(features, weight, bias, eps)  # type: ignore[no-untyped-call]
         return normed
-    # torch's batch norm takes half-precision features with float32 statistics and keeps the format; batches are few.
+    # torch's batch norm takes half-precision features with float32 statistics and keeps the format; batches are small.
     samples = [
         F.batch_norm(sample[None], None, None, weight, bias, training=True, momentum=0.0, eps=eps)
         for sample in features
@@ -63,7 +63,7 @@ def channels_last_instance_norm(features: Tensor, weight: Tensor, bias: Tensor, 
 
 
 class _ChannelsLastNorm(torch.autograd.Function):
-    """Instance norm in few passes; sums over voxels are matrix products, which are faster than torch's reductions."""
+    """Instance norm in few passes; sums over voxels are matrix products, faster than torch's reductions."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -97,5 +97,5 @@ def _as_rows(features: Tensor) -> Tensor:
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
-    """Return the sum over voxels of the product of (B, voxels, C) and the same, (B, 1, C)."""
+    """Return the sum over voxels of the product of two (B, voxels, C), as (B, 1, C)."""
     return torch.bmm(left.transpose(1, 2), right).diagonal(dim1=1, dim2=2).unsqueeze(1)

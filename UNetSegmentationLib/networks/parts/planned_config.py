@@ -13,14 +13,14 @@ from ..contract import NETWORKS
 def planned_config(
     network: str, plan: Plan, *, channels: int, num_classes: int, options: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the configuration, as JSON, with which a network is trained under a plan.
+    """Return the configuration, as JSON, of a network trained with a plan.
 
     Args:
         network: Registered name.
-        plan: Its patch gives the stages; they are cut to as many as the options ask for, or the network has sense.
+        plan: Its patch determines the stages; the options or the network may limit their number.
         channels: C, channels of the image.
         num_classes: K, background included.
-        options: What is to be otherwise than the plan says.
+        options: Options that override the plan.
 
     Raises:
         InputError: Unknown network.

@@ -24,8 +24,8 @@ class AutoencoderConfig:
     Attributes:
         num_classes: K, background included.
         dimensions: 2 or 3 spatial dimensions.
-        size: Masks are brought to this many voxels along every axis, a multiple of 8.
-        latent: Numbers that describe a mask.
+        size: Masks are resampled to this many voxels along every axis, a multiple of 8.
+        latent: Length of the latent vector.
         features: Channels of the three stages.
     """
 
@@ -37,13 +37,13 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.size % 8:
-            raise InputError(f"shape prior: size is {self.size}: give a multiple of 8")
+            raise InputError(f"shape prior: size is {self.size}: must be a multiple of 8")
         if self.latent < 1:
-            raise InputError(f"shape prior: latent is {self.latent}: give at least 1")
+            raise InputError(f"shape prior: latent is {self.latent}: must be at least 1")
 
 
 class MaskAutoencoder(nn.Module):
-    """Describes a whole mask by a few numbers and draws it again from them; it has only ever drawn plausible ones."""
+    """Encodes a whole mask as a short latent vector and decodes it; it only ever learns plausible masks."""
 
     fitted: Tensor
     scale: Tensor
@@ -75,11 +75,11 @@ class MaskAutoencoder(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it has learnt shapes; one without values, made to count operations, passes for fitted."""
+        """Whether it has learnt shapes; on the meta device, where operations are counted, it counts as fitted."""
         return self.fitted.is_meta or bool(self.fitted)
 
     def encode(self, masks: Tensor) -> Tensor:
-        """Map probabilities (B, K, ...) of whole images of any size to their descriptions (B, latent), float32."""
+        """Map probabilities (B, K, ...) of whole images of any size to latent vectors (B, latent), float32."""
         with _full_precision(masks.device):
             masks = masks.to(self.to_latent.weight.dtype)
             resized = F.interpolate(masks, size=(self.config.size,) * self.config.dimensions, mode="area")
@@ -87,13 +87,13 @@ class MaskAutoencoder(nn.Module):
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Map descriptions (B, latent) to logits (B, K, size, ...)."""
+        """Map latent vectors (B, latent) to logits (B, K, size, ...)."""
         with _full_precision(latent.device):
             logits: Tensor = self.head(self.ups(self.from_latent(latent).unflatten(1, self.coarsest)))
         return logits
 
     def distance(self, masks: Tensor, reference: Tensor) -> Tensor:
-        """Return the mean squared distance of two descriptions, 1 for the masks of unrelated cases.
+        """Return the mean squared distance of the latent vectors, about 1 for masks of unrelated cases.
 
         Args:
             masks: Probabilities (B, K, ...).
@@ -104,7 +104,7 @@ class MaskAutoencoder(nn.Module):
 
 
 def to_probabilities(labels: Tensor, num_classes: int) -> Tensor:
-    """Map class numbers (B, ...) to float32 (B, K, ...) of zeros and ones."""
+    """Map class numbers (B, ...) to one-hot float32 (B, K, ...)."""
     return F.one_hot(labels.long(), num_classes).movedim(-1, 1).float()
 
 
@@ -118,23 +118,23 @@ def fit_autoencoder(
     seed: int = 0,
     task: Task = UNWATCHED,
 ) -> float:
-    """Teach the autoencoder to repair flawed masks, freeze it and return its last loss.
+    """Train the autoencoder to repair corrupted masks, freeze it and return its last loss.
 
     Args:
         autoencoder: Trained in place.
         labels: Class numbers (H, W) or (D, H, W) of whole images, each of any size.
         steps: Optimiser steps.
         batch_size: Masks in a step.
-        learning_rate: Of Adam at the start; it falls to 0.
-        seed: Of the flaws and the order.
-        task: Asked at every step whether to go on.
+        learning_rate: Initial learning rate of Adam; it falls to 0.
+        seed: Seed of the corruptions and the order.
+        task: Checked for cancellation at every step.
 
     Raises:
         InputError: Fewer than two masks.
         CancelledError: The task was cancelled.
     """
     if len(labels) < 2:
-        raise InputError(f"a shape prior cannot be learnt from {len(labels)} mask(s): give at least 2")
+        raise InputError(f"a shape prior cannot be learnt from {len(labels)} mask(s): at least 2 are needed")
     config, device = autoencoder.config, autoencoder.scale.device
     generator = torch.Generator().manual_seed(seed)
     size = (config.size,) * config.dimensions
@@ -146,7 +146,7 @@ def fit_autoencoder(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = torch.zeros(())
     for _ in range(steps):
-        task.check("cancelled while the shape prior was learnt")
+        task.check("cancelled while learning the shape prior")
         chosen = masks[torch.randint(len(masks), (batch_size,), generator=generator)]
         whole = move_masks(chosen, generator)
         flawed = flaw_masks(whole, generator).to(device)
@@ -165,7 +165,7 @@ def fit_autoencoder(
 
 
 def move_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift, stretch and turn masks (B, K, ...) a little, so that few of them stand for many poses."""
+    """Shift, stretch and turn masks (B, K, ...) a little, so that a few of them cover many poses."""
     batch, axes = len(masks), masks.ndim - 2
     matrix = torch.eye(axes).repeat(batch, 1, 1)
     matrix = matrix * (1 + _STRETCH * _uniform((batch, 1, axes), generator))
@@ -179,7 +179,7 @@ def move_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def flaw_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Put up to a few boxes of a wrong class into each of masks (B, K, ...): islands, holes and cut-off parts."""
+    """Put a few boxes of a wrong class into each mask (B, K, ...): islands, holes and cut-off parts."""
     flawed = masks.clone()
     classes, size = masks.shape[1], torch.tensor(masks.shape[2:])
     for mask in flawed:
@@ -194,7 +194,7 @@ def flaw_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    # Tensors without values know no autocast.
+    # Meta tensors do not support autocast.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 

@@ -18,7 +18,7 @@ from .ensemble import Ensemble
 
 
 def save_weights(path: Path, network: nn.Module, *, is_half: bool = False) -> None:
-    """Write the weights atomically, in half precision where asked (half the size; loaded as float32)."""
+    """Write the weights atomically, in half precision on request (half the size; loaded as float32)."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     if is_half:
         state = {name: value.half() if value.dtype == torch.float32 else value for name, value in state.items()}
@@ -45,13 +45,13 @@ def load_network(folder: Path) -> tuple[SegmentationNetwork, ModelDescription]:
     """Return the network of a model folder in evaluation mode, on the CPU, and its description.
 
     Raises:
-        InputError: The folder is incomplete, damaged or not what its description says.
+        InputError: The folder is incomplete, damaged or does not match its description.
     """
     description = read_description(folder)
     weights = folder / WEIGHTS_FILE
     state = load_weights(weights)
     if description.weights_sha256 and sha256_of(weights) != description.weights_sha256:
-        raise InputError(f"the weights in {folder} are not those of its model.json: copy the model folder again")
+        raise InputError(f"the weights in {folder} do not match its model.json: copy the model folder again")
     networks = [build_network(description.network, description.network_config) for _ in range(description.members)]
     network = networks[0] if len(networks) == 1 else Ensemble(networks)
     try:

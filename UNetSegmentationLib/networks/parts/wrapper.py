@@ -1,4 +1,4 @@
-"""Networks round other networks: what those inside need is asked of the caller, and what they offer is offered on."""
+"""Networks that wrap other networks and pass on their requirements and abilities."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ from ..contract import NETWORKS, NetworkConfig, SegmentationNetwork
 
 
 class WrapperNetwork(SegmentationNetwork):
-    """A network that asks others; all of the contract that it does not change itself is theirs.
+    """A network that wraps others and inherits from them whatever it does not change.
 
-    Sub-classes that change something combine it with `super()`'s, so that wrappers can be nested.
+    Subclasses combine their changes with those of `super()`, so that wrappers can be nested.
     """
 
     @property
     @abstractmethod
     def inner(self) -> tuple[SegmentationNetwork, ...]:
-        """The networks inside, at least one."""
+        """The inner networks, at least one."""
 
     @property
     def alignment(self) -> tuple[int, ...]:
-        """Least sizes that suit all networks inside."""
+        """Smallest sizes that suit all inner networks."""
         return tuple(lcm(*steps) for steps in zip(*(network.alignment for network in self.inner), strict=True))
 
     @property
     def accepts_missing_channels(self) -> bool:
-        """Whether all networks inside do."""
+        """Whether all inner networks accept them."""
         return all(network.accepts_missing_channels for network in self.inner)
 
     @property
     def raw_channels(self) -> tuple[int, ...]:
-        """Channels of the image that any network inside needs as they are stored."""
+        """Channels of the image that any inner network needs unnormalised."""
         wanted = {channel for network in self.inner for channel in network.raw_channels}
         return tuple(sorted(channel for channel in wanted if channel < self.config.in_channels))
 
     @property
-    def lesson(self) -> str:
-        """What the networks inside learn from the labels, each lesson once."""
-        return "; ".join(dict.fromkeys(network.lesson for network in self.inner if network.lesson))
+    def learning_message(self) -> str:
+        """Progress messages of the inner networks, without duplicates."""
+        return "; ".join(dict.fromkeys(network.learning_message for network in self.inner if network.learning_message))
 
     @property
-    def has_own_loss(self) -> bool:
-        """Whether any network inside has."""
-        return any(network.has_own_loss for network in self.inner)
+    def has_auxiliary_loss(self) -> bool:
+        """Whether any inner network has one."""
+        return any(network.has_auxiliary_loss for network in self.inner)
 
     def learn_from_labels(self, labels: Sequence[Tensor], *, seed: int, task: Task = UNWATCHED) -> None:
-        """Let every network inside learn, each with a seed of its own."""
+        """Let every inner network learn, each with its own seed."""
         for offset, network in enumerate(self.inner):
             network.learn_from_labels(labels, seed=seed + offset, task=task)
 
-    def own_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:
-        """Return the mean of the terms of the networks inside; None if there are none."""
-        terms = [network.own_loss(outputs, labels) for network in self.inner]
+    def auxiliary_loss(self, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor | None:
+        """Return the mean of the terms of the inner networks, or None."""
+        terms = [network.auxiliary_loss(outputs, labels) for network in self.inner]
         given = [term for term in terms if term is not None]
         return torch.stack(given).mean() if given else None
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
-        """Map image (B, C, ...) of any size to logits (B, K, ...); the networks inside pad."""
+        """Map image (B, C, ...) of any size to logits (B, K, ...); the inner networks pad."""
         return self._combine([network(image) for network in self.inner])
 
     def forward_aligned(self, image: Tensor) -> Tensor | list[Tensor]:
@@ -73,7 +73,7 @@ class WrapperNetwork(SegmentationNetwork):
         return self._combine([network.forward_aligned(image) for network in self.inner])
 
     def _combine(self, outputs: list[Any]) -> Tensor | list[Tensor]:
-        """Return the mean of what the networks inside return, level by level."""
+        """Return the mean of the outputs of the inner networks, level by level."""
         if len(outputs) == 1:
             single: Tensor | list[Tensor] = outputs[0]
             return single
@@ -83,7 +83,7 @@ class WrapperNetwork(SegmentationNetwork):
 
 
 def _mean(logits: Sequence[Tensor]) -> Tensor:
-    # One after the other: a stack of all would hold them twice.
+    # One by one: a stack of all would hold them twice.
     total = logits[0]
     for entry in logits[1:]:
         total = total + entry
@@ -92,10 +92,10 @@ def _mean(logits: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class WrapperConfig(NetworkConfig):
-    """Shape of the one network inside.
+    """Shape of the one inner network.
 
     Attributes:
-        network: Registered name of the network inside; it gets the shape that is given here.
+        network: Registered name of the inner network; it gets the shape given here.
         network_options: Its further options.
     """
 
@@ -104,12 +104,12 @@ class WrapperConfig(NetworkConfig):
 
     @property
     def inner_values(self) -> dict[str, Any]:
-        """Configuration of the network inside."""
+        """Configuration of the inner network."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(NetworkConfig)}
         return {**values, **self.network_options}
 
     def inner_option(self, name: str, value: Any) -> dict[str, Any]:
-        """Return the options of the network inside with one more, for it or the first further inside that has it."""
+        """Return the options of the inner network with one more, for it or the first nested network that has it."""
         network, options = NETWORKS[self.network], dict(self.network_options)
         if name in network.Config.__dataclass_fields__:
             options.setdefault(name, value)
@@ -121,7 +121,7 @@ class WrapperConfig(NetworkConfig):
 
 
 class NamedWrapper(WrapperNetwork):
-    """A registered network round one other, which its configuration names."""
+    """A registered network that wraps another one, named in its configuration."""
 
     Config: ClassVar[type[WrapperConfig]] = WrapperConfig
     config: WrapperConfig
@@ -129,20 +129,20 @@ class NamedWrapper(WrapperNetwork):
     def __init__(self, config: WrapperConfig) -> None:
         super().__init__(config)
         if isinstance(self, NETWORKS[config.network]):
-            raise InputError(f"{type(config).__name__}: network is '{config.network}': name the network inside")
+            raise InputError(f"{type(config).__name__}: network is '{config.network}': name the network to wrap")
         inner = NETWORKS[config.network]
         self.network = inner(inner.Config.from_dict(config.inner_values))
 
     @property
     def inner(self) -> tuple[SegmentationNetwork, ...]:
-        """The one network inside."""
+        """The inner network."""
         return (self.network,)
 
     @classmethod
     def planned_network(cls, options: Mapping[str, Any]) -> type[SegmentationNetwork]:
-        """Return the network inside, or that inside it: its stages are those of the plan."""
+        """Return the innermost network: its stages are those of the plan."""
         name = options.get("network", cls.Config.__dataclass_fields__["network"].default)
         further = options.get("network_options")
         if not isinstance(name, str):
-            return cls  # the configuration tells what is wrong
+            return cls  # the configuration reports the error
         return NETWORKS[name].planned_network(further if isinstance(further, Mapping) else {})

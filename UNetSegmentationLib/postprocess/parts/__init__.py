@@ -1,1 +1,1 @@
-"""What post-processing steps share."""
+"""Parts shared by post-processing steps."""

@@ -1,4 +1,4 @@
-"""Steps with options as text: `name:option=value,option=value`, read strictly against the step's own signature."""
+"""Steps with options as text: `name:option=value,option=value`, checked against the step's signature."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def parse_call(text: str, registry: Registry[Entry]) -> tuple[Entry, dict[str, A
     for part in rest.split(",") if rest else []:
         option, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
-            raise InputError(f"'{part}' in '{text}' is no option: write option=value")
+            raise InputError(f"'{part}' in '{text}' is not an option: write option=value")
         if option not in known:
             choice = ", ".join(known) or "none"
             raise InputError(f"{registry.kind} '{name}' has no option '{option}': its options are {choice}")
         if option in options:
-            raise InputError(f"'{text}' gives {option} twice: give it once")
+            raise InputError(f"'{text}' sets {option} twice: set it once")
         options[option] = _parse_value(option, value, known[option])
     return entry, options
 
@@ -50,7 +50,7 @@ def _parse_value(option: str, value: str, kind: Any) -> Any:
     try:
         return parse(value)
     except ValueError:
-        raise InputError(f"{option} is '{value}': give {allowed}") from None
+        raise InputError(f"{option} is '{value}': must be {allowed}") from None
 
 
 def _parse_truth(value: str) -> bool:

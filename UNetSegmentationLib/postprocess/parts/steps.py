@@ -1,4 +1,4 @@
-"""Post-processing steps of both kinds: on probabilities before the labels are chosen, on the labelmap after."""
+"""Post-processing steps of both kinds: on probabilities before labels are decided, on the labelmap afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...core.errors import InputError
 from .. import STEPS, parse_step
 from ..probabilities import PROBABILITY_STEPS, apply_probability_steps, parse_probability_step
 
-# Probabilities below this are as good as none; their logarithm would only make interpolation overshoot.
+# Probabilities below this are treated as zero; their logarithm would only make interpolation overshoot.
 _SMALLEST_PROBABILITY = 1e-6
 
 
@@ -29,14 +29,14 @@ class FinishingSteps:
 
 
 def sort_steps(names: Sequence[str], *, output: str = "labels") -> FinishingSteps:
-    """Return the steps by kind; what cannot be done is noticed here, before anything is computed.
+    """Return the steps by kind; errors surface here, before anything is computed.
 
     Args:
         names: Steps as text.
-        output: One of model_folder.OUTPUTS of the model.
+        output: Output of the model, one of model_folder.OUTPUTS.
 
     Raises:
-        InputError: Unknown step or option, a value out of range, or a probability step for regions that overlap.
+        InputError: Unknown step or option, a value out of range, or a probability step for overlapping regions.
     """
     early, late = [], []
     for text in names:
@@ -51,18 +51,18 @@ def sort_steps(names: Sequence[str], *, output: str = "labels") -> FinishingStep
             known = ", ".join(sorted([*STEPS, *PROBABILITY_STEPS]))
             raise InputError(f"unknown post-processing step '{name}': choose one of {known}")
     if early and output == "regions":
-        raise InputError(f"the model finds regions that overlap, {', '.join(early)} needs labels: leave it out")
+        raise InputError(f"the model outputs overlapping regions, but {', '.join(early)} needs labels: leave it out")
     return FinishingSteps(tuple(early), tuple(late))
 
 
 def refine_logits(logits: Tensor, image: Tensor, *, spacing_mm: Sequence[float], names: Sequence[str]) -> Tensor:
-    """Return logits (K, D, H, W) after probability steps; unchanged where there is none.
+    """Return logits (K, D, H, W) after probability steps, if any.
 
     Args:
-        logits: Of the network, on its grid.
+        logits: Logits of the network, on its grid.
         image: The network's input (C, D, H, W).
         spacing_mm: Spacing (D, H, W) of that grid.
-        names: Probability steps, as text; they need classes that exclude each other.
+        names: Probability steps, as text; they need mutually exclusive classes.
     """
     if not names:
         return logits

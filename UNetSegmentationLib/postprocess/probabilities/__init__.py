@@ -1,4 +1,4 @@
-"""Refinement of probability maps by the image, before a labelmap is made of them, one file a step."""
+"""Refinement of probability maps by the image before the labelmap is decided, one file per step."""
 
 from .contract import PROBABILITY_STEPS, ProbabilityStep, apply_probability_steps, parse_probability_step
 

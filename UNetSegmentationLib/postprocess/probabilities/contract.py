@@ -1,4 +1,4 @@
-"""What every probability step promises: probabilities of the same shape, type and device; the input untouched."""
+"""The contract of probability steps: probabilities of the same shape, type and device; the input untouched."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def apply_probability_steps(
     if probabilities.ndim != 4 or image.ndim != 4 or probabilities.shape[1:] != image.shape[1:]:
         raise InputError(
             f"probabilities {tuple(probabilities.shape)} and image {tuple(image.shape)} do not fit: "
-            "give (K, D, H, W) and (C, D, H, W) on one grid"
+            "pass (K, D, H, W) and (C, D, H, W) on the same grid"
         )
     if len(spacing_mm) != 3 or min(spacing_mm) <= 0:
-        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: give three positive numbers (D, H, W)")
+        raise InputError(f"spacing_mm is {tuple(spacing_mm)}: must be three positive numbers (D, H, W)")
     for step in steps:
         probabilities = step.apply(probabilities, image, spacing_mm=spacing_mm)
     return probabilities

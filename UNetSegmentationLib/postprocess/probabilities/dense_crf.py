@@ -1,7 +1,7 @@
 """Dense conditional random field by mean field (Krähenbühl and Koltun 2011, arXiv:1210.5644), windowed.
 
 Q <- softmax(log p + sum over kernels of w D^-1/2 K D^-1/2 Q), with a Gaussian kernel of position, a bilateral kernel of
-position and intensity, Potts compatibility and the symmetric normalisation of the authors' program.
+position and intensity, Potts compatibility and the symmetric normalisation of the authors' implementation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .contract import PROBABILITY_STEPS
 Window = tuple[slice, ...]
 Offset = tuple[int, int, int]
 
-# Copies of the probabilities alive at once: logarithms, scaled, two messages, new.
+# Copies of the probabilities in memory at once: logarithms, scaled, two messages, new.
 BUFFERS = 5
 SMALLEST = 1e-8
 
@@ -28,10 +28,10 @@ SMALLEST = 1e-8
 @PROBABILITY_STEPS.register("dense_crf", title="Dense CRF")
 @dataclass(frozen=True, kw_only=True)
 class DenseCRF:
-    """Draw probabilities towards the edges of the image; parts thinner than the kernels may vanish.
+    """Align probabilities with the edges of the image; parts thinner than the kernels may vanish.
 
-    The kernels take the probabilities at their word: it helps where these are calibrated, and shrinks small structures
-    where they are less sure than they should be (Testing/Benchmarks/bench_crf.py measures both).
+    The kernels trust the probabilities: this helps if they are calibrated, and shrinks small structures if they are
+    underconfident (Testing/Benchmarks/bench_crf.py measures both).
 
     Attributes:
         weight_smooth: Weight of the Gaussian kernel of position.
@@ -43,8 +43,8 @@ class DenseCRF:
         reach: Neighbours up to this many standard deviations along each axis count; 2 gives the labels of the
             unlimited sum in more than 99 of 100 voxels.
         uncertainty: Only the box around probabilities from `uncertainty` to 1 - `uncertainty`, grown by the reach,
-            changes; 0 for the whole volume.
-        memory_mb: Memory aimed at, met by recomputing weights and by working in slabs not thinner than the reach.
+            changes; 0 means the whole volume.
+        memory_mb: Target memory, reached by recomputing weights and working in slabs no thinner than the reach.
     """
 
     weight_smooth: float = 1.0
@@ -59,15 +59,15 @@ class DenseCRF:
 
     def __post_init__(self) -> None:
         requirements = (
-            (self.weight_smooth >= 0, f"weight_smooth is {self.weight_smooth}: give a number from 0"),
-            (self.weight_bilateral >= 0, f"weight_bilateral is {self.weight_bilateral}: give a number from 0"),
-            (self.theta_smooth_mm > 0, f"theta_smooth_mm is {self.theta_smooth_mm}: give a number above 0"),
-            (self.theta_bilateral_mm > 0, f"theta_bilateral_mm is {self.theta_bilateral_mm}: give a number above 0"),
-            (self.theta_intensity > 0, f"theta_intensity is {self.theta_intensity}: give a number above 0"),
-            (self.iterations >= 0, f"iterations is {self.iterations}: give a number from 0"),
-            (self.reach > 0, f"reach is {self.reach}: give a number above 0"),
-            (0 <= self.uncertainty < 0.5, f"uncertainty is {self.uncertainty}: give 0 to below 0.5"),
-            (self.memory_mb > 0, f"memory_mb is {self.memory_mb}: give a number above 0"),
+            (self.weight_smooth >= 0, f"weight_smooth is {self.weight_smooth}: must be 0 or more"),
+            (self.weight_bilateral >= 0, f"weight_bilateral is {self.weight_bilateral}: must be 0 or more"),
+            (self.theta_smooth_mm > 0, f"theta_smooth_mm is {self.theta_smooth_mm}: must be above 0"),
+            (self.theta_bilateral_mm > 0, f"theta_bilateral_mm is {self.theta_bilateral_mm}: must be above 0"),
+            (self.theta_intensity > 0, f"theta_intensity is {self.theta_intensity}: must be above 0"),
+            (self.iterations >= 0, f"iterations is {self.iterations}: must be 0 or more"),
+            (self.reach > 0, f"reach is {self.reach}: must be above 0"),
+            (0 <= self.uncertainty < 0.5, f"uncertainty is {self.uncertainty}: must be 0 to below 0.5"),
+            (self.memory_mb > 0, f"memory_mb is {self.memory_mb}: must be above 0"),
         )
         for holds, message in requirements:
             if not holds:
@@ -87,7 +87,7 @@ class DenseCRF:
         box = _uncertain_box(probabilities, self.uncertainty, radii)
         if box is None or self.iterations == 0:
             return result
-        # The deviation of the whole image, so that the box does not decide what counts as an edge.
+        # The deviation of the whole image, so that the definition of an edge does not depend on the box.
         deviation = image.float().std((1, 2, 3), keepdim=True, correction=0).clamp(min=1e-12)
         features = image.float() / (deviation * self.theta_intensity)
         for inner, outer in _slabs(box, radii, classes=probabilities.shape[0], memory_mb=self.memory_mb):
@@ -127,11 +127,11 @@ def _uncertain_box(probabilities: Tensor, uncertainty: float, margins: Sequence[
 
 
 def _slabs(box: Window, radii: Sequence[int], *, classes: int, memory_mb: float) -> Iterator[tuple[Window, Window]]:
-    """Yield windows that fill the box, each with the wider one to compute it from."""
+    """Yield windows that tile the box, each with the wider window needed to compute it."""
     sizes = [part.stop - part.start for part in box]
     axis = max(range(3), key=lambda a: sizes[a])
     slice_mb = BUFFERS * classes * 4 * prod(sizes) / sizes[axis] / 2**20
-    # A voxel outside the halo acts on the slab only through others: too weak to turn a label.
+    # A voxel outside the halo affects the slab only through others: too weak to flip a label.
     halo = radii[axis]
     # Thinner slabs than their halo would cost more than three times the work.
     thickness = max(1, halo, int(memory_mb / 2 / slice_mb) - 2 * halo)
@@ -238,7 +238,7 @@ class _BilateralKernel:
 
 
 def _half_offsets(radii: Offset) -> list[Offset]:
-    """Return one of every two opposite offsets within the radii."""
+    """Return one of each pair of opposite offsets within the radii."""
     first, second, third = (range(-radius, radius + 1) for radius in radii)
     return [offset for offset in product(first, second, third) if offset > (0, 0, 0)]
 
@@ -248,7 +248,7 @@ def _square(values: Iterable[float]) -> float:
 
 
 def _pair(offset: Offset, size: Sequence[int]) -> tuple[Window, Window]:
-    """Return the windows of all voxels that have a partner at the offset, and of their partners."""
+    """Return the windows of all voxels with a neighbour at the offset, and of those neighbours."""
     here = tuple(slice(max(0, -o), extent - max(0, o)) for o, extent in zip(offset, size, strict=True))
     there = tuple(slice(max(0, o), extent + min(0, o)) for o, extent in zip(offset, size, strict=True))
     return here, there

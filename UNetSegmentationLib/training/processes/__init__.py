@@ -1,1 +1,1 @@
-"""Training in several processes, one a device."""
+"""Training in several processes, one per device."""

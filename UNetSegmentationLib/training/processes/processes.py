@@ -1,12 +1,12 @@
-"""Training by several processes that `torchrun` started, on one host or many: as if one process had the whole batch.
+"""Training in several processes started by `torchrun`, on one host or many, as if one process had the whole batch.
 
-What one process does with a batch is reproduced, not approximated. The outputs and labels of all processes are gathered
-before the loss, so that every loss counts over the whole batch, whether or not it is a mean over images; each process
-sends the gradient of its own images back, and the gradients are summed. Batch norm takes its statistics over the
+The result of a single process is reproduced, not approximated. The outputs and labels of all processes are gathered
+before the loss, so that every loss covers the whole batch, whether or not it is a mean over images; each process
+sends the gradient of its images back, and the gradients are summed. Batch norm computes its statistics over the
 whole batch. Gathered logits cost memory; torch's DistributedDataParallel would average the losses of the parts instead,
-which is another loss wherever voxels are ignored or counts run over the batch.
+which is a different loss if voxels are ignored or counts run over the batch.
 
-Only dropout differs from one process: it is drawn by each process for its own images.
+Only dropout differs: each process draws it for its images.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ...networks import SegmentationNetwork
 from .shared_batch_norm import take_statistics_together
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# The others wait while the first validates. One that ends is noticed at once, by torchrun or by its closed connection.
+# The others wait while the first validates. If one ends, torchrun or the closed connection reports it at once.
 _PATIENCE = timedelta(hours=24)
 _JOINING = timedelta(minutes=5)
-# The process that failed first says why; the others leave it the time before torchrun ends all.
+# The process that failed first reports why; the others give it time before torchrun stops all.
 _HEARING_S = 1.0
-# It may have files to put away before.
+# It may have to clean up files first.
 _UNWINDING_S = 60.0
 _FAILURE = "failure"
 
@@ -45,24 +45,24 @@ Value = TypeVar("Value")
 
 
 class _Store(Protocol):
-    """What of torch's stores is needed: a table that all processes see."""
+    """Interface of torch's stores: a table shared by all processes."""
 
     def compare_set(self, key: str, expected_value: str, desired_value: str) -> bytes:
-        """Set a value where it is as expected, and return the value that stands then."""
+        """Set a value if it is as expected, and return the resulting value."""
 
 
 class OtherProcessError(RuntimeError):
-    """Another process of the training failed first, and says why; the message repeats it."""
+    """Another process of the training failed first; the message repeats its reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """The processes of one training; by default this one alone, for which every method does nothing.
+    """The processes of one training; by default only this one, for which every method is trivial.
 
     Attributes:
-        count: How many they are.
-        rank: Which of them this is; 0 writes all files.
-        local_rank: Which of those on its host.
+        count: Number of processes.
+        rank: Rank of this process; 0 writes all files.
+        local_rank: Rank on its host.
     """
 
     count: int = 1
@@ -72,28 +72,28 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files, validates and speaks."""
+        """Whether this is the process that writes files, validates and reports."""
         return self.rank == 0
 
     def choose_device(self, name: str) -> torch.device:
-        """Return the torch device of a name; on CUDA each of several processes has the GPU of its number on its host.
+        """Return the torch device for a name; on CUDA each of several processes uses the GPU of its local rank.
 
         Raises:
-            InputError: This machine has no such device, or none for this process alone.
+            InputError: This machine has no such device, or none for this process.
         """
         if self.count == 1:
             return choose_device(name)
         if name not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device is '{name}', but several processes each take their own: give auto, cpu or cuda")
+            raise InputError(f"device is '{name}', but each of several processes picks its own: use auto, cpu or cuda")
         device = choose_device(name)
         if device.type == "mps":
-            raise InputError("several processes cannot share this computer's GPU: give --device cpu, or train in one")
+            raise InputError("several processes cannot share this computer's GPU: use --device cpu, or train in one")
         if device.type != "cuda":
             return device
         if self.local_rank >= torch.cuda.device_count():
             raise InputError(
-                f"process {self.local_rank} of this host has no GPU of its own, there are {torch.cuda.device_count()}: "
-                "start as many processes (torchrun --nproc-per-node), or give --device cpu"
+                f"process {self.local_rank} of this host has no GPU to itself, there are {torch.cuda.device_count()}: "
+                "start one process per GPU (torchrun --nproc-per-node), or use --device cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
@@ -108,21 +108,21 @@ class Processes:
             fitting = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
             raise InputError(
                 f"the training began with {batch_size} patches a step, which {self.count} processes cannot share "
-                f"evenly: go on with one of {', '.join(map(str, fitting))} processes"
+                f"evenly: resume with one of {', '.join(map(str, fitting))} processes"
             )
         size = batch_size // self.count
         return range(self.rank * size, (self.rank + 1) * size)
 
     def share(self, make: Callable[[], Value]) -> Value:
-        """Do something in the first process alone; return its result, or raise its error, in all.
+        """Do something in the first process only; return its result, or raise its error, in all.
 
         Args:
-            make: Returns plain values as JSON knows them.
+            make: Returns plain JSON values.
 
         Raises:
-            InputError: The first process did.
-            CancelledError: The first process did.
-            OtherProcessError: The first process failed otherwise.
+            InputError: Raised by the first process.
+            CancelledError: Raised by the first process.
+            OtherProcessError: The first process failed for another reason.
         """
         if self.count == 1:
             return make()
@@ -135,18 +135,18 @@ class Processes:
         return value
 
     def share_work(self, work: Callable[[Task], Value], task: Task) -> Value:
-        """Let the first process do some work alone; its events, result or error are those of all.
+        """Do some work in the first process only; all get its events, result or error.
 
-        All processes go through the events in step, so that a wish to stop in any of them reaches the work.
+        All processes follow the events in step, so that cancelling any of them stops the work.
 
         Args:
-            work: Given the task to report to, whose events are plain values as JSON knows them, as is what it returns.
-            task: Told the events in its own process, and asked in every process before each of them.
+            work: Takes the task to report to; its events and result are plain JSON values.
+            task: Told the events in its process, and checked for cancellation in every process before each.
 
         Raises:
-            InputError: The first process did.
-            CancelledError: The first process did.
-            OtherProcessError: The first process failed otherwise.
+            InputError: Raised by the first process.
+            CancelledError: Raised by the first process.
+            OtherProcessError: The first process failed for another reason.
         """
         if self.count == 1:
             return work(task)
@@ -163,7 +163,7 @@ class Processes:
             _tell({"event": event})
             try:
                 task.report(event)
-            finally:  # the others ask here, and hear of an error afterwards
+            finally:  # the others check for cancellation here, and get the error afterwards
                 is_asked = self.any(task.is_cancelled)
 
         with _telling_errors():
@@ -172,7 +172,7 @@ class Processes:
         return value
 
     def share_bytes(self, read: Callable[[], bytes | None]) -> bytes | None:
-        """Read something in the first process alone and return it in all."""
+        """Read something in the first process only and return it in all."""
         if self.count == 1:
             return read()
         content: list[bytes | None] = [None]
@@ -184,7 +184,7 @@ class Processes:
         return _broadcast_bytes(content[0]) if self.share(read_first) else None
 
     def any(self, claim: bool) -> bool:
-        """Return whether any process claims something."""
+        """Return whether the claim holds in any process."""
         if self.count == 1:
             return claim
         claims = torch.tensor([int(claim)])
@@ -200,25 +200,25 @@ class Processes:
         return float(agreed)
 
     def check_same(self, what: str, values: Sequence[str]) -> None:
-        """Raise InputError where this process sees other values than the first."""
+        """Raise InputError if this process sees other values than the first."""
         digest = hashlib.sha256("\0".join(values).encode()).hexdigest()
         if self.share(lambda: digest) != digest:
-            raise InputError(f"process {self.rank} sees another {what} than process 0: give all hosts the same")
+            raise InputError(f"process {self.rank} sees a different {what} than process 0: use the same on all hosts")
 
     def join(self, network: SegmentationNetwork, *, has_fixed_statistics: bool = False) -> None:
-        """Make ready to train a network: equal weights everywhere, batch norm over the whole batch.
+        """Prepare a network for training: equal weights everywhere, batch norm over the whole batch.
 
         Raises:
-            InputError: The network leaves out channels that are missing, and has batch norm.
+            InputError: The network accepts missing channels and has batch norm.
         """
         if self.count == 1:
             return
         norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         if norms and not has_fixed_statistics:
             if network.accepts_missing_channels:
-                # One process would wait for statistics of an encoder that another has no image for.
+                # One process would wait for statistics of an encoder for which another has no image.
                 raise InputError(
-                    "a network that does without missing channels cannot take the statistics of its batch norm over "
+                    "a network that accepts missing channels cannot share its batch norm's statistics among "
                     "several processes: train it with norm=instance, or in one process"
                 )
             take_statistics_together(network)
@@ -228,14 +228,14 @@ class Processes:
             value.copy_(first)
 
     def gather(self, outputs: Tensor | list[Tensor], labels: Tensor) -> tuple[Tensor | list[Tensor], Tensor]:
-        """Return outputs and labels of the whole batch; gradients flow back to this process's own outputs."""
+        """Return outputs and labels of the whole batch; gradients flow back to this process's outputs."""
         if self.count == 1:
             return outputs, labels
         gathered = [_gather(level, self) for level in ([outputs] if isinstance(outputs, Tensor) else outputs)]
         return gathered[0] if isinstance(outputs, Tensor) else gathered, _gather(labels, self)
 
     def sum_gradients(self, network: nn.Module) -> None:
-        """Sum each weight's gradient over the processes; a weight that none has a gradient for keeps none."""
+        """Sum each weight's gradient over the processes; a weight without any gradient keeps none."""
         if self.count == 1:
             return
         weights = [weight for weight in network.parameters() if weight.requires_grad]
@@ -250,12 +250,12 @@ class Processes:
             weight.grad = total.view_as(weight).clone() if is_reached else None
 
     def is_first_to_fail(self, error: BaseException) -> bool:
-        """Tell the other processes of an error, unless another was earlier; return whether this one was first."""
+        """Report an error to the other processes, unless another came first; return whether this one was first."""
         said = f"process {self.rank}: {str(error) or type(error).__name__}"
         return self.count == 1 or self._first_failure(said) == said
 
     def wait_for_failure(self) -> str:
-        """Return what the process says that failed first, when it has had the time to say it to the user as well."""
+        """Return the message of the process that failed first, after giving it time to tell the user."""
         end = monotonic() + _UNWINDING_S
         while not (said := self._first_failure("")) and monotonic() < end:
             sleep(_HEARING_S / 10)
@@ -266,7 +266,7 @@ class Processes:
         assert self._store is not None
         try:
             return str(self._store.compare_set(_FAILURE, "", said).decode())
-        except RuntimeError:  # the store went with the process that kept it
+        except RuntimeError:  # the store ended with the process that hosted it
             return "another process has ended"
 
 
@@ -276,11 +276,11 @@ _ERRORS: Mapping[str, type[Exception]] = {"InputError": InputError, "CancelledEr
 
 @contextmanager
 def join_processes() -> Iterator[Processes]:
-    """Join the processes that torchrun started together with this one; without torchrun give this process alone.
+    """Join the processes that torchrun started with this one; without torchrun yield this process alone.
 
     Raises:
         InputError: The environment is incomplete, or the others cannot be reached.
-        OtherProcessError: In place of whatever the block raised, where another process failed first.
+        OtherProcessError: Instead of the error of the block if another process failed first.
     """
     values = read_environment(os.environ)
     if values is None:
@@ -298,17 +298,17 @@ def join_processes() -> Iterator[Processes]:
 
 
 def _is_heard(error: BaseException | None) -> bool:
-    """Return whether an error is that of another process, repeated here."""
+    """Return whether an error repeats that of another process."""
     while error is not None and not isinstance(error, OtherProcessError):
         error = error.__cause__
     return error is not None
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """Return what torchrun tells its processes; None where it did not start this one, or started only one.
+    """Return the environment variables of torchrun, or None if it did not start this process, or only this one.
 
     Raises:
-        InputError: Some of it is missing or no number.
+        InputError: A variable is missing or not a number.
     """
     if environment.get("WORLD_SIZE", "1") == "1":
         return None
@@ -320,20 +320,22 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
         )
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
         if not environment[name].isdigit():
-            raise InputError(f"{name} is '{environment[name]}', which is no number: start the processes with torchrun")
+            raise InputError(
+                f"{name} is '{environment[name]}', which is not a number: start the processes with torchrun"
+            )
     return {name: environment[name] for name in VARIABLES}
 
 
 def refuse_several_processes(task: str) -> None:
-    """Raise InputError where torchrun started more than one process for a task that has use for one only."""
+    """Raise InputError if torchrun started more than one process for a single-process task."""
     if read_environment(os.environ) is not None:
-        raise InputError(f"{task} works in one process: start it without torchrun")
+        raise InputError(f"{task} runs in a single process: start it without torchrun")
 
 
 class _Gather(torch.autograd.Function):
     """The tensors of all processes in the order of their ranks.
 
-    Every process computes the same loss of the whole; hence the gradient of its own part is whole already.
+    Every process computes the same loss of the whole batch; hence the gradient of its part is already complete.
     """
 
     @staticmethod
@@ -360,7 +362,7 @@ def _tell(message: dict[str, Any]) -> None:
 
 @contextmanager
 def _telling_errors() -> Iterator[None]:
-    """Send an error of the block from the first process to all others, which wait for a message."""
+    """Send an error in the block from the first process to all others, which wait for a message."""
     try:
         yield
     except Exception as error:
@@ -372,9 +374,9 @@ def _hear() -> dict[str, Any]:
     """Return the message of the first process.
 
     Raises:
-        InputError: It tells of one.
-        CancelledError: It tells of one.
-        OtherProcessError: It tells of another error.
+        InputError: Reported by the first process.
+        CancelledError: Reported by the first process.
+        OtherProcessError: Any other error of the first process.
     """
     message: dict[str, Any] = json.loads(_broadcast_bytes(None))
     if "error" in message:
@@ -386,7 +388,7 @@ def _hear() -> dict[str, Any]:
 
 
 def _broadcast_bytes(content: bytes | None) -> bytes:
-    """Return in all processes what the first one gives."""
+    """Return the content of the first process in all processes."""
     size = torch.tensor([0 if content is None else len(content)])
     dist.broadcast(size, src=0)
     values = torch.empty(int(size), dtype=torch.uint8) if content is None else _as_tensor(content)
@@ -400,7 +402,7 @@ def _as_tensor(content: bytes) -> Tensor:
 
 
 def _join(values: Mapping[str, str]) -> Processes:
-    """Return the processes once all have come.
+    """Return the processes once all have joined.
 
     Raises:
         InputError: They cannot reach each other.
@@ -410,7 +412,7 @@ def _join(values: Mapping[str, str]) -> Processes:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    # What is agreed upon stays on the CPU, so that it does not wait for a GPU.
+    # Coordination stays on the CPU, so that it does not wait for a GPU.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, rank, count = next(iter(rendezvous("env://", timeout=_JOINING)))

@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of the batch of all processes that train together (see distributed)."""
+"""Batch norm with statistics over the batch of all processes that train together (see processes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...networks.parts.blocks import BatchNorm
 
 
 def take_statistics_together(network: nn.Module) -> None:
-    """Replace every batch norm by one that takes its statistics over all processes; names and weights stay."""
+    """Replace every batch norm by one with statistics over all processes; names and weights are kept."""
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SharedBatchNorm):
@@ -24,7 +24,7 @@ def take_statistics_together(network: nn.Module) -> None:
 
 
 class SharedBatchNorm(BatchNorm):
-    """Batch norm over the batch of all processes, on any device (torch's SyncBatchNorm knows CUDA alone)."""
+    """Batch norm over the batch of all processes, on any device (torch's SyncBatchNorm supports CUDA only)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map features (B, C, ...) to the same shape."""
@@ -37,7 +37,7 @@ class SharedBatchNorm(BatchNorm):
         count = total[-1].detach()
         mean = total[:-1] / count
         centred = features - mean.view(shape)
-        # In a second pass: the mean of squares minus the square of the mean loses the digits that count.
+        # In a second pass: the mean of squares minus the square of the mean loses precision.
         variance = _SumOverProcesses.apply(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
         self._follow(mean.detach(), variance.detach(), count)
         normal = centred * (variance + self.eps).rsqrt().view(shape)

@@ -1,1 +1,1 @@
-"""Several trainings of one data set: configurations and folds, and which of them wins."""
+"""Several trainings on one data set: configurations and folds, and the choice among them."""

@@ -1,7 +1,7 @@
-"""Which configurations of the plan are worth training on a data set, and which one is kept.
+"""Configurations worth training on a data set, and the choice among them.
 
-Choosing the best and giving its figure on the same cases flatters it: the best of several is partly the luckiest. The
-figure that does not flatter is cross-fitted: one half of the subjects chooses, the other measures, and the reverse.
+Reporting the best of several on the cases it was chosen on is biased: it is partly the luckiest. Cross-fitting avoids
+this bias: one half of the subjects is used for the choice, the other for the figure, and vice versa.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ...planning.planner import FEWEST_SLICES, SMALLEST_SHARE, SMALLEST_SLICE, c
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationChoice(JsonOutput):
-    """The configuration that is kept, and the figures of all.
+    """The chosen configuration, and the figures of all.
 
     Attributes:
-        chosen: Name of the one that is kept.
-        subjects: Number of persons that chose.
-        cross_fitted: Mean Dice where one half of the subjects chooses and the other measures; None for one subject.
+        chosen: Name of the chosen one.
+        subjects: Number of persons used for the choice.
+        cross_fitted: Mean Dice on one half of the subjects of the choice made on the other; None for one subject.
         rows: For each: "name", "mean_dice" (over subjects), "behind" (mean difference to the best), "error" (its
             standard error; None for one subject), "is_tie", "operations_per_mm3", "is_chosen".
     """
@@ -43,8 +43,8 @@ def sensible_configurations(fingerprint: Fingerprint, plan: Plan) -> dict[str, s
     """Return the configurations worth training, each with the reason.
 
     Args:
-        fingerprint: Of the data set.
-        plan: Of "full".
+        fingerprint: Fingerprint of the data set.
+        plan: Plan of "full".
     """
     reasons = {"full": CONFIGURATION_LINES["full"]}
     if plan.dimensions != 3:
@@ -62,14 +62,14 @@ def sensible_configurations(fingerprint: Fingerprint, plan: Plan) -> dict[str, s
 
 
 def choose_configuration(scores: Mapping[str, Mapping[str, float]], costs: Mapping[str, float]) -> ConfigurationChoice:
-    """Return the best configuration; among those that are as good within the noise, the cheapest.
+    """Return the best configuration; of those equally good within the noise, the cheapest.
 
-    As good: behind the best, subject by subject, by no more than the standard error of the mean difference, or by less
-    than LEAST_GAIN.
+    Equally good: behind the best by at most the standard error of the mean paired difference, or by less than
+    LEAST_GAIN.
 
     Args:
         scores: Mean Dice by configuration and subject; the same subjects for each.
-        costs: What each costs on an image.
+        costs: Cost of each on an image.
     """
     subjects = sorted(next(iter(scores.values())))
     chosen, rows = _choose(scores, costs, subjects)

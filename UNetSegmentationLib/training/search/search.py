@@ -1,4 +1,4 @@
-"""Several trainings, of which one model is made: configurations that are compared, folds that become an ensemble."""
+"""Several trainings that yield one model: configurations are compared, folds become an ensemble."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...core.errors import CancelledError, InputError
 from ...core.files import hold_alone, write_text
 from ...core.json_dataclass import JsonDataclass
 from ...core.task import UNWATCHED, Event, Task
-from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, find_in_cases, save_found
+from ...evaluation.held_back import FOUND_FILE, TrainedModel, describe_figures, predict_cases, save_predicted
 from ...image.labels import Label
 from ...inference.predictor import Predictor
 from ...models.description import DESCRIPTION_FILE, ModelDescription, id_from
@@ -34,21 +34,21 @@ from .configurations import sensible_configurations
 from .winner import Training, make_model
 
 TRAININGS_FOLDER = "trainings"
-# Given anew they change neither what is learnt nor what is said of it.
+# Changing these on resuming affects neither the training nor its description.
 FREE = ("dataset", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(JsonDataclass):
-    """What to train several times, and in what respect.
+    """Several trainings of one job.
 
     Attributes:
-        job: What the trainings have in common; its folder gets the model.
-        configurations: Names in planning.configurations.CONFIGURATIONS; none: those that make sense for the data.
-        has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of what was trained; otherwise
-            the job's fold alone.
-        shares_budget: The steps and minutes of the job are for all trainings together, an equal share for each;
-            otherwise for each.
+        job: Common settings of the trainings; its folder gets the model.
+        configurations: Names in planning.configurations.CONFIGURATIONS; empty: those that suit the data.
+        has_all_folds: Hold back each part of the subjects in turn, and make an ensemble of the networks; otherwise only
+            the job's fold.
+        shares_budget: The steps and minutes of the job are divided equally among the trainings; otherwise each gets
+            all of them.
     """
 
     job: TrainingJob
@@ -61,19 +61,19 @@ class Study(JsonDataclass):
             if name not in CONFIGURATIONS:
                 raise InputError(f"configuration '{name}' is unknown: choose {', '.join(CONFIGURATIONS)}")
         if len(set(self.configurations)) < len(self.configurations):
-            raise InputError(f"configurations {', '.join(self.configurations)} name one twice: name each once")
+            raise InputError(f"configurations {', '.join(self.configurations)} contain a duplicate: name each once")
         if self.job.plan is not None and self.configurations != ("full",):
-            raise InputError("a plan file gives one configuration: leave out the file or the configurations")
+            raise InputError("a plan file defines a single configuration: leave out the file or the configurations")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord(JsonDataclass):
-    """What was decided when a study began.
+    """Decisions at the start of a study.
 
     Attributes:
-        study: What was asked for.
+        study: The study.
         cases: Ids of the cases of the data set.
-        costs: Operations for a cubic millimetre of an image, by configuration.
+        costs: Operations per cubic millimetre of an image, by configuration.
         plans: By configuration.
     """
 
@@ -84,41 +84,43 @@ class StudyRecord(JsonDataclass):
 
     @classmethod
     def read(cls, folder: Path) -> StudyRecord:
-        """Return the record in a folder; raises InputError where it cannot be understood."""
+        """Return the record in a folder; raises InputError if it cannot be read."""
         path = folder / STUDY_FILE
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), folder=folder)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}): the trainings cannot go on, start others") from error
+            raise InputError(
+                f"{path} cannot be read ({error}): the trainings cannot be resumed, start new ones"
+            ) from error
 
 
 def unfinished_study(folder: Path) -> Study:
-    """Return the study that was begun in a folder and has made no model yet.
+    """Return the unfinished study in a folder.
 
     Raises:
-        InputError: There is none, or its description cannot be understood.
+        InputError: No unfinished training was found, or its description cannot be read.
     """
     return StudyRecord.read(folder).study
 
 
 def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED) -> ModelDescription:
-    """Train what a study asks for one after the other, and make the best into the model of its folder.
+    """Run the trainings of a study one after another, and make the best the model of its folder.
 
-    Each training has a folder of its own in TRAININGS_FOLDER, from which it can be resumed; one that is finished is not
-    trained again. A study of one training is that training, in the folder itself.
+    Each training has its own folder in TRAININGS_FOLDER, from which it can be resumed; finished ones are not repeated.
+    A study of one training runs in the folder itself.
 
     Args:
-        study: What to train.
-        is_resumed: Go on with what was begun in the folder.
+        study: The study.
+        is_resumed: Resume the study in the folder.
         task: Told the events of dataset.read_label_values, setup.fingerprint_for and winner.make_model, and those of
             run_training, "share_left" of all trainings together and "start" with "folder", where the training lies; at
-            last {"event": "done", "description": ...} of the model. Asked often whether to go on.
+            last {"event": "done", "description": ...} of the model. Often checked for cancellation.
 
     Returns:
         The model's description.
 
     Raises:
-        InputError: The data set or the study cannot be used, or is not the one that was begun.
+        InputError: The data set or the study cannot be used, or differs from the one to resume.
         CancelledError: The task was cancelled.
     """
     folder = study.job.folder
@@ -126,9 +128,9 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
     task.report({"event": "stage", "message": "Reading the data set"})
     cases = find_cases(study.job.dataset)
     if is_resumed:
-        begun = _go_on(study, cases)
+        begun = _read_started(study, cases)
     else:
-        begun = _begin(study, cases, task)
+        begun = _start(study, cases, task)
         task.report({"event": "stage", "message": _announcement(begun)})
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
@@ -139,14 +141,14 @@ def run_study(study: Study, *, is_resumed: bool = False, task: Task = UNWATCHED)
         for number, training in enumerate(trainings):
             part = _part_of_study(task, training, number=number, count=len(trainings))
             _train(training, begun.plans[training.configuration], part)
-        task.report({"event": "stage", "message": "Comparing what was found in the cases that were held back"})
+        task.report({"event": "stage", "message": "Comparing predictions on the held-back cases"})
         try:
             description = make_model(begun.study.job, trainings, cases, begun.costs, task)
         except CancelledError as error:
-            raise CancelledError("cancelled while the trainings were compared; --resume goes on with that") from error
+            raise CancelledError("cancelled while comparing the trainings; continue with --resume") from error
         (folder / STUDY_FILE).unlink()
         if description.members == 1:
-            # The model is this training: a second copy serves nobody.
+            # The model is this training: no second copy is needed.
             kept = next(t for t in trainings if t.configuration == description.training["configuration"])
             shutil.rmtree(kept.job.folder)
         task.report({"event": "done", "description": description.to_dict()})
@@ -158,7 +160,7 @@ def _part_of_study(task: Task, training: Training, *, number: int, count: int) -
 
     def report(event: Event) -> None:
         if event["event"] == "done":
-            return  # there is more to do
+            return  # more trainings follow
         if "share_left" in event:
             event = {**event, "share_left": 1 - (number + 1 - event["share_left"]) / count}
         if event["event"] == "stage":
@@ -170,8 +172,8 @@ def _part_of_study(task: Task, training: Training, *, number: int, count: int) -
     return task.observed_by(report)
 
 
-def _begin(study: Study, cases: Sequence[Case], task: Task) -> StudyRecord:
-    """Plan what is to be trained: one plan for all folds, so that their networks have one shape."""
+def _start(study: Study, cases: Sequence[Case], task: Task) -> StudyRecord:
+    """Plan the trainings: one plan for all folds, so that their networks have the same shape."""
     job = study.job
     folds = split_by_subject(cases, folds=job.fold[1], seed=0)
     learnt = cases if study.has_all_folds else [case for case in cases if case not in folds[job.fold[0]]]
@@ -188,7 +190,7 @@ def _begin(study: Study, cases: Sequence[Case], task: Task) -> StudyRecord:
         plans=plans,
         costs={name: _cost_of(job, plan, fingerprint, len(labels) + 1) for name, plan in plans.items()},
     )
-    _trainings_of(begun)  # tells a budget that is too small
+    _trainings_of(begun)  # reports a budget that is too small
     return begun
 
 
@@ -197,16 +199,16 @@ def _plans_of(study: Study, fingerprint: Fingerprint, labels: Sequence[Label]) -
     plans: dict[str, Plan] = {}
     for name in study.configurations or sensible_configurations(fingerprint, full):
         plan = plan_job(study.job, fingerprint, labels, **CONFIGURATIONS[name]) if CONFIGURATIONS[name] else full
-        twin = next((other for other, planned in {"full": full, **plans}.items() if planned == plan), name)
-        if name in (twin, "full"):
+        same = next((other for other, planned in {"full": full, **plans}.items() if planned == plan), name)
+        if name in (same, "full"):
             plans[name] = plan
         elif study.configurations:
-            raise InputError(f"configuration '{name}' is the same as '{twin}' for these data: leave it out")
+            raise InputError(f"configuration '{name}' is the same as '{same}' for this data set: leave it out")
     return plans
 
 
 def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes: int) -> float:
-    """Return the floating-point operations for a cubic millimetre of an image, up to a factor."""
+    """Return the floating-point operations per cubic millimetre of an image, up to a factor."""
     config = planned_config(
         job.network, plan, channels=fingerprint.channels, num_classes=num_classes, options=job.network_options
     )
@@ -218,7 +220,7 @@ def _cost_of(job: TrainingJob, plan: Plan, fingerprint: Fingerprint, num_classes
 def _announcement(begun: StudyRecord) -> str:
     trainings = _trainings_of(begun)
     if len(trainings) == 1:
-        return f"Configuration: {trainings[0].configuration} alone suits these data"
+        return f"Configuration: only {trainings[0].configuration} suits this data set"
     options = trainings[0].job.options
     share = f"{options.steps} steps" if options.minutes is None else f"{options.minutes:.3g} minutes"
     return f"{len(trainings)} trainings of {share} each: {', '.join(training.title for training in trainings)}"
@@ -233,7 +235,7 @@ def _trainings_of(begun: StudyRecord) -> list[Training]:
     options = job.options
     if study.shares_budget:
         if options.steps < count:
-            raise InputError(f"{options.steps} steps leave none for each of {count} trainings: give at least {count}")
+            raise InputError(f"{options.steps} steps are too few for {count} trainings: must be at least {count}")
         minutes = None if options.minutes is None else options.minutes / count
         options = replace(options, steps=options.steps // count, minutes=minutes)
     trainings = []
@@ -258,19 +260,19 @@ def _trainings_of(begun: StudyRecord) -> list[Training]:
 
 
 def _train(training: Training, plan: Plan, task: Task) -> None:
-    """Train, go on, or do nothing, whatever is left to do."""
+    """Train, resume, or do nothing if it is finished."""
     folder = training.job.folder
     is_begun = (folder / CHECKPOINT_FILE).is_file()
     if not is_begun and (folder / DESCRIPTION_FILE).is_file():
-        remove_prepared_cases(folder)  # of one that was killed at its very end
+        remove_prepared_cases(folder)  # left by a training killed at its very end
         return
     run_training(training.job, is_resumed=is_begun, plan=plan, measure=_measure_and_keep, task=task)
 
 
 def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
-    """Return the figures of the network alone; what it found is kept for the choices of the study."""
-    found = find_in_cases(Predictor(model.folder, device=model.device), model.held_back, task)
-    save_found(model.folder / FOUND_FILE, found)
+    """Return the figures of the network alone; its predictions are kept for the choices of the study."""
+    found = predict_cases(Predictor(model.folder, device=model.device), model.held_back, task)
+    save_predicted(model.folder / FOUND_FILE, found)
     return describe_figures(
         model.description,
         found,
@@ -281,11 +283,11 @@ def _measure_and_keep(model: TrainedModel, task: Task) -> ModelDescription:
     )
 
 
-def _go_on(study: Study, cases: Sequence[Case]) -> StudyRecord:
-    """Return what was begun in the study's folder.
+def _read_started(study: Study, cases: Sequence[Case]) -> StudyRecord:
+    """Return the started study in the folder.
 
     Raises:
-        InputError: It was another study, or the data set has changed since.
+        InputError: The study differs, or the data set has changed since.
     """
     begun = StudyRecord.read(study.job.folder)
     asked, before = (_flat(entry) for entry in (study, begun.study))
@@ -295,15 +297,15 @@ def _go_on(study: Study, cases: Sequence[Case]) -> StudyRecord:
         if name not in FREE and now != before[name]:
             raise InputError(
                 f"{name} is {now}, but the trainings began with {before[name]}, which is the same for all: leave it "
-                "out, or start others"
+                "out, or start new ones"
             )
     if tuple(case.id for case in cases) != begun.cases:
-        raise InputError(f"{study.job.dataset} has changed since the trainings began: restore it, or start others")
+        raise InputError(f"{study.job.dataset} has changed since the trainings began: restore it, or start new ones")
     return replace(begun, study=replace(begun.study, job=study.job))
 
 
 def _flat(study: Study) -> dict[str, Any]:
-    """Return all that a study was asked for by name, as JSON holds it."""
+    """Return all options of a study by name, as JSON."""
     values = study.to_dict()
     job = dict(values["job"])
     options = job.pop("options")

@@ -1,4 +1,4 @@
-"""The model that is made of several trainings: the best configuration, and the ensemble of its folds."""
+"""The model made from several trainings: the best configuration, and the ensemble of its folds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from ...core.event_log import TrainingRecord
 from ...core.files import sha256_of
 from ...core.task import UNWATCHED, Task
 from ...evaluation.cases import figures_of_model
-from ...evaluation.held_back import FOUND_FILE, describe_figures, find_in_cases, load_found, measure, scores_by_subject
-from ...evaluation.postprocess_choice import FoundCase
+from ...evaluation.held_back import (
+    FOUND_FILE,
+    describe_figures,
+    load_predicted,
+    measure,
+    predict_cases,
+    scores_by_subject,
+)
+from ...evaluation.postprocess_choice import PredictedCase
 from ...inference.predictor import Predictor
 from ...models.card import write_card
 from ...models.description import (
@@ -38,9 +45,9 @@ class Training:
     """One of several trainings.
 
     Attributes:
-        name: Of its folder.
+        name: Name of its folder.
         configuration: Name in planning.configurations.CONFIGURATIONS.
-        job: What is trained, and where.
+        job: Its training job.
     """
 
     name: str
@@ -49,7 +56,7 @@ class Training:
 
     @property
     def title(self) -> str:
-        """What people read."""
+        """Display name."""
         return self.name.replace("-", ", ").replace("fold", "fold ")
 
 
@@ -60,18 +67,18 @@ def make_model(
     costs: Mapping[str, float],
     task: Task = UNWATCHED,
 ) -> ModelDescription:
-    """Make the model of finished trainings in the folder of `job`, and return its description.
+    """Make a model from finished trainings in the folder of `job`, and return its description.
 
-    Configurations are compared by what they found without post-processing; post-processing is then chosen for the one
-    that is kept, on all cases that its networks have not seen. Cut off at any moment, it can be done again.
+    Configurations are compared by their predictions without post-processing; post-processing is then chosen for the
+    best one, on all cases that its networks have not seen. If interrupted, it can be repeated.
 
     Args:
-        job: What the trainings have in common.
+        job: Common settings of the trainings.
         trainings: All of them; the folds of a configuration become an ensemble.
-        cases: Of the data set.
-        costs: By configuration, see configurations.choose_configuration.
-        task: Told the events of held_back.find_in_cases and held_back.describe_figures, and asked often whether to go
-            on.
+        cases: Cases of the data set.
+        costs: Costs by configuration, see configurations.choose_configuration.
+        task: Told the events of held_back.predict_cases and held_back.describe_figures, and often checked for
+            cancellation.
 
     Raises:
         CancelledError: The task was cancelled.
@@ -110,25 +117,25 @@ def make_model(
     if job.has_replay:
         description = pack_replay(job.folder, job.dataset)
     for training in trainings:
-        # Labelmaps of persons are not to travel with a model.
+        # Labelmaps of persons must not be distributed with a model.
         (training.job.folder / FOUND_FILE).unlink(missing_ok=True)
     return description
 
 
-def _found_in(training: Training, cases: Sequence[Case], task: Task) -> list[FoundCase]:
-    """Return what a training's network found in the cases that it held back."""
+def _found_in(training: Training, cases: Sequence[Case], task: Task) -> list[PredictedCase]:
+    """Return the predictions of a training's network on its held-back cases."""
     folder = training.job.folder
     try:
-        return load_found(folder / FOUND_FILE)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):  # cut off while the model was made
+        return load_predicted(folder / FOUND_FILE)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):  # interrupted while the model was made
         named = read_description(folder).training["held_back_cases"]
         held_back = [case for case in cases if case.id in named]
-        return find_in_cases(Predictor(folder, device=training.job.device), held_back, task)
+        return predict_cases(Predictor(folder, device=training.job.device), held_back, task)
 
 
 def _compare(
     by_configuration: Mapping[str, Sequence[Training]],
-    found: Mapping[str, Sequence[FoundCase]],
+    found: Mapping[str, Sequence[PredictedCase]],
     costs: Mapping[str, float],
 ) -> ConfigurationChoice:
     scores = {}
@@ -139,7 +146,7 @@ def _compare(
 
 
 def _begin_record(job: TrainingJob, members: Sequence[Training]) -> TrainingRecord:
-    """Return the model's record: the course of the training that it is, none where it is several."""
+    """Return the model's record: that of its training, or a new one for several."""
     path = job.folder / RECORD_FILE
     path.write_bytes(b"")
     record = TrainingRecord(path)
@@ -187,8 +194,8 @@ def _describe(job: TrainingJob, members: Sequence[Training], cases: Sequence[Cas
     )
 
 
-def _figures_of_fold(description: ModelDescription, found: Sequence[FoundCase], task: Task) -> dict[str, Any]:
-    """Return mean Dice by label of one fold, after the model's own post-processing."""
+def _figures_of_fold(description: ModelDescription, found: Sequence[PredictedCase], task: Task) -> dict[str, Any]:
+    """Return mean Dice by label of one fold, after the model's post-processing."""
     results = measure(found, description, task)
     figures = figures_of_model(description.labels, results)
     dice = {name: entry["dice"] for name, entry in figures["labels"].items() if "dice" in entry}

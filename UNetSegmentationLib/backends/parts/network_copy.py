@@ -1,4 +1,4 @@
-"""Copies of a network that share what they can with it and never carry its hooks."""
+"""Copies of a network that share its tensors where possible, without its hooks."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ...networks.parts.memory_format import FORMATS
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def twin_of(
+def copy_network(
     network: nn.Module,
     *,
     replace: Callable[[nn.Module], nn.Module | None] = lambda _: None,
     lay_out: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> nn.Module:
-    """Return a copy of a network, whose tensors are shared where `lay_out` returns its argument.
+    """Return a copy of a network that shares each tensor for which `lay_out` returns its argument.
 
     Args:
-        network: Left as it is.
-        replace: Returns what stands for a module and all in it; None where it stays.
-        lay_out: Applied to every parameter and buffer of the modules that stay.
+        network: Not changed.
+        replace: Returns the replacement for a module and its children, or None to keep it.
+        lay_out: Applied to every parameter and buffer of the modules that are kept.
     """
-    return _twin(network, replace, lay_out, {})
+    return _copy_module(network, replace, lay_out, {})
 
 
-def _twin(
+def _copy_module(
     module: nn.Module,
     replace: Callable[[nn.Module], nn.Module | None],
     lay_out: Callable[[Tensor], Tensor],
@@ -37,32 +37,32 @@ def _twin(
 ) -> nn.Module:
     if id(module) in done:
         return done[id(module)]
-    twin = replace(module)
-    if twin is None:
-        twin = copy.copy(module)
+    result = replace(module)
+    if result is None:
+        result = copy.copy(module)
         for hooks in _HOOKS:
-            setattr(twin, hooks, OrderedDict())
-        # The copy is shallow: without tables of its own it would change the network's.
-        twin._parameters = {
+            setattr(result, hooks, OrderedDict())
+        # A shallow copy without its own tables would change those of the network.
+        result._parameters = {
             name: value if value is None else nn.Parameter(lay_out(value.detach()), requires_grad=False)
             for name, value in module._parameters.items()
         }
-        twin._buffers = {
+        result._buffers = {
             name: value if value is None else lay_out(value.detach()) for name, value in module._buffers.items()
         }
-        twin._modules = {
-            name: child if child is None else _twin(child, replace, lay_out, done)
+        result._modules = {
+            name: child if child is None else _copy_module(child, replace, lay_out, done)
             for name, child in module._modules.items()
         }
-    done[id(module)] = twin
-    return twin
+    done[id(module)] = result
+    return result
 
 
-def channels_last_twin(
+def channels_last_copy(
     network: nn.Module, *, replace: Callable[[nn.Module], nn.Module | None] = lambda _: None
 ) -> nn.Module:
-    """Return a copy with weights laid out for channels-last features; `replace` as for `twin_of`."""
-    return twin_of(network, replace=replace, lay_out=_channels_last)
+    """Return a copy with channels-last weights; `replace` as for `copy_network`."""
+    return copy_network(network, replace=replace, lay_out=_channels_last)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def ask_at_every_layer(network: nn.Module, pulse: Callable[[], None]) -> nn.Module:
     """Let every layer of a copy call `pulse` before it computes; return the copy."""
 
-    def ask(*_: object) -> None:  # what a hook returned would take the place of the input
+    def ask(*_: object) -> None:  # a return value would replace the input
         pulse()
 
     for module in network.modules():
