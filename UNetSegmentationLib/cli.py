@@ -124,8 +124,9 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 def _parser() -> ArgumentParser:
     parser = _Parser(
         prog="unetseg",
-        description="Segment medical images with networks of the U-Net family, train and measure them.",
-        epilog="Exit codes: 0 done, 1 a fault of unetseg, 2 wrong input (one line on standard error says what).",
+        description="Segment medical images with networks of the U-Net family; train and evaluate them.",
+        epilog="Exit codes: 0 success, 1 internal error, 2 invalid input (explained in one line on standard "
+        "error), 130 cancelled.",
     )
     parser.add_argument("--version", action="version", version=f"unetseg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)

@@ -19,26 +19,32 @@ _SAMPLE = "mri_hippocampus.nii.gz"
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", choices=("inference",), help="what is measured: from a volume to its labelmap")
+    parser.add_argument("what", choices=("inference",), help="what to measure: from a volume to its labelmap")
     parser.add_argument(
         "--model",
         metavar="ID_OR_FOLDER",
         default=_MODEL,
-        help="an installed model, a model folder, or a folder of nnU-Net results (the hippocampus U-Net)",
+        help="an installed model, a model folder, or an nnU-Net results folder (default: the hippocampus U-Net)",
     )
-    parser.add_argument("--image", metavar="IMAGE", help="what the model takes (the sample of the hippocampus)")
+    parser.add_argument("--image", metavar="IMAGE", help="image to segment (default: the hippocampus sample)")
     parser.add_argument(
-        "--against", metavar="PEER", nargs="+", default=(), help="other engines on the same weights: nnunetv2, monai"
+        "--against",
+        metavar="PEER",
+        nargs="+",
+        default=(),
+        help="other engines to run with the same weights: nnunetv2, monai",
     )
     parser.add_argument(
         "--peer-python",
         metavar="PATH",
         action="append",
         default=[],
-        help="interpreter that has a peer's package, where this one has not; may be given several times",
+        help="Python interpreter with the package of another engine, if it is not installed here; can be repeated",
     )
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each engine, whose median counts (5)")
-    parser.add_argument("--measure", action="store_true", help="first find the fastest backend for this model")
+    parser.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="runs of each engine; the median is reported (default: 5)"
+    )
+    parser.add_argument("--measure", action="store_true", help="find the fastest backend for this model first")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     add_quiet_argument(parser)
 
@@ -96,11 +102,12 @@ def _write_figures(out: TextIO, found: Comparison) -> None:
     write_table(out, header, rows, right=range(1, 9))
 
 
-COMMANDS.register("bench", title="measure this machine")(
+COMMANDS.register("bench", title="benchmark this machine")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Time a model from volume to labelmap, with the share of the rate that this machine's convolutions "
-        "reach, and beside it other engines with the same weights. Peers that are not installed are named.",
+        description="Time a model from volume to labelmap, next to other engines with the same weights, and "
+        "report the share of this machine's peak convolution rate that is reached. Engines that are "
+        "not installed are listed.",
     )
 )

@@ -62,7 +62,7 @@ def add_tables(parser: ArgumentParser, tables: Mapping[str, Mapping[str, str]]) 
 
 def add_quiet_argument(parser: ArgumentParser) -> None:
     """Add --quiet to a parser."""
-    parser.add_argument("--quiet", action="store_true", help="say nothing of the progress on standard error")
+    parser.add_argument("--quiet", action="store_true", help="suppress progress output")
 
 
 def add_channels_argument(parser: ArgumentParser) -> None:
@@ -72,14 +72,17 @@ def add_channels_argument(parser: ArgumentParser) -> None:
         metavar="NAME",
         nargs="+",
         default=(),
-        help="what the channels are, in their order, such as CT PET T1; by default what dataset.json says",
+        help="names of the channels in order, such as CT PET T1 (default: from dataset.json)",
     )
 
 
 def add_device_argument(parser: ArgumentParser) -> None:
     """Add --device to a parser."""
     parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto (the fastest, the default), cpu, cuda, cuda:1 or mps"
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto (the fastest available; default), cpu, cuda, cuda:1 or mps",
     )
 
 
@@ -90,5 +93,5 @@ def add_backend_argument(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         metavar="NAME",
-        help=f"how the network is computed, instead of the fastest that was found right on this machine: {known}",
+        help=f"backend to use instead of the fastest one validated on this machine: {known}",
     )

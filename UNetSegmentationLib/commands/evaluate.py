@@ -30,12 +30,14 @@ COLUMNS = (
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="id of an installed model, or a model folder")
+    parser.add_argument("model", metavar="MODEL", help="ID of an installed model, or a model folder")
     parser.add_argument(
-        "dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
+        "dataset",
+        metavar="DATASET",
+        help="nnU-Net raw dataset folder, or a folder with images/ and labels/ whose file names match",
     )
     parser.add_argument(
-        "--held-back", action="store_true", help="only the cases that the model's training record names as held back"
+        "--held-back", action="store_true", help="only the cases that were held back from the model's training"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     add_quiet_argument(parser)
@@ -110,11 +112,11 @@ def _row(case: str, label: Label, figures: Mapping[str, float]) -> tuple[str, ..
     return (case, label.name, *(figure(figures[name]) for name, _ in COLUMNS))
 
 
-COMMANDS.register("evaluate", title="measure a model against references")(
+COMMANDS.register("evaluate", title="evaluate a model against reference segmentations")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Segment the cases of a data set and compare with their references: figures per case and label, "
-        "and their means over the cases where they are finite.",
+        description="Segment the cases of a data set and compare the results with the references. Reports metrics "
+        "per case and label, and their means over the cases in which they are finite.",
     )
 )

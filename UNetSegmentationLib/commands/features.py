@@ -22,15 +22,20 @@ FORMATS = ("nii.gz", "nrrd")
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", nargs="?", help="as for 'unetseg segment'")
-    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="folder for the files, one a map")
-    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
-    parser.add_argument("--names", metavar="MAP", nargs="+", default=(), help="only these, such as 'skip 0' 'gate 1'")
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help="image, as for 'unetseg segment'")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="output folder; one file per map")
+    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="required if several installed models accept the image")
     parser.add_argument(
-        "--channel", type=int, metavar="N", help="this channel of every skip, from 0; the root mean square over all"
+        "--names", metavar="MAP", nargs="+", default=(), help="only these maps, such as 'skip 0' 'gate 1'"
     )
-    parser.add_argument("--list", action="store_true", help="only list the model's maps; needs no image")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"of the files ({FORMATS[0]})")
+    parser.add_argument(
+        "--channel",
+        type=int,
+        metavar="N",
+        help="channel of each skip connection, counted from 0 (default: the root mean square of all channels)",
+    )
+    parser.add_argument("--list", action="store_true", help="only list the model's maps; no image is needed")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"file format (default: {FORMATS[0]})")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     add_device_argument(parser)
 
@@ -127,12 +132,12 @@ def _write_list(out: TextIO, entries: list[dict[str, Any]]) -> None:
     write_table(out, header, rows)
 
 
-COMMANDS.register("features", title="read a network's skips and gates as volumes")(
+COMMANDS.register("features", title="write a network's skip connections and attention gates as volumes")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Write what a model's skip connections and attention gates carry on an image: one volume a map, on "
-        "exactly the image's grid. A skip shows the root mean square over its channels, or one of them; a gate its "
-        "weight from 0 to 1.",
+        description="Write the feature maps of a model's skip connections and attention gates for an image: one "
+        "volume per map, with the geometry of the image. A skip connection shows the root mean square "
+        "of its channels, or one channel; a gate shows its weight from 0 to 1.",
     )
 )

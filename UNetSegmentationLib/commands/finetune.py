@@ -20,19 +20,26 @@ if TYPE_CHECKING:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="id or folder of the model to continue")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="ID or folder of the model to fine-tune")
     parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="local cases with the model's label values; 255 is unlabelled"
+        "dataset",
+        metavar="DATASET",
+        nargs="?",
+        help="local cases with the model's label values; 255 marks unlabelled voxels",
     )
-    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
-    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate falls to its end")
-    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (120, and 40 a case)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of patches and augmentation (0)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
-    parser.add_argument("--no-replay", action="store_true", help="do not rehearse the crops that travel with the model")
-    parser.add_argument("--id", help="model id (the folder's name)")
-    parser.add_argument("--title", help="name shown to people")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the course")
+    parser.add_argument(
+        "-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="model folder to create"
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate decays over it")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: 120 plus 40 per case)")
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed of patches and augmentation (default: 0)")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the checkpoint in the folder, with its options"
+    )
+    parser.add_argument("--no-replay", action="store_true", help="do not train on the crops stored with the model")
+    parser.add_argument("--id", help="model ID (default: the name of the folder)")
+    parser.add_argument("--title", help="title shown to users")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")
     add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None)
@@ -106,12 +113,12 @@ def _write_end(out: TextIO, job: FinetuningJob, description: ModelDescription, *
     out.write(f"Model '{description.id}' lies in {job.folder}; '{description.parent}' is unchanged.\n")
 
 
-COMMANDS.register("finetune", title="continue a model on a few local cases")(
+COMMANDS.register("finetune", title="fine-tune a model on a few local cases")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Continue a model on a few local cases without forgetting what it knew, and compare the two. The "
-        "new model is kept whatever the comparison says; the old one is not touched. Ctrl-C keeps a checkpoint, from "
-        "which --resume goes on.",
+        description="Fine-tune a model on a few local cases without forgetting what it has learned, and compare "
+        "the two models. The new model is kept whatever the comparison shows; the old one is not "
+        "changed. Ctrl-C saves a checkpoint from which --resume continues.",
     )
 )

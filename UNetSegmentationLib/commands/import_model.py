@@ -15,17 +15,20 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "path",
         metavar="PATH",
         type=Path,
-        help="results folder of nnU-Net v2 or MONAI bundle, a folder above it, or a zip archive of one",
+        help="nnU-Net v2 results folder or MONAI bundle, a parent folder of one, or a zip archive with one",
     )
-    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", type=Path, required=True, help="folder to make")
-    parser.add_argument("--configuration", metavar="NAME", help="needed where there are several, such as 3d_fullres")
     parser.add_argument(
-        "--folds", nargs="+", metavar="FOLD", default=[], help="such as 0 1 or all; by default every one that is there"
+        "-o", "--output", metavar="MODEL_FOLDER", type=Path, required=True, help="model folder to create"
+    )
+    parser.add_argument("--configuration", metavar="NAME", help="required if there are several, such as 3d_fullres")
+    parser.add_argument(
+        "--folds", nargs="+", metavar="FOLD", default=[], help="folds, such as 0 1 or all (default: all folds found)"
     )
     parser.add_argument(
         "--allow-code",
         action="store_true",
-        help="load TorchScript, which is code, where a bundle has its weights in nothing else; only if you trust it",
+        help="load TorchScript, which contains code, if a bundle provides its weights in no other form; only if "
+        "you trust it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
 
@@ -53,11 +56,12 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     return DONE
 
 
-COMMANDS.register("import", title="bring a model of another tool into a model folder")(
+COMMANDS.register("import", title="import a model of another tool")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Turn a trained model of nnU-Net v2 or a MONAI bundle into a model folder that gives the same "
-        "segmentations. Nothing in its files is executed; what cannot be imported is refused with the reason.",
+        description="Convert a trained nnU-Net v2 model or a MONAI bundle into a model folder that gives the same "
+        "segmentations. Nothing in its files is executed. What cannot be imported is refused with the "
+        "reason.",
     )
 )

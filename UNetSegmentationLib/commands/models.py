@@ -22,7 +22,7 @@ NETWORK_INPUTS = ((1, (96, 96, 96)), (4, (96, 96, 96)), (1, (256, 256)))
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument(
-        "--networks", action="store_true", help="list the network variants instead: weights, operations, memory"
+        "--networks", action="store_true", help="list the network variants with weights, operations and memory instead"
     )
 
 
@@ -89,10 +89,10 @@ def _summary_of(name: str) -> NetworkSummary:
     raise reason or InputError(f"network '{name}' takes none of the inputs")
 
 
-COMMANDS.register("models", title="list what can be used, with figures")(
+COMMANDS.register("models", title="list the installed models with their metrics")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="List the models that can be used, with their figures on cases that they have not seen.",
+        description="List the installed models with their metrics on cases not used for training.",
     )
 )

@@ -29,41 +29,50 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "images",
         metavar="IMAGE",
         nargs="+",
-        help="NIfTI, NRRD, MHA, PNG, JPEG or TIFF file, or a folder with a DICOM series; for a model of several "
-        "channels 'a_0000.nii.gz' stands for all of its channels, and 'T1.nii,T2.nii' names them; '-' in place of a "
-        "name, or a number without a file, is a missing channel, which some networks do without",
+        help="NIfTI, NRRD, MHA, PNG, JPEG or TIFF file, or a folder with a DICOM series. For multi-channel "
+        "models, 'a_0000.nii.gz' stands for all channels a_0000, a_0001, ..., and 'T1.nii,T2.nii' lists "
+        "them; '-' instead of a name, or a number without a file, is a missing channel, which some networks "
+        "accept",
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT", required=True, help=".seg.nrrd, .nii.gz, ... file, or a folder"
+        "-o", "--output", metavar="OUT", required=True, help="output file (.seg.nrrd, .nii.gz, ...) or folder"
     )
-    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
-    parser.add_argument("--tta", action="store_true", help="average over mirrored copies: slower, a little better")
+    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="required if several installed models accept the image")
+    parser.add_argument(
+        "--tta", action="store_true", help="average over mirrored copies: slower, slightly more accurate"
+    )
     parser.add_argument(
         "--overlap",
         type=float,
         metavar="SHARE",
-        help="of neighbouring tiles (0.5, or the model's own); with 0.25 a large image has fewer of them",
+        help="overlap of neighbouring tiles (default: 0.5, or as set by the model); 0.25 needs fewer tiles for a "
+        "large image",
     )
     parser.add_argument(
-        "--roi", type=_region, metavar="R,A,S,r,a,s", help="only a box: its centre and half its lengths, RAS in mm"
+        "--roi",
+        type=_region,
+        metavar="R,A,S,r,a,s",
+        help="segment only this box: its centre and half its side lengths, in mm (RAS)",
     )
-    parser.add_argument("--probabilities", metavar="FILE", help="also write the probability of every class")
+    parser.add_argument("--probabilities", metavar="FILE", help="also write the probability map of each class")
     parser.add_argument(
         "--postprocess",
         nargs="*",
         metavar="STEP",
-        help="steps (below) instead of the model's own, such as remove_small:min_volume_mm3=50; none where none is "
-        "named",
+        help="post-processing steps (below) instead of the model's own, such as remove_small:min_volume_mm3=50; "
+        "without a step, no post-processing",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="leave out the images that segmented.jsonl in the folder OUT says are done, by the same model and options",
+        help="skip images that are recorded as done with the same model and options in segmented.jsonl in the "
+        "folder OUT",
     )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="let the workers of this Dask scheduler do it, such as tcp://host:8786; they must see the same paths",
+        help="run on the workers of this Dask scheduler, such as tcp://host:8786; they must have access to the "
+        "same paths",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
     add_quiet_argument(parser)
@@ -217,7 +226,7 @@ COMMANDS.register("segment", title="segment images")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Segment images; each result lies on exactly its image's grid. A .seg.nrrd opens in 3D Slicer as a "
-        "segmentation with names and colours.",
+        description="Segment images. Each result has exactly the geometry of its image. A .seg.nrrd file opens in "
+        "3D Slicer as a segmentation with names and colours.",
     )
 )

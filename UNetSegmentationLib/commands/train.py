@@ -53,96 +53,121 @@ LOSS_LINES = Registry("loss", "UNetSegmentationLib.losses").summaries
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
+        "dataset",
+        metavar="DATASET",
+        nargs="?",
+        help="nnU-Net raw dataset folder, or a folder with images/ and labels/ whose file names match",
     )
-    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
-    parser.add_argument("--variant", metavar="V", choices=sorted(NETWORK_LINES), help="network (below; unet)")
+    parser.add_argument(
+        "-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="model folder to create"
+    )
+    parser.add_argument(
+        "--variant", metavar="V", choices=sorted(NETWORK_LINES), help="network (listed below; default: unet)"
+    )
     parser.add_argument(
         "--network-option",
         dest="network_options",
         action="append",
         metavar="KEY=VALUE",
         type=_option,
-        help="of the network beyond what the plan gives, the value as JSON: dropout=0.2, features_per_stage=[8,16,32], "
-        "norm=batch; again for each",
+        help="option of the network that overrides the plan, with its value as JSON: dropout=0.2, "
+        "features_per_stage=[8,16,32], norm=batch; can be repeated",
     )
-    parser.add_argument("--loss", metavar="NAME", choices=sorted(LOSS_LINES), help="loss (below; dice_cross_entropy)")
+    parser.add_argument(
+        "--loss", metavar="NAME", choices=sorted(LOSS_LINES), help="loss (listed below; default: dice_cross_entropy)"
+    )
     parser.add_argument(
         "--loss-option",
         dest="loss_options",
         action="append",
         metavar="KEY=VALUE",
         type=_option,
-        help="of the loss, likewise: class_weights=[1,2]",
+        help="option of the loss, such as class_weights=[1,2]; can be repeated",
     )
-    parser.add_argument("--preset", metavar="P", choices=sorted(PRESETS), help=f"modality: {', '.join(PRESETS)} (mri)")
+    parser.add_argument(
+        "--preset", metavar="P", choices=sorted(PRESETS), help=f"modality: {', '.join(PRESETS)} (default: mri)"
+    )
     add_channels_argument(parser)
-    parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
+    parser.add_argument("--plan", metavar="FILE", type=Path, help="use this plan instead of creating one")
+    parser.add_argument(
+        "--labels", metavar="FILE", type=Path, help="JSON list of labels with names, colours and terminology"
+    )
     parser.add_argument(
         "--fold",
         metavar="K/N",
         type=_fold,
-        help="hold back part K of N of the subjects (0/5); all/N holds back each in turn and makes an ensemble",
+        help="hold back part K of N of the subjects (default: 0/5); all/N trains one network per part and "
+        "combines them into an ensemble",
     )
     parser.add_argument(
         "--configurations",
         metavar="C",
         nargs="+",
         choices=(AUTO, *CONFIGURATION_LINES),
-        help="train each of these (below) and keep the best on the cases held back; auto: those that suit the data",
+        help="train each of these configurations (listed below) and keep the best on the held-back cases; auto: "
+        "those that suit the data set",
     )
     parser.add_argument(
         "--no-postprocess-choice",
         dest="chooses_postprocess",
         action="store_const",
         const=False,
-        help="do not try post-processing on the cases held back; otherwise steps that help become the model's own",
+        help="do not try post-processing on the held-back cases; by default, steps that improve the results "
+        "become part of the model",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (1250 without a time budget)")
-    length.add_argument("--epochs", type=int, metavar="N", help=f"in epochs of {STEPS_PER_EPOCH} steps")
+    length.add_argument(
+        "--steps", type=int, metavar="N", help="optimiser steps (default: 1250 if there is no time budget)"
+    )
+    length.add_argument("--epochs", type=int, metavar="N", help=f"length in epochs of {STEPS_PER_EPOCH} steps")
     parser.add_argument(
         "--minutes",
         type=float,
         metavar="M",
-        help="time budget; the learning rate falls to its end. Several trainings share what is given, in equal parts",
+        help="time budget; the learning rate decays over it. Several trainings share it equally",
     )
     parser.add_argument(
-        "--validate-every", type=int, metavar="N", help="steps between figures on held-back cases (250; 0: at the end)"
+        "--validate-every",
+        type=int,
+        metavar="N",
+        help="steps between validations on held-back cases (default: 250; 0: only at the end)",
     )
     parser.add_argument(
         "--learning-rate",
         type=float,
         metavar="R",
-        help="of AdamW at the start, from where it falls to 0 (0.005); transformers need less",
+        help="initial learning rate of AdamW, which decays to 0 (default: 0.005); transformers need a lower one",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="random seed of weights, patches and augmentation (default: 0)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the checkpoint in the folder, with its options"
+    )
     parser.add_argument(
         "--replay",
         dest="has_replay",
         action="store_const",
         const=True,
-        help="keep small crops of the training images with the model, so that fine-tuning it forgets less; whoever "
-        "gets the model gets them too",
+        help="store small crops of the training images with the model, so that fine-tuning forgets less; anyone "
+        "who receives the model receives them too",
     )
     parser.add_argument(
         "--demonstration",
         dest="is_demonstration",
         action="store_const",
         const=True,
-        help="mark the model as a demonstration: its card says so, and it is not taken unless it is named",
+        help="mark the model as a demonstration: its card says so, and it is used only if named",
     )
     parser.add_argument(
         "--init",
         metavar="MODEL",
-        help="begin with the weights, but for the heads, of a model of the same network: its id or folder",
+        help="start from the weights (except the heads) of a model with the same network: its ID or folder",
     )
-    parser.add_argument("--id", help="model id (the folder's name)")
-    parser.add_argument("--title", help="name shown to people")
-    parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the card")
-    parser.add_argument("--data-source", metavar="TEXT", help="where the data come from and whom to credit")
+    parser.add_argument("--id", help="model ID (default: the name of the folder)")
+    parser.add_argument("--title", help="title shown to users")
+    parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the model card")
+    parser.add_argument("--data-source", metavar="TEXT", help="source of the data and whom to credit")
     add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None, channels=None)
@@ -397,9 +422,10 @@ COMMANDS.register("train", title="train a model on a data set")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Train a network and keep it as a model folder. Part of the subjects is held back and measured at "
-        "the end. Ctrl-C keeps a checkpoint, from which --resume goes on to the same weights as without the break. "
-        "With several GPUs or hosts: torchrun --nproc-per-node N -m UNetSegmentationLib train ...; the plan's batch "
-        "size is then that of each process, and the result that of one process with N times the batch.",
+        description="Train a network and save it as a model folder. Some of the subjects are held back and used "
+        "for evaluation at the end. Ctrl-C saves a checkpoint; --resume continues from it and reaches "
+        "the same weights as an uninterrupted training. With several GPUs or hosts: torchrun "
+        "--nproc-per-node N -m UNetSegmentationLib train ...; the batch size of the plan is then per "
+        "process, and the result is that of one process with N times the batch size.",
     )
 )

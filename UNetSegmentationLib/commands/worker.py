@@ -19,10 +19,11 @@ def _run(_arguments: Namespace, _out: TextIO) -> int:
     return DONE
 
 
-COMMANDS.register("worker", title="serve requests on standard input")(
+COMMANDS.register("worker", title="serve requests from standard input")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Serve requests, one JSON object a line, until standard input closes; the panel keeps one.",
+        description="Serve requests, one JSON object per line, until standard input is closed. The panel runs one "
+        "worker.",
     )
 )

@@ -40,8 +40,8 @@ def labelmap_of_slabs(
         slabs: Logits (K, rows, h, w), which together are all `depth` slices in their order.
         depth: Slices of the network's grid.
         shape: Sizes (D, H, W).
-        output: One of model_folder.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0 makes a
-            voxel class n + 1, the later over the earlier, and 0 where none is.
+        output: One of models.description.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0
+            makes a voxel class n + 1, later ones over earlier ones, and 0 if there is none.
         positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
         across: Axis of (D, H, W) along which the nearest plane is taken instead; None: none.
         slices_at_once: How many slices are interpolated together.
@@ -214,8 +214,8 @@ def probabilities_on_grid(
     Args:
         logits: (K, d, h, w).
         shape: Sizes (D, H, W).
-        output: One of model_folder.OUTPUTS; regions have independent probabilities, and the background what the most
-            probable of them leaves.
+        output: One of models.description.OUTPUTS; regions have independent probabilities, and the background has what
+            the most probable of them leaves.
         positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
         is_activated: The logits are probabilities already, 0 where there is nothing but background.
     """

@@ -33,7 +33,7 @@ def sort_steps(names: Sequence[str], *, output: str = "labels") -> FinishingStep
 
     Args:
         names: Steps as text.
-        output: Output of the model, one of model_folder.OUTPUTS.
+        output: Output of the model, one of models.description.OUTPUTS.
 
     Raises:
         InputError: Unknown step or option, a value out of range, or a probability step for overlapping regions.
