@@ -364,7 +364,7 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
         ("cut.nii.gz", None, "cut off"),
         ("cut.nrrd", None, "cut off"),
         ("picture.png", b"\x89PNG\r\n\x1a\n", "cannot be read"),
-        ("folder", None, "holds no DICOM images"),
+        ("folder", None, "contains no DICOM images"),
     ],
 )
 def test_damaged_images_are_told_in_one_line(tmp_path, tiny_model, capsys, name, content, text):

@@ -77,7 +77,7 @@ def test_a_model_that_was_named_goes_on_with_one_warning(tmp_path, tiny_model, c
     image = write_image(tmp_path / "ct.nii.gz", lowest=-1024)
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "brain", "--json") == 0
     output = capsys.readouterr()
-    assert output.err.count("as CT has, but the model is for MRI: do not rely on it") == 1
+    assert output.err.count("as CT has, but the model is for MRI: do not rely on the result") == 1
     (warning,) = [text for text in json.loads(output.out)["results"][0]["warnings"] if "rely" in text]
     assert warning in output.err
 
@@ -121,7 +121,7 @@ def test_the_predictor_doubts_values_of_another_modality(tiny_model):
         ("d", "ct", positive, True),
     ):
         warnings = Predictor(tiny_model(name, preset=preset)).check(Volume(image, np.eye(4)))[1]
-        assert any("do not rely on it" in text for text in warnings) == is_doubted, name
+        assert any("do not rely on the result" in text for text in warnings) == is_doubted, name
 
 
 def test_gaps_and_flat_pictures_say_nothing_of_a_modality():

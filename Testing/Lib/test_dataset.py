@@ -128,7 +128,7 @@ def test_labels_that_lie_outside_the_image_are_refused(tmp_path):
     elsewhere = np.eye(4)
     elsewhere[:3, 3] = 500
     write_labelmap(tmp_path / "labels" / "a.nii.gz", labels.array[0], affine_ras=elsewhere)
-    with pytest.raises(InputError, match="case 'a': all that is labelled lies outside"):
+    with pytest.raises(InputError, match="case 'a': all labelled voxels lie outside"):
         read_case(find_cases(tmp_path)[0])
 
 

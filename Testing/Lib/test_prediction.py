@@ -274,7 +274,7 @@ def test_a_missing_channel_is_refused_or_told_of(tmp_path):
     volume = volume_of(channels=2)
     volume.array[1] = np.nan
     strict = Predictor(model_folder(tmp_path / "unet", channels=2), device="cpu")
-    with pytest.raises(InputError, match="channel c1 holds no finite value"):
+    with pytest.raises(InputError, match="channel c1 contains no finite value"):
         strict.segment(volume)
     lenient = Predictor(model_folder(tmp_path / "fusion", channels=2, name="sequence_fusion"), device="cpu")
     result = lenient.segment(volume)
@@ -282,7 +282,7 @@ def test_a_missing_channel_is_refused_or_told_of(tmp_path):
     assert len(np.unique(result.labelmap)) > 1
     refined = lenient.segment(volume, postprocess=("dense_crf:iterations=2",), with_probabilities=True)
     assert np.isfinite(refined.probabilities).all()
-    with pytest.raises(InputError, match="the image holds no finite value"):
+    with pytest.raises(InputError, match="the image contains no finite value"):
         lenient.segment(Volume(np.full_like(volume.array, np.nan), volume.affine_ras))
 
 

@@ -130,7 +130,7 @@ def test_a_radiograph_is_brought_to_its_longest_side():
 @pytest.mark.parametrize("conventions", ["own", "nnunet"])
 def test_a_spacing_in_the_wrong_unit_is_noticed_before_memory_runs_out(conventions):
     volume = Volume(np.random.default_rng(0).random((1, 30, 40, 50)) + 1, np.diag((1e6, 1e6, 1e6, 1.0)))
-    with pytest.raises(InputError, match=r"50000000 voxels at the model's spacing: mend the spacing"):
+    with pytest.raises(InputError, match=r"50000000 voxels at the model's spacing: fix the spacing"):
         prepare(volume, plan_of(conventions=conventions))
 
 

@@ -258,7 +258,7 @@ def test_dicom_that_is_no_image_is_passed_over_and_alone_it_is_told(tmp_path):
     assert read_volume(tmp_path / "s").shape[0] == 3
     dicom_series(tmp_path / "only", (1.0, 2.0), uid="1.2.3.6", modality="SEG")
     dicom_series(tmp_path / "only", (1.0, 2.0), uid="1.2.3.7", modality="SEG")
-    with pytest.raises(InputError, match="only holds no images, only DICOM segmentations"):
+    with pytest.raises(InputError, match="only contains no images, only DICOM segmentations"):
         read_volume(tmp_path / "only")
 
 
@@ -481,7 +481,7 @@ def test_channels_that_cannot_be_stacked_are_refused_by_name():
     grid = Volume(np.zeros((1, 4, 4, 4)), np.eye(4))
     away = np.eye(4)
     away[0, 3] = 50.0
-    with pytest.raises(InputError, match="b lies elsewhere than the volume: give one of the same part"):
+    with pytest.raises(InputError, match="b does not overlap the volume: give one of the same part"):
         stack_channels(grid, [grid, Volume(grid.array, away)], names=("a", "b"))
     with pytest.raises(InputError, match="a has 2 channels: give a volume of one"):
         stack_channels(grid, [Volume(np.zeros((2, 4, 4, 4)), np.eye(4)), grid], names=("a", "b"))

@@ -406,7 +406,7 @@ def test_the_same_id_twice_is_refused_while_it_is_at_work(worker, heavy):
     worker.send({"id": 5, **heavy})
     answer = worker.until(*FINAL)
     assert (answer["id"], answer["kind"]) == (0, "input")
-    assert "5 is still at work" in answer["message"]
+    assert "5 is still running" in answer["message"]
     worker.send({"id": 6, "op": "cancel", "target": 5})
     assert worker.until(*FINAL) == {"id": 5, "event": "cancelled"}
 

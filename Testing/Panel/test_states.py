@@ -235,7 +235,7 @@ def test_voxels_of_another_size_than_in_training_are_told_before_the_run(panel):
     assert panel.says == ""
     volume.SetSpacing(1.0, 1.0, 4.0)
     assert panel.says == (
-        "The voxels are 1 x 1 x 4 mm, the model was trained at 1 x 1 x 1 mm: check the result with care."
+        "The voxels are 1 x 1 x 4 mm, the model was trained at 1 x 1 x 1 mm: check the result carefully."
     )
     assert panel.ui.applyButton.enabled
 

@@ -123,7 +123,7 @@ def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ..
             labels = _numbered_labels(_nnunet_names(path / "dataset.json"), values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the label names in {path} cannot be read ({error}): mend labels.json or dataset.json"
+            f"the label names in {path} cannot be read ({error}): fix labels.json or dataset.json"
         ) from error
     unnamed = sorted(set(values) - {label.value for label in labels})
     if unnamed:
@@ -141,14 +141,14 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
     if image.shape != labels.shape:
         raise InputError(
             f"case '{case.id}': the image has {image.shape} voxels, its labelmap {labels.shape}: "
-            "they do not belong together; mend or remove the case"
+            "they do not match; fix or remove the case"
         )
     if same_grid(image, labels):
         return image, labels
     moved = resample_onto(labels, image, is_labelmap=True)
     if labels.array.any() and not moved.array.any():
         raise InputError(
-            f"case '{case.id}': all that is labelled lies outside the image: mend the geometry of {case.labels}"
+            f"case '{case.id}': all labelled voxels lie outside the image: fix the geometry of {case.labels}"
         )
     return image, moved
 
@@ -242,7 +242,7 @@ def read_channel_names(folder: Path | str) -> tuple[str, ...]:
         names = values.get("channel_names") or values.get("modality") or {}
         return tuple(str(names[index]) for index in sorted(names, key=int))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"the channel names in {path} cannot be read ({error}): mend dataset.json") from error
+        raise InputError(f"the channel names in {path} cannot be read ({error}): fix dataset.json") from error
 
 
 def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str] = ()) -> tuple[str, ...]:

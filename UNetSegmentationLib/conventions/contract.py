@@ -202,7 +202,7 @@ class Conventions(ABC):
         if volume.channels != len(self.plan.normalization):
             raise InputError(
                 f"the image has {volume.channels} channel(s), the model needs {len(self.plan.normalization)}: "
-                "give one file a channel, in the model's order"
+                "give one file per channel, in the model's order"
             )
         turned, order = turn(volume, self.plan)
         labelled = None if found_first is None else order.apply(found_first) != 0

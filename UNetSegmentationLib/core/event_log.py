@@ -72,7 +72,7 @@ class TrainingRecord:
         """Return all events in their order; an unfinished last line is left out.
 
         Raises:
-            InputError: There is no such file, or a line that is finished is no JSON object.
+            InputError: There is no such file, or a line that is finished is not a JSON object.
         """
         try:
             content = Path(path).read_bytes()
@@ -108,7 +108,7 @@ def _parse(line: bytes, number: int, path: Path | str) -> Event:
     except ValueError:
         event = None
     if not isinstance(event, dict):
-        raise InputError(f"line {number} of {path} is no JSON object: the file is damaged or no training record")
+        raise InputError(f"line {number} of {path} is not a JSON object: the file is damaged or not a training record")
     return event
 
 

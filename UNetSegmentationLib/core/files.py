@@ -78,7 +78,7 @@ def hold_alone(path: Path, *, task: str) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {_reason(error)}; choose another folder or free some space") from error
     if not _lock(file):
         file.close()
-        raise InputError(f"another {task} is at work in {path.parent}: wait for its end or give another folder")
+        raise InputError(f"another {task} is running in {path.parent}: wait until it ends or choose another folder")
     try:
         yield
     finally:

@@ -35,7 +35,9 @@ def read_series_of(path: Path, reader: sitk.ImageFileReader) -> sitk.Image:
     """Read the DICOM series that one file belongs to."""
     modality = reader.GetMetaData("0008|0060").strip() if reader.HasMetaDataKey("0008|0060") else ""
     if modality in NOT_IMAGES:
-        raise InputError(f"{path} is a DICOM {NOT_IMAGES[modality]}, not an image: give the series that it belongs to")
+        raise InputError(
+            f"{path} is a DICOM {NOT_IMAGES[modality]}, not an image: choose the image series it belongs to"
+        )
     # Series are told apart as GDCM does it: anonymised files may have an empty series UID.
     for files in _series_in(path.parent):
         if any(Path(file).name == path.name for file in files):
@@ -52,12 +54,14 @@ def read_series(folder: Path) -> sitk.Image:
     """Read the only DICOM image series of a folder."""
     series = _series_in(folder)
     if not series:
-        raise InputError(f"folder {folder} holds no DICOM images: give an image file, or the folder of one series")
+        raise InputError(f"folder {folder} contains no DICOM images: choose an image file or the folder of a series")
     kinds = [_modality_of_file(files[0]) for files in series]
     series = [files for files, kind in zip(series, kinds, strict=True) if kind not in NOT_IMAGES]
     if not series:
         held = " and ".join(sorted({f"{NOT_IMAGES[kind]}s" for kind in kinds}))
-        raise InputError(f"folder {folder} holds no images, only DICOM {held}: give the series that they belong to")
+        raise InputError(
+            f"folder {folder} contains no images, only DICOM {held}: choose the image series they belong to"
+        )
     if len(series) > 1:
         examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series)
         raise InputError(

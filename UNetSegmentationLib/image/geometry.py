@@ -36,7 +36,7 @@ class Volume:
             raise InputError("the volume's geometry is not a finite 4x4 affine matrix: set its spacing and directions")
         scale = np.linalg.norm(affine[:3, :3], axis=0)
         if scale.min() <= 0 or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * scale.prod():
-            raise InputError("the volume's axes are degenerate (zero spacing or parallel directions): mend its header")
+            raise InputError("the volume's axes are degenerate (zero spacing or parallel directions): fix the header")
         object.__setattr__(self, "affine_ras", affine)
 
     @property

@@ -188,7 +188,7 @@ def stack_channels(grid: Volume, channels: Sequence[Volume | None], *, names: Se
         if channel is None or same_grid(channel, grid):
             aligned.append(channel)
         elif not _overlap(channel, grid):
-            raise InputError(f"{name} lies elsewhere than the volume: give one of the same part of the patient")
+            raise InputError(f"{name} does not overlap the volume: choose one of the same part of the patient")
         else:
             aligned.append(resample_onto(channel, grid))
     empty = np.full((1, *grid.shape), np.nan, dtype=np.float32)
@@ -217,7 +217,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, Array | None]:
     if "DICOM" in _io_name(reader).upper() or "GDCM" in _io_name(reader).upper():
         return read_series_of(path, reader), None
     if 0 in reader.GetSize():
-        raise InputError(f"{path} holds no voxels (sizes {reader.GetSize()}): export it again")
+        raise InputError(f"{path} contains no voxels (sizes {reader.GetSize()}): export it again")
     try:
         nifti = read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
         if nifti is not None and nifti.stored.size == prod(reader.GetSize()) * reader.GetNumberOfComponents():
@@ -357,7 +357,7 @@ def _image_of(array: Array, affine_ras: Array) -> sitk.Image:
         image = sitk.GetImageFromArray(np.moveaxis(channels, 0, -1), isVector=True)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
-    # ITK writes rotations only; rounding in a header is mended, a sheared grid becomes its nearest rotation.
+    # ITK writes rotations only; rounding in a header is corrected, a sheared grid becomes its nearest rotation.
     image.SetDirection(_orthonormal(affine[:3, :3] / spacing).ravel().tolist())
     return image
 

@@ -333,16 +333,16 @@ def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool
     """
     filled, gaps = zip(*(fill_gaps(channel) for channel in array), strict=True)
     if sum(gaps) == array.size:
-        raise InputError("the image holds no finite value (all NaN or infinite): export it again")
+        raise InputError("the image contains no finite value (all NaN or infinite): export it again")
     warnings: list[str] = []
     for name, channel, count in zip(channels, filled, gaps, strict=True):
         if count == channel.size:
             if not may_be_missing:
-                raise InputError(f"channel {name} holds no finite value (all NaN or infinite): export it again")
+                raise InputError(f"channel {name} contains no finite value (all NaN or infinite): export it again")
             every = ", ".join(channels)
             warnings.append(f"{name} is missing: the result is less certain than with all of {every}")
         elif channel.min() == channel.max():
-            raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; give another image")
+            raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; use another image")
         elif count:
             warnings.append(f"{count} voxels of {name} were NaN or infinite and were taken as background")
     return (np.stack(filled) if warnings else array), warnings

@@ -52,7 +52,7 @@ def logit_slabs(
     rows, heights, widths = (tiling.starts(extent, length) for extent, length in zip(size, patch, strict=True))
     columns = list(product(heights, widths))
     if not rows or not columns:
-        raise InputError("the image holds no voxels: give another")
+        raise InputError("the image has no voxels: use another image")
     blending = _Blending(tiling.weights(patch).to(image.device), size, dtype)
     with _Tiles(network, tiling, task) as tiles:
         for row, (first, following) in enumerate(pairwise([*rows, size[0]])):

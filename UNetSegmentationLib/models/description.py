@@ -42,7 +42,7 @@ class Channel(JsonDataclass):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise InputError(f"channel name {self.name!r} is no text: say what the channel shows, such as T1")
+            raise InputError(f"channel name {self.name!r} is not text: name what the channel shows, such as T1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,11 +47,13 @@ def doubt_of_values(preset: str, *, lowest: float) -> str:
     title, modalities = PRESETS[preset].title, PRESETS[preset].modalities
     if "CT" not in modalities and lowest < CT_BELOW:
         return sentence(
-            f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: do not rely on it"
+            f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: "
+            "do not rely on the result"
         )
     if modalities == ("CT",) and lowest >= 0:
         return sentence(
-            f"the image has no negative values, but the model is for {title} in Hounsfield units: do not rely on it"
+            f"the image has no negative values, but the model is for {title} in Hounsfield units: "
+            "do not rely on the result"
         )
     return ""
 
@@ -75,12 +77,12 @@ def check_image_fits(
     if channels > len(description.channels) == 1:
         raise InputError(
             f"{name} has {channels} channels or time points, model '{description.id}' takes 1 ({names}): "
-            "export the one that you want as a file of its own"
+            "export the one you want as a separate file"
         )
     if channels != len(description.channels):
         raise InputError(
             f"{name} has {channels} channel(s), model '{description.id}' needs "
-            f"{len(description.channels)} ({names}): give one file a channel, in this order"
+            f"{len(description.channels)} ({names}): give one file per channel, in this order"
         )
     is_flat = shape[0] == 1
     if description.plan.dimensions == 3 and is_flat:
@@ -109,5 +111,5 @@ def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, flo
         return ""
     spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
     return sentence(
-        f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result with care"
+        f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result carefully"
     )

@@ -138,7 +138,7 @@ class Worker:
         elif not isinstance(op, str) or op not in OPERATIONS.declared:
             self._refuse(number, f"unknown op {op!r}: choose one of {', '.join(OPERATIONS.declared)}, cancel, shutdown")
         elif number in self._open:
-            self._refuse(0, f"request {number} is still at work: give every request an id of its own")
+            self._refuse(0, f"request {number} is still running: use a new id for each request")
         else:
             self._open[number] = Job(number, message)
             self._queue.put(self._open[number])

@@ -46,7 +46,7 @@ def check_size(shape: Sequence[int], turned: Volume) -> None:
         spacing = " x ".join(f"{step:.3g}" for step in turned.spacing_mm[::-1])
         raise InputError(
             f"an image of {turned.shape} voxels of {spacing} mm would take {' x '.join(map(str, shape))} voxels at the "
-            "model's spacing: mend the spacing in its header"
+            "model's spacing: fix the spacing in the header"
         )
 
 

@@ -197,7 +197,7 @@ def foreground_box(image: Tensor, step: CropForeground) -> tuple[Sizes, Sizes]:
     """
     is_inside = (image > 0).any(dim=0)
     if not is_inside.any():
-        raise InputError("no voxel of the image is above 0 where the model cuts out what is: give another image")
+        raise InputError("no voxel of the image is above 0, and the model crops to those that are: use another image")
     starts, stops = [], []
     for axis, (margin, divisor) in enumerate(zip(step.margin, step.divisor, strict=True)):
         others = tuple({0, 1, 2} - {axis})

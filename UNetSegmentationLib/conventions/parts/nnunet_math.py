@@ -47,7 +47,7 @@ def content_mask(array: Array) -> tuple[Array, Box]:
     mask = ndimage.binary_fill_holes((array != 0).any(axis=0))
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
-        raise InputError("every voxel of the image is 0: give another image")
+        raise InputError("every voxel of the image is 0: use another image")
     depth, height, width = boxes[0]
     return mask[boxes[0]], (depth, height, width)
 

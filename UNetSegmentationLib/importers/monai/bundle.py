@@ -145,7 +145,7 @@ def _channels(inputs: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
 def _labels(
     outputs: Mapping[str, Any], classes: int, outcome: Outcome
 ) -> tuple[tuple[Label, ...], str, tuple[int | None, ...], list[str]]:
-    """Return the labels, the kind of output (one of models.description.OUTPUTS), the source of each logit, and warnings."""
+    """Return the labels, the output (one of models.description.OUTPUTS), the source of each logit, and warnings."""
     names = _class_names(outputs, classes)
     if not outcome.is_regions:
         if classes < 2:
