@@ -118,7 +118,7 @@ def test_names_come_from_labels_json_or_nnunet_or_numbers(tmp_path):
 def test_a_labelmap_of_another_size_is_named(tmp_path):
     write_case(tmp_path, "a")
     write_labelmap(tmp_path / "labels" / "a.nii.gz", np.ones((9, 9, 9), np.uint8), affine_ras=np.eye(4))
-    with pytest.raises(InputError, match="case 'a'.*do not belong together"):
+    with pytest.raises(InputError, match="case 'a'.*do not match"):
         read_case(find_cases(tmp_path)[0])
 
 

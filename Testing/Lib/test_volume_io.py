@@ -409,7 +409,7 @@ def test_an_image_is_one_file_of_a_known_kind(tmp_path, suffix):
 def test_missing_paths_and_unknown_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         read_volume(tmp_path / "nothing.nii.gz")
-    with pytest.raises(InputError, match="holds no DICOM"):
+    with pytest.raises(InputError, match="contains no DICOM"):
         read_volume(tmp_path)
     with pytest.raises(InputError, match="end the name in"):
         write_labelmap(tmp_path / "x.docx", np.zeros((1, 2, 3)), affine_ras=np.eye(4))
@@ -481,7 +481,7 @@ def test_channels_that_cannot_be_stacked_are_refused_by_name():
     grid = Volume(np.zeros((1, 4, 4, 4)), np.eye(4))
     away = np.eye(4)
     away[0, 3] = 50.0
-    with pytest.raises(InputError, match="b does not overlap the volume: give one of the same part"):
+    with pytest.raises(InputError, match="b does not overlap the volume: choose one of the same part"):
         stack_channels(grid, [grid, Volume(grid.array, away)], names=("a", "b"))
     with pytest.raises(InputError, match="a has 2 channels: give a volume of one"):
         stack_channels(grid, [Volume(np.zeros((2, 4, 4, 4)), np.eye(4)), grid], names=("a", "b"))
