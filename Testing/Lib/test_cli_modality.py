@@ -62,11 +62,11 @@ def test_ct_is_refused_for_an_mri_model_that_nobody_named(tmp_path, tiny_model, 
     assert run(*words) == 2
     error = capsys.readouterr().err
     assert "ct.nii.gz has values down to -1024, as CT has, but model 'brain' is for MRI" in error
-    assert "no installed model fits; '--model brain' takes this one nevertheless" in error
+    assert "no installed model is suitable; '--model brain' uses this one anyway" in error
     assert not (tmp_path / "o.nrrd").exists()
     tiny_model("head")
     assert run(*words) == 2
-    assert "no installed model fits" in capsys.readouterr().err
+    assert "no installed model is suitable" in capsys.readouterr().err
     tiny_model("chest", preset="ct")
     assert run(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["model"] == "chest"
@@ -77,8 +77,8 @@ def test_a_model_that_was_named_goes_on_with_one_warning(tmp_path, tiny_model, c
     image = write_image(tmp_path / "ct.nii.gz", lowest=-1024)
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "brain", "--json") == 0
     output = capsys.readouterr()
-    assert output.err.count("as CT has, but the model is for MRI: do not rely on it") == 1
-    (warning,) = [text for text in json.loads(output.out)["results"][0]["warnings"] if "rely" in text]
+    assert output.err.count("as CT has, but the model is for MRI: the result may be unreliable") == 1
+    (warning,) = [text for text in json.loads(output.out)["results"][0]["warnings"] if "unreliable" in text]
     assert warning in output.err
 
 
@@ -91,7 +91,7 @@ def test_every_image_is_asked_not_the_first_alone(tmp_path, tiny_model, capsys):
     capsys.readouterr()
     write_dicom(tmp_path / "mr", "MR")
     assert run("segment", scans[0], tmp_path / "mr", "-o", tmp_path / "o") == 2
-    assert "mr is MR by its DICOM header, but model 'chest' is for CT: choose one that fits" in (
+    assert "mr is MR by its DICOM header, but model 'chest' is for CT: choose a suitable model" in (
         error := capsys.readouterr().err
     )
     assert "with --model: brain;" in error
@@ -121,7 +121,7 @@ def test_the_predictor_doubts_values_of_another_modality(tiny_model):
         ("d", "ct", positive, True),
     ):
         warnings = Predictor(tiny_model(name, preset=preset)).check(Volume(image, np.eye(4)))[1]
-        assert any("do not rely on it" in text for text in warnings) == is_doubted, name
+        assert any("the result may be unreliable" in text for text in warnings) == is_doubted, name
 
 
 def test_gaps_and_flat_pictures_say_nothing_of_a_modality():

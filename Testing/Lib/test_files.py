@@ -46,7 +46,7 @@ def test_a_folder_that_cannot_be_made_gives_one_sentence(tmp_path):
 def test_what_is_held_keeps_others_out_until_the_end(tmp_path):
     path = tmp_path / "new" / "log"
     with hold_alone(path, task="training"):
-        with pytest.raises(InputError, match="another training is at work in"), hold_alone(path, task="training"):
+        with pytest.raises(InputError, match="another training is running in"), hold_alone(path, task="training"):
             pytest.fail("two are in")
         path.write_text("line")
     with hold_alone(path, task="training"):

@@ -377,7 +377,7 @@ def test_what_cannot_be_continued_is_refused(parent, tmp_path, tiny_model):
     taken = job_of(parent, tmp_path, dataset=data)
     with (
         hold_alone(taken.folder / RECORD_FILE, task="training"),
-        pytest.raises(InputError, match="another training is at work in"),
+        pytest.raises(InputError, match="another training is running in"),
     ):
         run_finetuning(taken)
     labels = np.full(SHAPE, 7, np.uint8)

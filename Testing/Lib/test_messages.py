@@ -38,7 +38,7 @@ def test_any_text_comes_together_again(text):
 
 
 def test_a_sentence_is_said_in_another_language_with_its_values_in_another_order():
-    text = "the image has values down to -1024, as CT has, but the model is for MRI: do not rely on it"
+    text = "the image has values down to -1024, as CT has, but the model is for MRI: the result may be unreliable"
     found = to_template(text)
     assert found["values"] == ["-1024", "MRI"]
     german = {found["template"]: "Das Modell ist für {1}, das Bild reicht bis {0}: verlassen Sie sich nicht darauf"}

@@ -1,4 +1,4 @@
-"""`unetseg bench`: how fast this machine segments, beside other engines where they are installed."""
+"""`unetseg bench`: inference speed on this machine, compared with other engines if installed."""
 
 from __future__ import annotations
 
@@ -19,27 +19,33 @@ _SAMPLE = "mri_hippocampus.nii.gz"
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("what", choices=("inference",), help="what is measured: from a volume to its labelmap")
+    parser.add_argument("what", choices=("inference",), help="what to measure: inference, from volume to labelmap")
     parser.add_argument(
         "--model",
         metavar="ID_OR_FOLDER",
         default=_MODEL,
-        help="an installed model, a model folder, or a folder of nnU-Net results (the hippocampus U-Net)",
+        help="installed model, model folder or nnU-Net results folder (default: the hippocampus U-Net)",
     )
-    parser.add_argument("--image", metavar="IMAGE", help="what the model takes (the sample of the hippocampus)")
+    parser.add_argument("--image", metavar="IMAGE", help="image to segment (default: the hippocampus sample)")
     parser.add_argument(
-        "--against", metavar="PEER", nargs="+", default=(), help="other engines on the same weights: nnunetv2, monai"
+        "--against",
+        metavar="PEER",
+        nargs="+",
+        default=(),
+        help="engines to compare with, on the same weights: nnunetv2, monai",
     )
     parser.add_argument(
         "--peer-python",
         metavar="PATH",
         action="append",
         default=[],
-        help="interpreter that has a peer's package, where this one has not; may be given several times",
+        help="Python interpreter that has a peer's package, if this one does not; may be repeated",
     )
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each engine, whose median counts (5)")
+    parser.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="runs per engine, of which the median is reported (default: 5)"
+    )
     parser.add_argument("--measure", action="store_true", help="first find the fastest backend for this model")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_quiet_argument(parser)
 
 
@@ -96,11 +102,11 @@ def _write_figures(out: TextIO, found: Comparison) -> None:
     write_table(out, header, rows, right=range(1, 9))
 
 
-COMMANDS.register("bench", title="measure this machine")(
+COMMANDS.register("bench", title="measure inference speed on this machine")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Time a model from volume to labelmap, with the share of the rate that this machine's convolutions "
-        "reach, and beside it other engines with the same weights. Peers that are not installed are named.",
+        description="Time a model from volume to labelmap, report its share of this machine's peak convolution rate, "
+        "and compare it with other engines on the same weights. Peers that are not installed are listed.",
     )
 )

@@ -1,4 +1,4 @@
-"""`unetseg evaluate`: a model against the references of a data set."""
+"""`unetseg evaluate`: compare a model with the reference segmentations of a data set."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ COLUMNS = (
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="id of an installed model, or a model folder")
     parser.add_argument(
-        "dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
+        "dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/ with matching file names"
     )
     parser.add_argument(
-        "--held-back", action="store_true", help="only the cases that the model's training record names as held back"
+        "--held-back", action="store_true", help="only the cases that were held back from the model's training"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_quiet_argument(parser)
     add_device_argument(parser)
 
@@ -61,7 +61,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
             bar(number / len(cases), case.id)
             try:
                 results += evaluate(predictor, [case])
-            except Exception as error:  # noqa: BLE001  # one bad case must not cost the figures of the others
+            except Exception as error:  # noqa: BLE001  # one bad case must not cost the results of the others
                 bar.clear()
                 failures.note(case.id, error)
     if arguments.json:
@@ -75,10 +75,12 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 def _held_back(cases: Sequence[Case], description: ModelDescription) -> list[Case]:
     wanted = description.training.get("held_back_cases")
     if not wanted:
-        raise InputError(f"the record of model '{description.id}' names no held-back cases: leave out --held-back")
+        raise InputError(f"model '{description.id}' has no record of held-back cases: leave out --held-back")
     found = [case for case in cases if case.id in wanted]
     if not found:
-        raise InputError(f"no case that '{description.id}' held back is in this data set: give the one of its training")
+        raise InputError(
+            f"none of the cases held back for '{description.id}' is in this data set: use its training data set"
+        )
     return found
 
 
@@ -110,11 +112,11 @@ def _row(case: str, label: Label, figures: Mapping[str, float]) -> tuple[str, ..
     return (case, label.name, *(figure(figures[name]) for name, _ in COLUMNS))
 
 
-COMMANDS.register("evaluate", title="measure a model against references")(
+COMMANDS.register("evaluate", title="compare a model with reference segmentations")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Segment the cases of a data set and compare with their references: figures per case and label, "
-        "and their means over the cases where they are finite.",
+        description="Segment the cases of a data set and compare the results with the reference segmentations: metrics "
+        "per case and label, and their means over the cases where they are finite.",
     )
 )

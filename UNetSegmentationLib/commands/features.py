@@ -1,4 +1,4 @@
-"""`unetseg features`: what a model's skips and gates carry on an image, one volume a map."""
+"""`unetseg features`: a model's skip connections and attention gates for an image, one volume per map."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ FORMATS = ("nii.gz", "nrrd")
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="as for 'unetseg segment'")
-    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="folder for the files, one a map")
-    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="needed where several installed models take the image")
-    parser.add_argument("--names", metavar="MAP", nargs="+", default=(), help="only these, such as 'skip 0' 'gate 1'")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="folder for the files, one per map")
+    parser.add_argument("--model", metavar="ID_OR_FOLDER", help="required if several installed models accept the image")
     parser.add_argument(
-        "--channel", type=int, metavar="N", help="this channel of every skip, from 0; the root mean square over all"
+        "--names", metavar="MAP", nargs="+", default=(), help="only these maps, such as 'skip 0' 'gate 1'"
     )
-    parser.add_argument("--list", action="store_true", help="only list the model's maps; needs no image")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"of the files ({FORMATS[0]})")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument(
+        "--channel", type=int, metavar="N", help="channel of each skip, from 0 (default: root mean square over all)"
+    )
+    parser.add_argument("--list", action="store_true", help="only list the model's maps; no image needed")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help=f"file format (default: {FORMATS[0]})")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_device_argument(parser)
 
 
@@ -41,11 +43,11 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     if arguments.list:
         return _list(arguments, out)
     if arguments.image is None or arguments.output is None:
-        raise InputError("an image and a folder are needed: give IMAGE -o FOLDER, or --list to see what there is")
+        raise InputError("an image and an output folder are required: give IMAGE -o FOLDER, or --list to see the maps")
     model = choose_model(arguments.model, [arguments.image])
     image = find_image(arguments.image, model.description)
     if arguments.output.exists() and not arguments.output.is_dir():
-        raise InputError(f"{arguments.output} is a file: give a folder")
+        raise InputError(f"{arguments.output} is a file: choose a folder")
     check_writable(arguments.output)
 
     with without_collection():
@@ -60,7 +62,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> list[dict[str, Any]]:
-    """Write the maps and return what there is to say of each."""
+    """Write the maps and return an entry for each."""
     from ..image.volume_io import write_volume
     from ..inference.feature_maps import list_feature_maps, view_features
     from .parts.image_arguments import check_is_no_input, read_image
@@ -94,7 +96,7 @@ def _list(arguments: Namespace, out: TextIO) -> int:
     from .parts.image_arguments import choose_model
 
     if arguments.model is None and arguments.image is None:
-        raise InputError("no model is named: give one with --model")
+        raise InputError("no model is given: choose one with --model")
     model = find_model(arguments.model) if arguments.image is None else choose_model(arguments.model, [arguments.image])
 
     from ..inference.feature_maps import list_feature_maps
@@ -127,12 +129,12 @@ def _write_list(out: TextIO, entries: list[dict[str, Any]]) -> None:
     write_table(out, header, rows)
 
 
-COMMANDS.register("features", title="read a network's skips and gates as volumes")(
+COMMANDS.register("features", title="export a network's skip connections and attention gates as volumes")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Write what a model's skip connections and attention gates carry on an image: one volume a map, on "
-        "exactly the image's grid. A skip shows the root mean square over its channels, or one of them; a gate its "
-        "weight from 0 to 1.",
+        description="Write a model's skip connections and attention gates for an image, one volume per map, on the "
+        "image's grid. A skip is written as the root mean square over its channels, or as a single channel; a gate as "
+        "its weight from 0 to 1.",
     )
 )

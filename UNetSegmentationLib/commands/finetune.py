@@ -1,4 +1,4 @@
-"""`unetseg finetune`: a model and a few local cases in, a model folder out, compared with the old one."""
+"""`unetseg finetune`: a model and a few local cases in, a model folder out, compared with the parent."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="id or folder of the model to continue")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="id or folder of the model to fine-tune")
     parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="local cases with the model's label values; 255 is unlabelled"
+        "dataset", metavar="DATASET", nargs="?", help="local cases with the model's label values; 255 means unlabelled"
     )
-    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
-    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate falls to its end")
-    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (120, and 40 a case)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of patches and augmentation (0)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
-    parser.add_argument("--no-replay", action="store_true", help="do not rehearse the crops that travel with the model")
-    parser.add_argument("--id", help="model id (the folder's name)")
-    parser.add_argument("--title", help="name shown to people")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the course")
+    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to create")
+    parser.add_argument("--minutes", type=float, metavar="M", help="time budget; the learning rate decays over it")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: 120 plus 40 per case)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed for patches and augmentation (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint, with its options")
+    parser.add_argument(
+        "--no-replay", action="store_true", help="do not replay the training crops stored with the model"
+    )
+    parser.add_argument("--id", help="model id (default: the folder's name)")
+    parser.add_argument("--title", help="display name")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None)
@@ -69,7 +71,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _job_of(arguments: Namespace) -> FinetuningJob:
-    """Return the job; one that is resumed has the options that it began with, unless they are given again."""
+    """Return the job; a resumed one keeps the options that it started with, unless they are given again."""
     from ..finetuning.run import FinetuningJob, unfinished_job
 
     fields: dict[str, Any] = {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
@@ -80,11 +82,11 @@ def _job_of(arguments: Namespace) -> FinetuningJob:
     if arguments.resume:
         return replace(unfinished_job(arguments.output), **fields)
     if "dataset" not in fields:
-        raise InputError("the model or the data set is missing: give MODEL DATASET before -o")
+        raise InputError("a model and a data set are required: give MODEL DATASET before -o")
     return FinetuningJob(folder=arguments.output, **fields)
 
 
-# Options of the command that bear the name of the job's field.
+# Options of the command that have the same name as the job's field.
 FIELDS = ("model", "minutes", "steps", "seed", "device", "id", "title")
 
 
@@ -95,7 +97,7 @@ def _write_end(out: TextIO, job: FinetuningJob, description: ModelDescription, *
         return
     rows = [
         (title, str(entry["cases"]), figure(entry["old"]), figure(entry["new"]), figure(entry["worst_change"]))
-        for title, name in (("parent's own crops", "sentinel"), ("local, held back", "local"))
+        for title, name in (("parent's training crops", "sentinel"), ("local cases, held back", "local"))
         if (entry := gate[name])
     ]
     if rows:
@@ -103,15 +105,15 @@ def _write_end(out: TextIO, job: FinetuningJob, description: ModelDescription, *
     out.write(f"Gate: {gate['verdict']}\n")
     for reason in gate["reasons"]:
         out.write(f"  {reason}\n")
-    out.write(f"Model '{description.id}' lies in {job.folder}; '{description.parent}' is unchanged.\n")
+    out.write(f"Model '{description.id}' was saved in {job.folder}; '{description.parent}' is unchanged.\n")
 
 
-COMMANDS.register("finetune", title="continue a model on a few local cases")(
+COMMANDS.register("finetune", title="fine-tune a model on a few local cases")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Continue a model on a few local cases without forgetting what it knew, and compare the two. The "
-        "new model is kept whatever the comparison says; the old one is not touched. Ctrl-C keeps a checkpoint, from "
-        "which --resume goes on.",
+        description="Fine-tune a model on a few local cases while retaining what it learned before, and compare the "
+        "two models. The new model is kept whatever the outcome; the original is not changed. Ctrl-C saves a "
+        "checkpoint, from which --resume continues.",
     )
 )

@@ -1,4 +1,4 @@
-"""`unetseg import`: a model of another tool in, a model folder out."""
+"""`unetseg import`: a model from another tool in, a model folder out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "path",
         metavar="PATH",
         type=Path,
-        help="results folder of nnU-Net v2 or MONAI bundle, a folder above it, or a zip archive of one",
+        help="nnU-Net v2 results folder or MONAI bundle, a parent folder, or a zip archive of one",
     )
-    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", type=Path, required=True, help="folder to make")
-    parser.add_argument("--configuration", metavar="NAME", help="needed where there are several, such as 3d_fullres")
+    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", type=Path, required=True, help="folder to create")
+    parser.add_argument("--configuration", metavar="NAME", help="required if there are several, such as 3d_fullres")
     parser.add_argument(
-        "--folds", nargs="+", metavar="FOLD", default=[], help="such as 0 1 or all; by default every one that is there"
+        "--folds", nargs="+", metavar="FOLD", default=[], help="such as 0 1 or all (default: every fold present)"
     )
     parser.add_argument(
         "--allow-code",
         action="store_true",
-        help="load TorchScript, which is code, where a bundle has its weights in nothing else; only if you trust it",
+        help="load TorchScript, which contains code, if a bundle has no other weights; only if you trust the source",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a summary")
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
@@ -47,17 +47,17 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         )
         return DONE
     out.write(
-        f"Model '{description.id}' lies in {arguments.output}: {description.title}, {description.network}, "
-        f"{description.members} network(s), finds {', '.join(label.name for label in description.labels)}\n"
+        f"Model '{description.id}' was saved in {arguments.output}: {description.title}, {description.network}, "
+        f"{description.members} network(s), segments {', '.join(label.name for label in description.labels)}\n"
     )
     return DONE
 
 
-COMMANDS.register("import", title="bring a model of another tool into a model folder")(
+COMMANDS.register("import", title="import a model from nnU-Net or MONAI")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Turn a trained model of nnU-Net v2 or a MONAI bundle into a model folder that gives the same "
-        "segmentations. Nothing in its files is executed; what cannot be imported is refused with the reason.",
+        description="Convert a trained nnU-Net v2 model or a MONAI bundle to a model folder that gives the same "
+        "segmentations. No code in its files is executed; models that cannot be imported are rejected with a reason.",
     )
 )

@@ -1,4 +1,4 @@
-"""`unetseg plan`: a data set in, an explained plan out."""
+"""`unetseg plan`: a data set in, a plan with explanations out."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .parts.terminal import ProgressBar, write_json
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="nnU-Net raw folder, or images/ and labels/")
     parser.add_argument("-o", "--output", metavar="PLAN.json", required=True, type=Path, help="file to write")
-    parser.add_argument("--variant", metavar="V", default="unet", help="network that is to be trained (unet)")
-    parser.add_argument("--preset", metavar="P", default="mri", help="modality, as for train (mri)")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
+    parser.add_argument("--variant", metavar="V", default="unet", help="network to train (default: unet)")
+    parser.add_argument("--preset", metavar="P", default="mri", help="modality, as for 'unetseg train' (default: mri)")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list of label names, colours and terms")
     add_channels_argument(parser)
     parser.add_argument(
         "--resolution",
         choices=RESOLUTIONS,
         default="full",
-        help="low: coarser, until a patch shows enough of the image (full)",
+        help="low: coarser, until a patch shows enough of the image (default: full)",
     )
     parser.add_argument(
         "--dimensions",
         type=int,
         choices=(2, 3),
-        help="2: axial slices one by one; 3: volumes (by their number of slices)",
+        help="2: axial slices; 3: volumes (default: depends on the number of slices)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of sentences")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of sentences")
     add_quiet_argument(parser)
     add_device_argument(parser)
 
@@ -48,7 +48,9 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         return DONE
     for sentence in document["explanation"]:
         out.write(sentence + "\n")
-    out.write(f"The plan is in {arguments.output}: train --plan takes it, also after changes by hand.\n")
+    out.write(
+        f"The plan was saved in {arguments.output}: use it with 'unetseg train --plan', edited by hand if you like.\n"
+    )
     return DONE
 
 
@@ -97,11 +99,11 @@ def _document(arguments: Namespace) -> dict[str, Any]:
     }
 
 
-COMMANDS.register("plan", title="plan the training for a data set, and say why")(
+COMMANDS.register("plan", title="plan the training for a data set and explain it")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Read a data set and write the plan for training a network on it: grid, patch, batch, stages and "
-        "scaling of the intensities, with a sentence for every decision.",
+        description="Read a data set and write a plan for training a network on it: spacing, patch size, batch size, "
+        "stages and normalization, with a sentence explaining each decision.",
     )
 )

@@ -53,96 +53,106 @@ LOSS_LINES = Registry("loss", "UNetSegmentationLib.losses").summaries
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="nnU-Net raw folder, or images/ and labels/ with equal stems"
+        "dataset",
+        metavar="DATASET",
+        nargs="?",
+        help="nnU-Net raw folder, or images/ and labels/ with matching file names",
     )
-    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to make")
-    parser.add_argument("--variant", metavar="V", choices=sorted(NETWORK_LINES), help="network (below; unet)")
+    parser.add_argument("-o", "--output", metavar="MODEL_FOLDER", required=True, type=Path, help="folder to create")
+    parser.add_argument("--variant", metavar="V", choices=sorted(NETWORK_LINES), help="network (below; default: unet)")
     parser.add_argument(
         "--network-option",
         dest="network_options",
         action="append",
         metavar="KEY=VALUE",
         type=_option,
-        help="of the network beyond what the plan gives, the value as JSON: dropout=0.2, features_per_stage=[8,16,32], "
-        "norm=batch; again for each",
+        help="network option that the plan does not set, with a JSON value: dropout=0.2, features_per_stage=[8,16,32], "
+        "norm=batch; may be repeated",
     )
-    parser.add_argument("--loss", metavar="NAME", choices=sorted(LOSS_LINES), help="loss (below; dice_cross_entropy)")
+    parser.add_argument(
+        "--loss", metavar="NAME", choices=sorted(LOSS_LINES), help="loss (below; default: dice_cross_entropy)"
+    )
     parser.add_argument(
         "--loss-option",
         dest="loss_options",
         action="append",
         metavar="KEY=VALUE",
         type=_option,
-        help="of the loss, likewise: class_weights=[1,2]",
+        help="loss option, likewise: class_weights=[1,2]",
     )
-    parser.add_argument("--preset", metavar="P", choices=sorted(PRESETS), help=f"modality: {', '.join(PRESETS)} (mri)")
+    parser.add_argument(
+        "--preset", metavar="P", choices=sorted(PRESETS), help=f"modality: {', '.join(PRESETS)} (default: mri)"
+    )
     add_channels_argument(parser)
-    parser.add_argument("--plan", metavar="FILE", type=Path, help="plan to use instead of making one")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list with names, colours and terms")
+    parser.add_argument("--plan", metavar="FILE", type=Path, help="plan file to use instead of planning")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="JSON list of label names, colours and terms")
     parser.add_argument(
         "--fold",
         metavar="K/N",
         type=_fold,
-        help="hold back part K of N of the subjects (0/5); all/N holds back each in turn and makes an ensemble",
+        help="hold back part K of N of the subjects (default: 0/5); all/N holds back each in turn for an ensemble",
     )
     parser.add_argument(
         "--configurations",
         metavar="C",
         nargs="+",
         choices=(AUTO, *CONFIGURATION_LINES),
-        help="train each of these (below) and keep the best on the cases held back; auto: those that suit the data",
+        help="train each of these (below) and keep the best on the held-back cases; auto: those that suit the data",
     )
     parser.add_argument(
         "--no-postprocess-choice",
         dest="chooses_postprocess",
         action="store_const",
         const=False,
-        help="do not try post-processing on the cases held back; otherwise steps that help become the model's own",
+        help="do not choose post-processing on the held-back cases; by default the model keeps steps that help",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (1250 without a time budget)")
-    length.add_argument("--epochs", type=int, metavar="N", help=f"in epochs of {STEPS_PER_EPOCH} steps")
+    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: 1250 without a time budget)")
+    length.add_argument("--epochs", type=int, metavar="N", help=f"epochs of {STEPS_PER_EPOCH} steps")
     parser.add_argument(
         "--minutes",
         type=float,
         metavar="M",
-        help="time budget; the learning rate falls to its end. Several trainings share what is given, in equal parts",
+        help="time budget; the learning rate decays over it. Several trainings share the budget equally",
     )
     parser.add_argument(
-        "--validate-every", type=int, metavar="N", help="steps between figures on held-back cases (250; 0: at the end)"
+        "--validate-every",
+        type=int,
+        metavar="N",
+        help="steps between validations on held-back cases (default: 250; 0: only at the end)",
     )
     parser.add_argument(
         "--learning-rate",
         type=float,
         metavar="R",
-        help="of AdamW at the start, from where it falls to 0 (0.005); transformers need less",
+        help="initial learning rate of AdamW, which decays to 0 (default: 0.005); transformers need less",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of weights, patches and augmentation (0)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint, with its options")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed for weights, patches and augmentation (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint, with its options")
     parser.add_argument(
         "--replay",
         dest="has_replay",
         action="store_const",
         const=True,
-        help="keep small crops of the training images with the model, so that fine-tuning it forgets less; whoever "
-        "gets the model gets them too",
+        help="store small crops of the training images with the model, so that fine-tuning forgets less; anyone who "
+        "gets the model gets the crops too",
     )
     parser.add_argument(
         "--demonstration",
         dest="is_demonstration",
         action="store_const",
         const=True,
-        help="mark the model as a demonstration: its card says so, and it is not taken unless it is named",
+        help="mark the model as a demonstration: its card says so, and it is only used when named explicitly",
     )
     parser.add_argument(
         "--init",
         metavar="MODEL",
-        help="begin with the weights, but for the heads, of a model of the same network: its id or folder",
+        help="id or folder of a model of the same network whose weights, except the heads, to start from",
     )
-    parser.add_argument("--id", help="model id (the folder's name)")
-    parser.add_argument("--title", help="name shown to people")
-    parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the card")
-    parser.add_argument("--data-source", metavar="TEXT", help="where the data come from and whom to credit")
+    parser.add_argument("--id", help="model id (default: the folder's name)")
+    parser.add_argument("--title", help="display name")
+    parser.add_argument("--data-licence", metavar="TEXT", help="licence of the data, for the model card")
+    parser.add_argument("--data-source", metavar="TEXT", help="source of the data and whom to credit")
     add_quiet_argument(parser)
     add_device_argument(parser)
     parser.set_defaults(device=None, channels=None)
@@ -153,14 +163,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (key.isidentifier() and equals):
-        raise ArgumentTypeError(f"'{text}' is no option: give KEY=VALUE, such as dropout=0.2")
+        raise ArgumentTypeError(f"'{text}' is not a valid option: give KEY=VALUE, such as dropout=0.2")
     if re.fullmatch(r"[a-z]\w*", value) and value not in ("true", "false", "null"):
-        return key, value  # a bare word is a text: quotes seldom survive a shell
+        return key, value  # a bare word is a string: quotes seldom survive a shell
     try:
         return key, json.loads(value, parse_constant=_refuse)
     except ValueError as error:
         raise ArgumentTypeError(
-            f"'{value}' is no JSON value for {key}: give a number, true, false, a word or a [list]"
+            f"'{value}' is not a JSON value for {key}: give a number, true, false, a word or a [list]"
         ) from error
 
 
@@ -171,7 +181,7 @@ def _refuse(constant: str) -> None:
 def _fold(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
     if not ((part.isdigit() or part == "all") and parts.isdigit()):
-        raise ArgumentTypeError(f"'{text}' is no fold: give K/N, such as 0/5, or all/5")
+        raise ArgumentTypeError(f"'{text}' is not a fold: give K/N, such as 0/5, or all/5")
     return ALL_FOLDS if part == "all" else int(part), int(parts)
 
 
@@ -180,11 +190,13 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         from ..training.processes.processes import OtherProcessError, join_processes
 
     if _is_study(arguments) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
+        raise InputError(
+            "several trainings must run in one process: start without torchrun, or train each one separately"
+        )
     try:
         with join_processes() as processes:
             _train(arguments, out if processes.is_first else StringIO(), processes)
-    except OtherProcessError:  # the other has said what went wrong
+    except OtherProcessError:  # the other process has reported the error
         return FAULT
     return DONE
 
@@ -198,14 +210,14 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
 
 
 class _Display:
-    """Shows the events of a training: on a bar, in lines, and as a picture of the loss in the model folder.
+    """Shows the events of a training: on a progress bar, in lines, and as a plot of the loss in the model folder.
 
     Args:
-        job: Whose training it is.
-        out: Gets the lines.
-        bar: Shows what has no line.
-        interrupt: Told by the events when Ctrl-C may end the training gently.
-        draws_curve: Keep the picture.
+        job: The training.
+        out: Receives the lines.
+        bar: Shows the events without a line.
+        interrupt: Set by the events while Ctrl-C may end the training gently.
+        draws_curve: Save the plot.
     """
 
     def __init__(
@@ -251,7 +263,7 @@ class _Display:
 
 
 def _is_study(arguments: Namespace) -> bool:
-    """Return whether several trainings are asked for, or were begun."""
+    """Return whether several trainings are requested, or were started before."""
     from ..training.job import STUDY_FILE
 
     has_all_folds = arguments.fold is not None and arguments.fold[0] == ALL_FOLDS
@@ -260,7 +272,7 @@ def _is_study(arguments: Namespace) -> bool:
 
 
 def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, Work]:
-    """Return the job, and what does it: one training, or a study of several."""
+    """Return the job and the function that runs it: one training, or a study of several."""
     from ..training.job import STUDY_FILE, TrainingJob
     from ..training.run import run_training
     from ..training.search.search import Study, run_study, unfinished_study
@@ -293,16 +305,16 @@ def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, W
 
 
 def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the configurations by name, none for "auto"; None where nothing was asked for."""
+    """Return the names of the configurations, () for "auto", or None if not given."""
     if configurations is None or AUTO not in configurations:
         return None if configurations is None else tuple(configurations)
     if len(configurations) > 1:
-        raise InputError("--configurations auto chooses by itself: leave out the others, or auto")
+        raise InputError("--configurations auto cannot be combined with others: give auto alone, or only names")
     return ()
 
 
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
-    """Return the job; one that is resumed has the options that it began with, unless they are given again."""
+    """Return the job; a resumed one keeps the options that it started with, unless they are given again."""
     from ..training.job import TrainingJob, unfinished_job
     from ..training.options import UNLIMITED_STEPS, TrainingOptions
 
@@ -326,11 +338,11 @@ def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJ
         begun = begun or unfinished_job(arguments.output)
         return replace(begun, **fields, options=replace(begun.options, **options))
     if "dataset" not in fields:
-        raise InputError("no data set is given: name its folder before -o")
+        raise InputError("no data set is given: put its folder before -o")
     return TrainingJob(folder=arguments.output, options=TrainingOptions(**options), **fields)
 
 
-# Options of the command that bear the name of the job's field, and of the field of its options.
+# Options of the command that have the same name as a field of the job, or of its options.
 FIELDS = (
     "preset",
     "channels",
@@ -351,7 +363,7 @@ OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
 
 
 def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:
-    """Return the picture of the loss that is kept in a model folder; None where matplotlib is not installed."""
+    """Return the plot of the loss that is saved in a model folder, or None if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return None
     from ..training.curve import LiveCurve
@@ -365,7 +377,7 @@ def _line_of(event: Mapping[str, Any]) -> str:
     if event["event"] == "stage":
         return str(event["message"])
     if event["event"] == "start":
-        return f"{'Going on' if event['is_resumed'] else 'Training'} at step {event['step']} in {event['precision']}"
+        return f"{'Resuming' if event['is_resumed'] else 'Training'} at step {event['step']} in {event['precision']}"
     if event["event"] == "validation":
         dice = "  ".join(figure(entry.get("dice")) for entry in event["labels"].values())
         return f"step {event['step']:>6}  {event['elapsed_s'] / 60:6.1f} min  Dice {dice}"
@@ -376,7 +388,7 @@ def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> 
     if choice := description.figures.get("configurations"):
         rows = [(row["name"], figure(row["mean_dice"]), "kept" if row["is_chosen"] else "") for row in choice["rows"]]
         write_table(out, ("configuration", "mean Dice", ""), rows, right=(1,))
-    out.write(f"Model '{description.id}' lies in {job.folder}; on {description.figures['cases']} unseen cases:\n")
+    out.write(f"Model '{description.id}' was saved in {job.folder}; on {description.figures['cases']} unseen cases:\n")
     rows = [
         (name, figure(entry.get("dice")), figure(entry.get("hd95_mm"), 2))
         for name, entry in description.figures["labels"].items()
@@ -388,8 +400,8 @@ def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> 
     if replay := description.training.get("replay"):
         crops = replay["rehearsal"] + replay["sentinels"]
         out.write(
-            f"replay.safetensors holds {crops} crops of the training images with their labels: whoever gets the model "
-            "gets them too\n"
+            f"replay.safetensors contains {crops} crops of the training images with their labels: anyone who gets the "
+            "model gets them too\n"
         )
 
 
@@ -397,9 +409,9 @@ COMMANDS.register("train", title="train a model on a data set")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Train a network and keep it as a model folder. Part of the subjects is held back and measured at "
-        "the end. Ctrl-C keeps a checkpoint, from which --resume goes on to the same weights as without the break. "
-        "With several GPUs or hosts: torchrun --nproc-per-node N -m UNetSegmentationLib train ...; the plan's batch "
-        "size is then that of each process, and the result that of one process with N times the batch.",
+        description="Train a network and save it as a model folder. Some of the subjects are held back for validation "
+        "at the end. Ctrl-C saves a checkpoint, from which --resume continues to the same weights as an uninterrupted "
+        "run. With several GPUs or hosts: torchrun --nproc-per-node N -m UNetSegmentationLib train ...; the plan's "
+        "batch size then applies to each process, and the result is that of one process with N times the batch.",
     )
 )

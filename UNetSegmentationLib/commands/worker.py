@@ -1,4 +1,4 @@
-"""`unetseg worker`: the process that the panel keeps warm."""
+"""`unetseg worker`: the process that the panel keeps running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .contract import COMMANDS, DONE, Command
 
 
 def _add_arguments(_parser: ArgumentParser) -> None:
-    """It takes none."""
+    """Add nothing: it has no options."""
 
 
 def _run(_arguments: Namespace, _out: TextIO) -> int:
@@ -23,6 +23,6 @@ COMMANDS.register("worker", title="serve requests on standard input")(
     Command(
         add_arguments=_add_arguments,
         run=_run,
-        description="Serve requests, one JSON object a line, until standard input closes; the panel keeps one.",
+        description="Serve requests, one JSON object per line, until standard input closes; used by the Slicer panel.",
     )
 )

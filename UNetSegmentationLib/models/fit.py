@@ -47,11 +47,13 @@ def doubt_of_values(preset: str, *, lowest: float) -> str:
     title, modalities = PRESETS[preset].title, PRESETS[preset].modalities
     if "CT" not in modalities and lowest < CT_BELOW:
         return sentence(
-            f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: do not rely on it"
+            f"the image has values down to {lowest:.0f}, as CT has, but the model is for {title}: "
+            "the result may be unreliable"
         )
     if modalities == ("CT",) and lowest >= 0:
         return sentence(
-            f"the image has no negative values, but the model is for {title} in Hounsfield units: do not rely on it"
+            f"the image has no negative values, but the model is for {title} in Hounsfield units: "
+            "the result may be unreliable"
         )
     return ""
 
