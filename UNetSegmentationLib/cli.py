@@ -1,6 +1,6 @@
 """The command line: `unetseg`, also `python -m UNetSegmentationLib`.
 
-Exit codes: 0 done, 1 a fault of ours, 2 the user's input is wrong, 130 interrupted.
+Exit codes: 0 success, 1 internal error, 2 invalid input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .commands.parts.terminal import explain, warn, write_json
 from .core.errors import InputError
 from .core.process_environment import settle_environment
 
-BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
+BROKEN_PIPE = 141  # as a shell reports a program ended by SIGPIPE
 
 
 class _Parser(ArgumentParser):
-    """A parser that says what is wrong in one line, as every other error is said."""
+    """A parser that reports an error in one line, like every other error."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see '{self.prog} --help'")
 
 
 class _CommandParser(_Parser):
-    """The parser of a command, whose module is imported when the command is asked for, and not for the list of all.
+    """The parser of a command, whose module is imported only when the command is used, not to list all commands.
 
     Args:
         command: Name of the command.
@@ -45,7 +45,7 @@ class _CommandParser(_Parser):
         self._command = command
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Import the command and parse what follows its name."""
+        """Import the command and parse its arguments."""
         if not self.description:
             command = COMMANDS[self._command]
             self.description = command.description
@@ -55,11 +55,11 @@ class _CommandParser(_Parser):
 
 
 def enter() -> NoReturn:
-    """Run the command line of this process, then end the process: what `unetseg` starts."""
+    """Run the command line of this process, then end the process: the entry point of `unetseg`."""
     status = main()
     if not _may_leave_at_once():
         sys.exit(status)
-    # Not by the interpreter's long farewell: freeing what torch has loaded, piece by piece, takes a third of a second.
+    # Skip the interpreter's shutdown: freeing everything that torch has loaded takes a third of a second.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -68,7 +68,7 @@ def enter() -> NoReturn:
 
 
 def _may_leave_at_once() -> bool:
-    """Tell whether nobody waits for the interpreter's end: a profiler, a debugger, or a thread with work to finish."""
+    """Return whether nothing needs the interpreter's shutdown: no profiler, debugger or thread with work to finish."""
     monitoring = getattr(sys, "monitoring", None)
     is_watched = bool(sys.gettrace() or sys.getprofile() or sys.flags.inspect) or (
         monitoring is not None and any(monitoring.get_tool(number) for number in range(6))
@@ -88,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = sys.stdout
     for stream in (out, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a file name may contain characters that the terminal cannot show
     try:
         status = _answer(words, out)
         out.flush()
@@ -100,23 +102,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(words: Sequence[str], out: TextIO) -> int:
-    """Run a command line; what goes wrong is said in one line, and in the document where one was asked for."""
+    """Run a command line; an error is reported in one line, and in the JSON document if one was requested."""
     try:
         return _run(_parser().parse_args(_with_values_joined(words)), out)
     except BrokenPipeError:
         raise
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last place that can say what went wrong
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last place to report an error
         status, sentence = explain(error)
         if "--debug" in words:
             traceback.print_exc()
         warn(sentence)
-        if "--json" in words:  # every command writes its own document last: there is none yet
+        if "--json" in words:  # commands write their document last, so none has been written yet
             write_json(out, {"errors": [{"name": words[0], "message": sentence}]})
         return status
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
-    # Standard output carries the answer alone; what a library prints goes to standard error.
+    # Standard output is for results only; anything that a library prints goes to standard error.
     with redirect_stdout(sys.stderr):
         return COMMANDS[arguments.command].run(arguments, out)
 
@@ -136,7 +138,7 @@ def _parser() -> ArgumentParser:
 
 
 def _with_values_joined(words: Sequence[str]) -> list[str]:
-    """Join "--roi" and "-10,5,3,..." by "=", and mark "-,T2.nii" with a blank: argparse takes both for options."""
+    """Join "--roi" and "-10,5,3,..." with "=", and pad "-,T2.nii" with a space: argparse takes both for options."""
     joined: list[str] = []
     for word in words:
         if re.match(r"-[\d.]", word) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):

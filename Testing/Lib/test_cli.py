@@ -81,8 +81,8 @@ def test_every_command_explains_itself(name, capsys):
         (("dance",), "invalid choice: 'dance'"),
         (("segment", "a.nii"), "required: -o/--output"),
         (("segment", "a.nii", "-o", "b.nii", "--speed", "9"), "unrecognized arguments: --speed 9"),
-        (("segment", "a.nii", "-o", "b.nii", "--roi", "-1,2"), "'-1,2' is no region"),
-        (("train", "d", "-o", "m", "--fold", "5"), "'5' is no fold: give K/N"),
+        (("segment", "a.nii", "-o", "b.nii", "--roi", "-1,2"), "'-1,2' is not a valid box"),
+        (("train", "d", "-o", "m", "--fold", "5"), "'5' is not a fold: give K/N"),
         (("train", "-o", "m"), "no data set is given"),
         (("train", "no such data", "-o", "m", "--id", "Größe"), "model id 'Größe' is not allowed"),
         (("train", "d", "-o", "m", "--steps", "2", "--epochs", "3"), "not allowed with"),
@@ -238,7 +238,7 @@ def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tin
     tiny_model("two", channels=2)
     tiny_model("flat", dimensions=2, patch_size=(1, 16, 16), preset="xray")
     assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
-    assert "no installed model takes" in one_line(capsys.readouterr().err)
+    assert "no installed model accepts" in one_line(capsys.readouterr().err)
     tiny_model("one")
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--json") == 0
     assert json.loads(capsys.readouterr().out)["model"] == "one"
@@ -249,7 +249,7 @@ def test_without_a_model_the_only_one_that_takes_the_image_is_used(tmp_path, tin
     assert json.loads(capsys.readouterr().out)["model"] == "better"
     tiny_model("other", labels=3)
     assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
-    assert "3 models that find different things take" in (error := one_line(capsys.readouterr().err))
+    assert "3 models that segment different structures accept" in (error := one_line(capsys.readouterr().err))
     assert "better, one, other" in error
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "third") == 2
     assert "there is no model 'third'" in one_line(capsys.readouterr().err)
@@ -277,11 +277,11 @@ def test_a_demonstration_is_taken_only_by_its_name(tmp_path, tiny_model, capsys)
     assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
     error = one_line(capsys.readouterr().err)
     assert "no model is installed" in error
-    assert "for demonstration only, where named: demo" in error
+    assert "for demonstration only, if named explicitly: demo" in error
     tiny_model("flat", dimensions=2, patch_size=(1, 16, 16), preset="xray")
     tiny_model("two", channels=2)
     assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
-    assert "for demonstration only, where named: demo" in one_line(capsys.readouterr().err)
+    assert "for demonstration only, if named explicitly: demo" in one_line(capsys.readouterr().err)
     assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", "demo") == 0
 
 
@@ -325,11 +325,11 @@ def test_an_image_is_never_overwritten(tmp_path, tiny_model, capsys):
     before = image.read_bytes()
     for words in (("-o", image), ("-o", tmp_path / "link.nrrd"), ("-o", tmp_path / "o.nrrd", "--probabilities", image)):
         assert run("segment", image, *words) == 2
-        assert "would replace the image" in one_line(capsys.readouterr().err)
+        assert "would overwrite the image" in one_line(capsys.readouterr().err)
     labels = tmp_path / "b.seg.nrrd"
     write_labelmap(labels, np.arange(8, dtype=np.uint8).reshape(2, 2, 2), affine_ras=np.eye(4))
     assert run("segment", labels, "-o", tmp_path) == 2
-    assert "would replace the image" in one_line(capsys.readouterr().err)
+    assert "would overwrite the image" in one_line(capsys.readouterr().err)
     assert image.read_bytes() == before
 
 
@@ -340,12 +340,12 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
     twin = write_image(tmp_path / "deep" / "A.nrrd")
     (tmp_path / "file").write_text("")
     cases = [
-        ((image, "-o", tmp_path / "o.xyz"), "end the name in .seg.nrrd"),
-        ((image, twin, "-o", tmp_path / "o.nrrd"), "is one file for 2 images: give a folder"),
-        ((image, twin, "-o", tmp_path / "o"), "would both be"),
+        ((image, "-o", tmp_path / "o.xyz"), "use a name ending in .seg.nrrd"),
+        ((image, twin, "-o", tmp_path / "o.nrrd"), "is a single file, but there are 2 images: choose a folder"),
+        ((image, twin, "-o", tmp_path / "o"), "would both be written to"),
         ((image, "-o", tmp_path / "file"), "is a file without suffix"),
-        ((image, "-o", tmp_path / "file" / "o.nrrd"), "is a file; give another folder"),
-        ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be"),
+        ((image, "-o", tmp_path / "file" / "o.nrrd"), "is a file; choose another folder"),
+        ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be written to"),
         ((image, "-o", tmp_path / "o.nrrd", "--probabilities", "p.txt"), "cannot write probabilities to p.txt"),
         ((image, "-o", tmp_path / "o.nrrd", "--overlap", "1"), "--overlap is 1.0: give 0 to below 1"),
         ((image, "-o", tmp_path / "o.nrrd", "--device", "abacus"), "this machine has no device 'abacus'"),
@@ -507,4 +507,4 @@ def test_figures_that_are_undefined_are_dashes_and_null(write_balls, tmp_path, t
     assert first["dice"] == 0.0
     assert first["hd_mm"] is None
     assert run("evaluate", "tiny", dataset, "--held-back") == 2
-    assert "names no held-back cases" in one_line(capsys.readouterr().err)
+    assert "has no record of held-back cases" in one_line(capsys.readouterr().err)

@@ -116,12 +116,12 @@ def test_what_may_not_be_missing_is_told_in_one_line(tmp_path, capsys):
     both = write_image(tmp_path / "both.nrrd", shape=(2, 9, 11, 10))
     lone = write_image(tmp_path / "scan.nii.gz")
     cases = [
-        ("strict", first, "T2 is missing beside"),
-        ("strict", f"{first},-,{third}", "T2 is missing beside"),
-        ("fusion", f"{first},-", "names 2 channels, model 'fusion' takes 3 (T1, T2, FLAIR)"),
-        ("fusion", "-,-,-", "an image of no file does not exist"),
+        ("strict", first, "T2 is missing for"),
+        ("strict", f"{first},-,{third}", "T2 is missing for"),
+        ("fusion", f"{first},-", "lists 2 channels, but model 'fusion' needs 3 (T1, T2, FLAIR)"),
+        ("fusion", "-,-,-", "an image without files does not exist"),
         ("fusion", f"-,-,{tmp_path}/gone.nii", "gone.nii does not exist"),
-        ("fusion", f"{both},-,-", "holds 2 channels: give files of one channel beside '-'"),
+        ("fusion", f"{both},-,-", "has 2 channels: with '-', give one single-channel file for each of the others"),
         ("fusion", lone, "1 channel(s), model 'fusion' needs 3"),
     ]
     for model, image, text in cases:
@@ -176,13 +176,13 @@ def test_wrong_usage_of_features_is_one_line_and_writes_nothing(tmp_path, capsys
     image = write_image(tmp_path / "p_0000.nii.gz")
     (tmp_path / "file").write_text("")
     cases = [
-        ((), "an image and a folder are needed"),
+        ((), "an image and an output folder are required"),
         ((image, "-o", tmp_path / "o", "--names", "gate 0"), "no feature map gate 0: it has skip 0"),
         ((image, "-o", tmp_path / "o", "--channel", 99), "has channels 0 to "),
-        ((image, "-o", tmp_path / "file"), "is a file: give a folder"),
-        ((image, "-o", tmp_path / "file" / "o"), "is a file; give another folder"),
+        ((image, "-o", tmp_path / "file"), "is a file: choose a folder"),
+        ((image, "-o", tmp_path / "file" / "o"), "is a file; choose another folder"),
         ((tmp_path / "gone.nii", "-o", tmp_path / "o"), "gone.nii does not exist"),
-        (("--list",), "no model is named"),
+        (("--list",), "no model is given"),
     ]
     for words, text in cases:
         assert run("features", *words) == 2

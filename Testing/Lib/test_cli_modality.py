@@ -62,11 +62,11 @@ def test_ct_is_refused_for_an_mri_model_that_nobody_named(tmp_path, tiny_model, 
     assert run(*words) == 2
     error = capsys.readouterr().err
     assert "ct.nii.gz has values down to -1024, as CT has, but model 'brain' is for MRI" in error
-    assert "no installed model fits; '--model brain' takes this one nevertheless" in error
+    assert "no installed model is suitable; '--model brain' uses this one anyway" in error
     assert not (tmp_path / "o.nrrd").exists()
     tiny_model("head")
     assert run(*words) == 2
-    assert "no installed model fits" in capsys.readouterr().err
+    assert "no installed model is suitable" in capsys.readouterr().err
     tiny_model("chest", preset="ct")
     assert run(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["model"] == "chest"
@@ -91,7 +91,7 @@ def test_every_image_is_asked_not_the_first_alone(tmp_path, tiny_model, capsys):
     capsys.readouterr()
     write_dicom(tmp_path / "mr", "MR")
     assert run("segment", scans[0], tmp_path / "mr", "-o", tmp_path / "o") == 2
-    assert "mr is MR by its DICOM header, but model 'chest' is for CT: choose one that fits" in (
+    assert "mr is MR by its DICOM header, but model 'chest' is for CT: choose a suitable model" in (
         error := capsys.readouterr().err
     )
     assert "with --model: brain;" in error

@@ -69,7 +69,7 @@ def test_what_is_done_is_left_out_until_image_model_options_or_result_change(
 
     assert run(*images, "-o", out, "--model", "one") == 0
     assert again("--model", "one") == 0
-    assert "3 of 3 images were done before" in capsys.readouterr().out
+    assert "3 of 3 images were already done" in capsys.readouterr().out
     assert again() == 0, "the only model is the same whether it is named or not"
     (out / "b.seg.nrrd").unlink()
     assert again() == 1
@@ -110,7 +110,7 @@ def test_nothing_to_segment_and_two_results_in_one_file_are_told(tmp_path, tiny_
     assert len(json.loads(capsys.readouterr().out)["errors"]) == 2
     both = tmp_path / "r.nii.gz"
     assert run(images[0], "-o", both, "--probabilities", tmp_path / "." / "r.nii.gz") == 2
-    assert "name the same file" in capsys.readouterr().err
+    assert "are the same file" in capsys.readouterr().err
     assert not both.exists()
 
 
@@ -147,7 +147,7 @@ def test_results_named_by_json_and_without_a_record(tmp_path, tiny_model, images
     assert run(images[0], "-o", tmp_path / "single") == 0
     assert [path.name for path in (tmp_path / "single").iterdir()] == ["a.seg.nrrd"]
     assert run(images[0], "-o", tmp_path / "o.nrrd", "--resume") == 2
-    assert "--resume goes on in a folder of results" in capsys.readouterr().err
+    assert "--resume needs a folder of results" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_keeps_what_it_computed(tmp_path, tiny_model, images, monkeypatch, segmented):
@@ -253,9 +253,9 @@ def test_without_scheduler_or_package_one_sentence_says_what_to_do(tmp_path, tin
     tiny_model()
     monkeypatch.setattr(cohort, "CONNECTION_S", 0.2)
     assert run(*images, "-o", tmp_path / "out", "--dask", "tcp://127.0.0.1:9") == 2
-    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+    assert "no response from a Dask scheduler at tcp://127.0.0.1:9" in capsys.readouterr().err
     assert run(*images, "-o", tmp_path / "out", "--dask", "no address") == 2
-    assert "no Dask scheduler answers at no address" in capsys.readouterr().err
+    assert "no response from a Dask scheduler at no address" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert run(*images, "-o", tmp_path / "out", "--dask", "tcp://127.0.0.1:9") == 2
     assert "pip install distributed" in capsys.readouterr().err

@@ -137,14 +137,17 @@ def test_paths_are_written_so_that_another_working_directory_finds_them() -> Non
     ("changes", "message"),
     [
         ({"colour": 1, "aim": 2}, "Drawing has no field aim, colour: choose from title, file, shapes, places, shares,"),
-        ({"schema_version": 4}, "schema_version is 4, this version reads 3: update or re-export it"),
-        ({"title": 5}, "Drawing: title is 5: give a text"),
+        (
+            {"schema_version": 4},
+            "schema_version is 4, this version reads 3: update the software or export the file again",
+        ),
+        ({"title": 5}, "Drawing: title is 5: give a string"),
         ({"file": 5}, "Drawing: file is 5: give a path"),
         ({"shapes": 5}, "Drawing: shapes is 5: give a list of objects"),
         ({"shapes": [5]}, "Drawing: shapes is [5]: give a list of objects"),
         ({"shapes": [{"kind": "star"}]}, "kind is 'star': choose circle, box"),
         ({"shapes": [{"radius_mm": 1}]}, "kind is None: choose circle, box"),
-        ({"shapes": [{"kind": "circle"}]}, "Circle lacks radius_mm: give every field that has no default"),
+        ({"shapes": [{"kind": "circle"}]}, "Circle lacks radius_mm: add every field that has no default"),
         ({"shapes": [{"kind": "circle", "radius_mm": -1}]}, "Circle: radius_mm is -1: give 0 or more"),
         ({"shapes": [{"kind": "circle", "radius_mm": True}]}, "Circle: radius_mm is True: give a finite number"),
         ({"shapes": [{"kind": "box", "size_mm": [1]}]}, "Box: size_mm is [1]: give a list of 2 finite numbers"),
@@ -152,7 +155,7 @@ def test_paths_are_written_so_that_another_working_directory_finds_them() -> Non
         ({"places": [1]}, "Drawing: places is [1]: give an object of objects"),
         ({"shares": {"x": 1}}, "Drawing: shares is {'x': 1}: give an object of finite numbers or null"),
         ({"shares": {"1": float("inf")}}, "Drawing: shares is {'1': inf}: give an object of finite numbers or null"),
-        ({"mixed": ["a", 1]}, "Drawing: mixed is ['a', 1]: give a list of 2: a whole number, a text"),
+        ({"mixed": ["a", 1]}, "Drawing: mixed is ['a', 1]: give a list of 2: a whole number, a string"),
         ({"mode": "slow"}, "Drawing: mode is 'slow': give 'fast' or 'exact'"),
         ({"is_final": 1}, "Drawing: is_final is 1: give true or false"),
         ({"count": True}, "Drawing: count is True: give a whole number"),
@@ -161,7 +164,7 @@ def test_paths_are_written_so_that_another_working_directory_finds_them() -> Non
         ({"mark": []}, "Drawing: mark is []: give an object or null"),
         ({"mark": {"kind": "box", "radius_mm": 1}}, "Circle: kind is 'box': give 'circle'"),
         ({"notes": {"a": [float("nan")]}}, "Drawing: notes is {'a': [nan]}: give an object of any values"),
-        ({"title": ["x" * 1000]}, "Drawing: title is ['" + "x" * 98 + "...: give a text"),
+        ({"title": ["x" * 1000]}, "Drawing: title is ['" + "x" * 98 + "...: give a string"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(changes: dict[str, Any], message: str) -> None:
@@ -172,7 +175,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(changes: dict[str, Any], m
 
 
 def test_all_missing_fields_are_named() -> None:
-    with pytest.raises(InputError, match="Drawing lacks title, shapes, places: give every field"):
+    with pytest.raises(InputError, match="Drawing lacks title, shapes, places: add every field"):
         Drawing.from_dict({"schema_version": 3, "file": "f"})
     with pytest.raises(InputError, match="schema_version is None, this version reads 3"):
         Drawing.from_dict({})
@@ -191,14 +194,14 @@ def test_whole_numbers_stay_whole_where_any_number_is_allowed() -> None:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_json_cannot_hold_are_not_written(number: float) -> None:
-    with pytest.raises(InputError, match=rf"Box: size_mm holds {number}, which JSON cannot: give finite numbers"):
+    with pytest.raises(InputError, match=rf"Box: size_mm is {number}, which JSON does not allow: give finite numbers"):
         Box(size_mm=(1.0, number)).to_dict()
     with pytest.raises(InputError, match="Drawing: notes holds"):
         Drawing(title="t", file=FOLDER, shapes=(), places={}, notes={"a": [{"b": number}]}).to_dict()
 
 
 def test_what_has_no_form_in_json_is_a_fault_of_ours() -> None:
-    with pytest.raises(TypeError, match="set has no form in JSON"):
+    with pytest.raises(TypeError, match="set cannot be written as JSON"):
         Drawing(title="t", file=FOLDER, shapes=(), places={}, notes={"a": {1}}).to_dict()
 
 

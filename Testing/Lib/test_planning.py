@@ -282,7 +282,7 @@ def test_an_impossible_fingerprint_is_refused(changes, words):
 def test_unreadable_plans_and_fingerprints_are_refused(tmp_path):
     with pytest.raises(InputError, match="Fingerprint has no field sizes: choose from shapes"):
         Fingerprint.from_dict({"sizes": 3})
-    with pytest.raises(InputError, match="Fingerprint lacks shapes, spacings_mm, channels, foreground: give"):
+    with pytest.raises(InputError, match="Fingerprint lacks shapes, spacings_mm, channels, foreground: add"):
         Fingerprint.from_dict({"subjects": 3})
     for text in ("[1]", "{", '{"plan": 3}', '{"plan": {"dimensions": 3}}'):
         (tmp_path / "plan.json").write_text(text)

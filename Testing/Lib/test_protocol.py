@@ -163,7 +163,7 @@ def test_request_ignores_the_envelope() -> None:
 
 
 def test_request_names_all_that_it_lacks() -> None:
-    with pytest.raises(InputError, match="SegmentRequest lacks volume, affine_ras, output: give every field"):
+    with pytest.raises(InputError, match="SegmentRequest lacks volume, affine_ras, output: add every field"):
         SegmentRequest.from_dict({"model": "m"})
 
 

@@ -317,9 +317,9 @@ def test_a_plan_file_is_that_of_all_folds_and_leaves_no_choice_of_configurations
 def test_the_command_refuses_what_makes_no_sense(tmp_path, dataset, monkeypatch, capsys):
     words = ["train", str(dataset), "-o", str(tmp_path / "m"), "--configurations"]
     assert main([*words, "auto", "low"]) == 2
-    assert "--configurations auto chooses by itself" in capsys.readouterr().err
+    assert "--configurations auto cannot be combined with others" in capsys.readouterr().err
     assert main(["train", str(dataset), "-o", str(tmp_path / "m"), "--fold", "most/3"]) == 2
-    assert "'most/3' is no fold: give K/N, such as 0/5, or all/5" in capsys.readouterr().err
+    assert "'most/3' is not a fold: give K/N, such as 0/5, or all/5" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*words, "full", "slices"]) == 2
     assert "start without torchrun" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_training_makes_a_model_that_is_listed_segments_and_is_measured(write_ba
     )
     assert run(*words) == 0
     output = capsys.readouterr()
-    assert "Model 'balls' lies in" in output.out
+    assert "Model 'balls' was saved in" in output.out
     assert output.err == ""
     assert {"model.json", "weights.safetensors", "CARD.md"} <= {path.name for path in model.iterdir()}
     assert not (model / CHECKPOINT_FILE).exists()

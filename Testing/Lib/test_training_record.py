@@ -77,7 +77,7 @@ def test_damage_before_the_end_is_named(tmp_path):
 
 
 def test_a_record_that_cannot_be_read_or_written_is_named(tmp_path):
-    with pytest.raises(InputError, match="no training record"):
+    with pytest.raises(InputError, match="cannot read a training record"):
         TrainingRecord.read(tmp_path / "none.jsonl")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):

@@ -401,7 +401,7 @@ def test_every_voxel_type_can_be_written(tmp_path, dtype):
 
 @pytest.mark.parametrize("suffix", [".mhd", ".nhdr", ".dcm", ".txt"])
 def test_an_image_is_one_file_of_a_known_kind(tmp_path, suffix):
-    with pytest.raises(InputError, match="end the name in"):
+    with pytest.raises(InputError, match="use a name ending in"):
         write_volume(tmp_path / f"a{suffix}", Volume(image(), np.eye(4)))
     assert list(tmp_path.iterdir()) == []
 
@@ -411,7 +411,7 @@ def test_missing_paths_and_unknown_names_are_refused(tmp_path):
         read_volume(tmp_path / "nothing.nii.gz")
     with pytest.raises(InputError, match="contains no DICOM"):
         read_volume(tmp_path)
-    with pytest.raises(InputError, match="end the name in"):
+    with pytest.raises(InputError, match="use a name ending in"):
         write_labelmap(tmp_path / "x.docx", np.zeros((1, 2, 3)), affine_ras=np.eye(4))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""`unetseg bench`: how fast this machine segments, beside other engines where they are installed."""
+"""`unetseg bench`: inference speed on this machine, compared with other engines if installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sub-command is: the options that it takes and a function that does it."""
+"""What a sub-command is: its options and the function that runs it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DONE, FAULT, INPUT, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A sub-command; its module is imported for its help alone, so that it must load no torch, scipy or SimpleITK.
+    """A sub-command; printing its help imports its module, which must therefore not load torch, scipy or SimpleITK.
 
     Attributes:
         add_arguments: Adds its options to a parser.
-        run: Does it and returns the exit code; what it was asked for goes to the stream, and whatever libraries print
-            meanwhile goes to standard error.
-        description: What it does, in a sentence or two.
+        run: Runs it and returns the exit code; its output goes to the stream, anything that libraries print goes to
+            standard error.
+        description: A sentence or two for the help.
     """
 
     add_arguments: Callable[[ArgumentParser], None]
@@ -33,7 +33,7 @@ COMMANDS: Registry[Command] = Registry("command", "UNetSegmentationLib.commands"
 
 
 class _TableFormatter(HelpFormatter):
-    """Wraps paragraphs as usual, and the second column of indented lines in itself."""
+    """Wraps paragraphs as usual, and the second column of indented lines within that column."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = []
@@ -52,7 +52,7 @@ _SECOND_COLUMN = 26
 
 
 def add_tables(parser: ArgumentParser, tables: Mapping[str, Mapping[str, str]]) -> None:
-    """Append to a command's help, under each heading, names with a line that explains them."""
+    """Append tables to a command's help: under each heading, names with a one-line explanation."""
     parser.formatter_class = _TableFormatter
     parts = []
     for heading, rows in tables.items():

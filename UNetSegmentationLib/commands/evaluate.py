@@ -1,4 +1,4 @@
-"""`unetseg evaluate`: a model against the references of a data set."""
+"""`unetseg evaluate`: compare a model with the reference segmentations of a data set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--held-back", action="store_true", help="only the cases that were held back from the model's training"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_quiet_argument(parser)
     add_device_argument(parser)
 
@@ -63,7 +63,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
             bar(number / len(cases), case.id)
             try:
                 results += evaluate(predictor, [case])
-            except Exception as error:  # noqa: BLE001  # one bad case must not cost the figures of the others
+            except Exception as error:  # noqa: BLE001  # one bad case must not cost the results of the others
                 bar.clear()
                 failures.note(case.id, error)
     if arguments.json:
@@ -77,10 +77,12 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 def _held_back(cases: Sequence[Case], description: ModelDescription) -> list[Case]:
     wanted = description.training.get("held_back_cases")
     if not wanted:
-        raise InputError(f"the record of model '{description.id}' names no held-back cases: leave out --held-back")
+        raise InputError(f"model '{description.id}' has no record of held-back cases: leave out --held-back")
     found = [case for case in cases if case.id in wanted]
     if not found:
-        raise InputError(f"no case that '{description.id}' held back is in this data set: give the one of its training")
+        raise InputError(
+            f"none of the cases held back for '{description.id}' is in this data set: use its training data set"
+        )
     return found
 
 

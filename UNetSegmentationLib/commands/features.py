@@ -1,4 +1,4 @@
-"""`unetseg features`: what a model's skips and gates carry on an image, one volume a map."""
+"""`unetseg features`: a model's skip connections and attention gates for an image, one volume per map."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     if arguments.list:
         return _list(arguments, out)
     if arguments.image is None or arguments.output is None:
-        raise InputError("an image and a folder are needed: give IMAGE -o FOLDER, or --list to see what there is")
+        raise InputError("an image and an output folder are required: give IMAGE -o FOLDER, or --list to see the maps")
     model = choose_model(arguments.model, [arguments.image])
     image = find_image(arguments.image, model.description)
     if arguments.output.exists() and not arguments.output.is_dir():
-        raise InputError(f"{arguments.output} is a file: give a folder")
+        raise InputError(f"{arguments.output} is a file: choose a folder")
     check_writable(arguments.output)
 
     with without_collection():
@@ -65,7 +65,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
 
 
 def _read_out(predictor: Predictor, image: ImageFiles, arguments: Namespace) -> list[dict[str, Any]]:
-    """Write the maps and return what there is to say of each."""
+    """Write the maps and return an entry for each."""
     from ..image.volume_io import write_volume
     from ..inference.feature_maps import list_feature_maps, view_features
     from .parts.image_arguments import check_is_no_input, read_image
@@ -99,7 +99,7 @@ def _list(arguments: Namespace, out: TextIO) -> int:
     from .parts.image_arguments import choose_model
 
     if arguments.model is None and arguments.image is None:
-        raise InputError("no model is named: give one with --model")
+        raise InputError("no model is given: choose one with --model")
     model = find_model(arguments.model) if arguments.image is None else choose_model(arguments.model, [arguments.image])
 
     from ..inference.feature_maps import list_feature_maps

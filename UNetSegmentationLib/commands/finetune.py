@@ -1,4 +1,4 @@
-"""`unetseg finetune`: a model and a few local cases in, a model folder out, compared with the old one."""
+"""`unetseg finetune`: a model and a few local cases in, a model folder out, compared with the parent."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def _job_of(arguments: Namespace) -> FinetuningJob:
     if arguments.resume:
         return replace(unfinished_job(arguments.output), **fields)
     if "dataset" not in fields:
-        raise InputError("the model or the data set is missing: give MODEL DATASET before -o")
+        raise InputError("a model and a data set are required: give MODEL DATASET before -o")
     return FinetuningJob(folder=arguments.output, **fields)
 
 
-# Options of the command that bear the name of the job's field.
+# Options of the command that have the same name as the job's field.
 FIELDS = ("model", "minutes", "steps", "seed", "device", "id", "title")
 
 
@@ -102,7 +102,7 @@ def _write_end(out: TextIO, job: FinetuningJob, description: ModelDescription, *
         return
     rows = [
         (title, str(entry["cases"]), figure(entry["old"]), figure(entry["new"]), figure(entry["worst_change"]))
-        for title, name in (("parent's own crops", "sentinel"), ("local, held back", "local"))
+        for title, name in (("parent's training crops", "sentinel"), ("local cases, held back", "local"))
         if (entry := gate[name])
     ]
     if rows:
@@ -110,7 +110,7 @@ def _write_end(out: TextIO, job: FinetuningJob, description: ModelDescription, *
     out.write(f"Gate: {gate['verdict']}\n")
     for reason in gate["reasons"]:
         out.write(f"  {reason}\n")
-    out.write(f"Model '{description.id}' lies in {job.folder}; '{description.parent}' is unchanged.\n")
+    out.write(f"Model '{description.id}' was saved in {job.folder}; '{description.parent}' is unchanged.\n")
 
 
 COMMANDS.register("finetune", title="fine-tune a model on a few local cases")(

@@ -1,4 +1,4 @@
-"""`unetseg import`: a model of another tool in, a model folder out."""
+"""`unetseg import`: a model from another tool in, a model folder out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="load TorchScript, which contains code, if a bundle provides its weights in no other form; only if "
         "you trust it",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a summary")
 
 
 def _run(arguments: Namespace, out: TextIO) -> int:
@@ -50,8 +50,8 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         )
         return DONE
     out.write(
-        f"Model '{description.id}' lies in {arguments.output}: {description.title}, {description.network}, "
-        f"{description.members} network(s), finds {', '.join(label.name for label in description.labels)}\n"
+        f"Model '{description.id}' was saved in {arguments.output}: {description.title}, {description.network}, "
+        f"{description.members} network(s), segments {', '.join(label.name for label in description.labels)}\n"
     )
     return DONE
 

@@ -1,4 +1,4 @@
-"""`unetseg models`: what can be used, with figures."""
+"""`unetseg models`: the installed models and their accuracy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .parts.terminal import figure, rounded, write_json, write_table
 if TYPE_CHECKING:
     from ..networks.parts.cost import NetworkSummary
 
-# Channels and size of the image that networks are compared on; the first that a network takes.
+# Channels and size of the image that networks are compared on: the first that a network accepts.
 NETWORK_INPUTS = ((1, (96, 96, 96)), (4, (96, 96, 96)), (1, (256, 256)))
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--networks", action="store_true", help="list the network variants with weights, operations and memory instead"
     )
@@ -36,7 +36,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         header = ("id", "title", "network", "preset", "labels", "mean Dice", "MB", "folder")
         write_table(out, header, [_row_of(entry) for entry in models], right=(5, 6))
     else:
-        out.write(f"no model is installed: train one, or name a folder of models in {MODELS_VARIABLE}\n")
+        out.write(f"no model is installed: train one, or set {MODELS_VARIABLE} to a folder of models\n")
     return DONE
 
 
@@ -86,7 +86,7 @@ def _summary_of(name: str) -> NetworkSummary:
             return summarise_network(name, config, size)
         except InputError as error:
             reason = reason or error
-    raise reason or InputError(f"network '{name}' takes none of the inputs")
+    raise reason or InputError(f"network '{name}' accepts none of the inputs")
 
 
 COMMANDS.register("models", title="list the installed models with their metrics")(

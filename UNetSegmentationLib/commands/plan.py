@@ -1,4 +1,4 @@
-"""`unetseg plan`: a data set in, an explained plan out."""
+"""`unetseg plan`: a data set in, a plan with explanations out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         choices=(2, 3),
         help="2: axial slices; 3: volumes (default: depends on the number of slices)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of sentences")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of sentences")
     add_quiet_argument(parser)
     add_device_argument(parser)
 
@@ -52,7 +52,9 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         return DONE
     for sentence in document["explanation"]:
         out.write(sentence + "\n")
-    out.write(f"The plan is in {arguments.output}: train --plan takes it, also after changes by hand.\n")
+    out.write(
+        f"The plan was saved in {arguments.output}: use it with 'unetseg train --plan', edited by hand if you like.\n"
+    )
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""`unetseg segment`: images in, segmentations on their grids out."""
+"""`unetseg segment`: images in, segmentations on the same grids out."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="run on the workers of this Dask scheduler, such as tcp://host:8786; they must have access to the "
         "same paths",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a summary")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a summary")
     add_quiet_argument(parser)
     add_device_argument(parser)
     add_backend_argument(parser)
-    # Not imported: the first kind would load scipy, the second torch.
+    # Not imported: the first package would load scipy, the second torch.
     packages = ("UNetSegmentationLib.postprocess", "UNetSegmentationLib.postprocess.probabilities")
     steps = {name: line for package in packages for name, line in Registry("step", package).summaries.items()}
     add_tables(parser, {"steps of --postprocess:": steps})
@@ -90,7 +90,7 @@ def _region(text: str) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if len(numbers) != 6:
-        raise ArgumentTypeError(f"'{text}' is no region: give six numbers R,A,S,r,a,s in mm")
+        raise ArgumentTypeError(f"'{text}' is not a valid box: give six numbers R,A,S,r,a,s in mm")
     return numbers
 
 
@@ -117,7 +117,7 @@ def _run(arguments: Namespace, out: TextIO) -> int:
     record = Record(targets[0].parent, model, settings) if cases and (len(cases) > 1 or arguments.resume) else None
     done, left = record.split_done(cases) if record and arguments.resume else ([], cases)
     if done and not arguments.json:
-        out.write(f"{len(done)} of {len(cases)} images were done before\n")
+        out.write(f"{len(done)} of {len(cases)} images were already done\n")
     reports = []
     for outcome in _outcomes(left, settings, arguments, model=model, record=record, read=read):
         if outcome.report is None:
@@ -171,7 +171,7 @@ def _outcomes(
 
 
 def _find_images(arguments: Namespace, failures: Failures, description: ModelDescription) -> list[ImageFiles]:
-    """Return the images that are there; "a_0000" and "a_0001" are one."""
+    """Return the images that exist; "a_0000" and "a_0001" are one image."""
     from .parts.image_arguments import find_image
 
     found: dict[tuple[Path | None, ...], ImageFiles] = {}
@@ -187,7 +187,7 @@ def _find_images(arguments: Namespace, failures: Failures, description: ModelDes
 
 
 def _check_options(arguments: Namespace, images: list[ImageFiles], targets: list[Path]) -> None:
-    """Find what is wrong before the computation, not after it."""
+    """Raise InputError for invalid options before the computation, not after it."""
     from .parts.image_arguments import check_is_no_input, check_writable
 
     if arguments.postprocess:
@@ -195,23 +195,27 @@ def _check_options(arguments: Namespace, images: list[ImageFiles], targets: list
 
         sort_steps(arguments.postprocess)
     if arguments.overlap is not None and not 0 <= arguments.overlap < 1:
-        raise InputError(f"--overlap is {arguments.overlap}: give 0 to below 1")
+        raise InputError(f"--overlap is {arguments.overlap}: give a number from 0 to below 1")
     if arguments.resume and (len(images) == 1 and not Path(arguments.output).is_dir()):
-        raise InputError(f"--resume goes on in a folder of results, {arguments.output} is none: leave it out")
+        raise InputError(f"--resume needs a folder of results, but {arguments.output} is not one: leave out --resume")
     if arguments.backend and arguments.dask:
-        raise InputError("--backend is for this machine: with --dask set UNETSEG_BACKEND for the workers instead")
+        raise InputError(
+            "--backend applies to this machine only: with --dask, set UNETSEG_BACKEND for the workers instead"
+        )
     if arguments.probabilities is None:
         return
     if len(images) > 1:
-        raise InputError(f"--probabilities takes one file, there are {len(images)} images: segment them one by one")
+        raise InputError(
+            f"--probabilities takes one file, but there are {len(images)} images: segment them one at a time"
+        )
     if not arguments.probabilities.lower().endswith(PROBABILITY_SUFFIXES):
         allowed = ", ".join(PROBABILITY_SUFFIXES)
-        raise InputError(f"cannot write probabilities to {arguments.probabilities}: end the name in {allowed}")
+        raise InputError(f"cannot write probabilities to {arguments.probabilities}: use a name ending in {allowed}")
     path = Path(arguments.probabilities)
     check_is_no_input(path, images)
     check_writable(path.parent)
     if path.resolve() in [target.resolve() for target in targets]:
-        raise InputError(f"--probabilities and -o name the same file {path}: give two names")
+        raise InputError(f"--probabilities and -o are the same file {path}: give two different names")
 
 
 def _summarise(out: TextIO, report: dict[str, Any]) -> None:

@@ -178,14 +178,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (key.isidentifier() and equals):
-        raise ArgumentTypeError(f"'{text}' is no option: give KEY=VALUE, such as dropout=0.2")
+        raise ArgumentTypeError(f"'{text}' is not a valid option: give KEY=VALUE, such as dropout=0.2")
     if re.fullmatch(r"[a-z]\w*", value) and value not in ("true", "false", "null"):
-        return key, value  # a bare word is a text: quotes seldom survive a shell
+        return key, value  # a bare word is a string: quotes seldom survive a shell
     try:
         return key, json.loads(value, parse_constant=_refuse)
     except ValueError as error:
         raise ArgumentTypeError(
-            f"'{value}' is no JSON value for {key}: give a number, true, false, a word or a [list]"
+            f"'{value}' is not a JSON value for {key}: give a number, true, false, a word or a [list]"
         ) from error
 
 
@@ -196,7 +196,7 @@ def _refuse(constant: str) -> None:
 def _fold(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
     if not ((part.isdigit() or part == "all") and parts.isdigit()):
-        raise ArgumentTypeError(f"'{text}' is no fold: give K/N, such as 0/5, or all/5")
+        raise ArgumentTypeError(f"'{text}' is not a fold: give K/N, such as 0/5, or all/5")
     return ALL_FOLDS if part == "all" else int(part), int(parts)
 
 
@@ -205,11 +205,13 @@ def _run(arguments: Namespace, out: TextIO) -> int:
         from ..training.processes.processes import OtherProcessError, join_processes
 
     if _is_study(arguments) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("several trainings run in one process: start without torchrun, or train each by itself")
+        raise InputError(
+            "several trainings must run in one process: start without torchrun, or train each one separately"
+        )
     try:
         with join_processes() as processes:
             _train(arguments, out if processes.is_first else StringIO(), processes)
-    except OtherProcessError:  # the other has said what went wrong
+    except OtherProcessError:  # the other process has reported the error
         return FAULT
     return DONE
 
@@ -223,14 +225,14 @@ def _train(arguments: Namespace, out: TextIO, processes: Processes) -> None:
 
 
 class _Display:
-    """Shows the events of a training: on a bar, in lines, and as a picture of the loss in the model folder.
+    """Shows the events of a training: on a progress bar, in lines, and as a plot of the loss in the model folder.
 
     Args:
-        job: Whose training it is.
-        out: Gets the lines.
-        bar: Shows what has no line.
-        interrupt: Told by the events when Ctrl-C may end the training gently.
-        draws_curve: Keep the picture.
+        job: The training.
+        out: Receives the lines.
+        bar: Shows the events without a line.
+        interrupt: Set by the events while Ctrl-C may end the training gently.
+        draws_curve: Save the plot.
     """
 
     def __init__(
@@ -276,7 +278,7 @@ class _Display:
 
 
 def _is_study(arguments: Namespace) -> bool:
-    """Return whether several trainings are asked for, or were begun."""
+    """Return whether several trainings are requested, or were started before."""
     from ..training.job import STUDY_FILE
 
     has_all_folds = arguments.fold is not None and arguments.fold[0] == ALL_FOLDS
@@ -285,7 +287,7 @@ def _is_study(arguments: Namespace) -> bool:
 
 
 def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, Work]:
-    """Return the job, and what does it: one training, or a study of several."""
+    """Return the job and the function that runs it: one training, or a study of several."""
     from ..training.job import STUDY_FILE, TrainingJob
     from ..training.run import run_training
     from ..training.search.search import Study, run_study, unfinished_study
@@ -318,16 +320,16 @@ def _work_of(arguments: Namespace, processes: Processes) -> tuple[TrainingJob, W
 
 
 def _names_of(configurations: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the configurations by name, none for "auto"; None where nothing was asked for."""
+    """Return the names of the configurations, () for "auto", or None if not given."""
     if configurations is None or AUTO not in configurations:
         return None if configurations is None else tuple(configurations)
     if len(configurations) > 1:
-        raise InputError("--configurations auto chooses by itself: leave out the others, or auto")
+        raise InputError("--configurations auto cannot be combined with others: give auto alone, or only names")
     return ()
 
 
 def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJob:
-    """Return the job; one that is resumed has the options that it began with, unless they are given again."""
+    """Return the job; a resumed one keeps the options that it started with, unless they are given again."""
     from ..training.job import TrainingJob, unfinished_job
     from ..training.options import UNLIMITED_STEPS, TrainingOptions
 
@@ -351,11 +353,11 @@ def _job_of(arguments: Namespace, begun: TrainingJob | None = None) -> TrainingJ
         begun = begun or unfinished_job(arguments.output)
         return replace(begun, **fields, options=replace(begun.options, **options))
     if "dataset" not in fields:
-        raise InputError("no data set is given: name its folder before -o")
+        raise InputError("no data set is given: put its folder before -o")
     return TrainingJob(folder=arguments.output, options=TrainingOptions(**options), **fields)
 
 
-# Options of the command that bear the name of the job's field, and of the field of its options.
+# Options of the command that have the same name as a field of the job, or of its options.
 FIELDS = (
     "preset",
     "channels",
@@ -376,7 +378,7 @@ OPTIONS = ("minutes", "learning_rate", "seed", "loss", "validate_every")
 
 
 def _curve_of(folder: Path, labels: Sequence[str]) -> LiveCurve | None:
-    """Return the picture of the loss that is kept in a model folder; None where matplotlib is not installed."""
+    """Return the plot of the loss that is saved in a model folder, or None if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return None
     from ..training.curve import LiveCurve
@@ -390,7 +392,7 @@ def _line_of(event: Mapping[str, Any]) -> str:
     if event["event"] == "stage":
         return str(event["message"])
     if event["event"] == "start":
-        return f"{'Going on' if event['is_resumed'] else 'Training'} at step {event['step']} in {event['precision']}"
+        return f"{'Resuming' if event['is_resumed'] else 'Training'} at step {event['step']} in {event['precision']}"
     if event["event"] == "validation":
         dice = "  ".join(figure(entry.get("dice")) for entry in event["labels"].values())
         return f"step {event['step']:>6}  {event['elapsed_s'] / 60:6.1f} min  Dice {dice}"
@@ -401,7 +403,7 @@ def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> 
     if choice := description.figures.get("configurations"):
         rows = [(row["name"], figure(row["mean_dice"]), "kept" if row["is_chosen"] else "") for row in choice["rows"]]
         write_table(out, ("configuration", "mean Dice", ""), rows, right=(1,))
-    out.write(f"Model '{description.id}' lies in {job.folder}; on {description.figures['cases']} unseen cases:\n")
+    out.write(f"Model '{description.id}' was saved in {job.folder}; on {description.figures['cases']} unseen cases:\n")
     rows = [
         (name, figure(entry.get("dice")), figure(entry.get("hd95_mm"), 2))
         for name, entry in description.figures["labels"].items()
@@ -413,8 +415,8 @@ def _write_end(out: TextIO, job: TrainingJob, description: ModelDescription) -> 
     if replay := description.training.get("replay"):
         crops = replay["rehearsal"] + replay["sentinels"]
         out.write(
-            f"replay.safetensors holds {crops} crops of the training images with their labels: whoever gets the model "
-            "gets them too\n"
+            f"replay.safetensors contains {crops} crops of the training images with their labels: anyone who gets the "
+            "model gets them too\n"
         )
 
 

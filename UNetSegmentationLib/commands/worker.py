@@ -1,4 +1,4 @@
-"""`unetseg worker`: the process that the panel keeps warm."""
+"""`unetseg worker`: the process that the panel keeps running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .contract import COMMANDS, DONE, Command
 
 
 def _add_arguments(_parser: ArgumentParser) -> None:
-    """It takes none."""
+    """Add nothing: it has no options."""
 
 
 def _run(_arguments: Namespace, _out: TextIO) -> int:

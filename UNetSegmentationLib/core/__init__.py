@@ -1,1 +1,1 @@
-"""What every other folder stands on: errors, files, registries, progress and cancellation, JSON."""
+"""Foundations used by every other folder: errors, files, registries, progress and cancellation, JSON."""

@@ -1,4 +1,4 @@
-"""The record of a training: one JSON object a line, appended as things happen, readable at any moment.
+"""The training record: one JSON object per line, appended as events happen, readable at any time.
 
 Every event of the loop has "event" and "step"; the others depend on its kind:
 
@@ -10,15 +10,15 @@ Every event of the loop has "event" and "step"; the others depend on its kind:
 | end | elapsed_s |
 | initialised | model (id), earlier_steps; before the first step |
 
-Once the weights are there, events without "step" say how good they are:
+After the training, events without "step" describe the accuracy of the weights:
 
 | event | entries |
 |---|---|
-| configurations | what `ConfigurationChoice.to_dict` returns, where several were trained |
-| postprocess | what `PostprocessChoice.to_dict` returns, where steps were to be chosen |
-| evaluation | case, labels (figures by label), duration_s: a case that was held back, after the chosen steps |
+| configurations | what `ConfigurationChoice.to_dict` returns, if several were trained |
+| postprocess | what `PostprocessChoice.to_dict` returns, if steps were to be chosen |
+| evaluation | case, labels (figures by label), duration_s: one held-back case, after the chosen steps |
 
-Figures that are not finite (undefined, or infinite distances) are written as null, as JSON has no such numbers.
+Values that are not finite (undefined, or infinite distances) are written as null, since JSON has no such numbers.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .task import Event
 
 
 class TrainingRecord:
-    """Appends events to a file; each is on the disk's side of the process when `append` returns.
+    """Appends events to a file; each has been handed to the operating system when `append` returns.
 
-    A line that an interrupted process left unfinished is cut off before the first event is appended.
+    An unfinished line left by an interrupted process is removed before the first event is appended.
 
     Args:
-        path: The file; it is made with the first event, and one that exists is continued.
+        path: The file; created with the first event, or continued if it exists.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -49,11 +49,11 @@ class TrainingRecord:
         self._is_checked = False
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Add one event; numbers of numpy are taken too.
+        """Append one event, which may contain numpy numbers.
 
         Raises:
             InputError: The file cannot be written.
-            TypeError: A value that JSON does not know.
+            TypeError: A value cannot be written as JSON.
         """
         line = json.dumps(plain(event), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         try:
@@ -69,7 +69,7 @@ class TrainingRecord:
 
     @staticmethod
     def read(path: Path | str) -> list[Event]:
-        """Return all events in their order; an unfinished last line is left out.
+        """Return all events in order; an unfinished last line is skipped.
 
         Raises:
             InputError: There is no such file, or a line that is finished is not a JSON object.
@@ -77,22 +77,24 @@ class TrainingRecord:
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise InputError(f"no training record can be read at {path}: train first, or give its folder") from error
+            raise InputError(
+                f"cannot read a training record at {path}: train first, or give the folder of a training"
+            ) from error
         lines = content[: content.rfind(b"\n") + 1].splitlines()
         return [_parse(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def follow_resumes(events: Iterable[Event]) -> list[Event]:
-    """Return the events that led to the present weights.
+    """Return the events that led to the current weights.
 
-    A training that resumes repeats the steps since its checkpoint; what was recorded of them before is dropped.
+    A resumed training repeats the steps since its checkpoint; their earlier events are dropped.
     """
-    course: list[Event] = []
+    kept: list[Event] = []
     for event in events:
         if event.get("event") == "start":
-            course = [earlier for earlier in course if earlier.get("step", 0) <= event.get("step", 0)]
-        course.append(event)
-    return course
+            kept = [earlier for earlier in kept if earlier.get("step", 0) <= event.get("step", 0)]
+        kept.append(event)
+    return kept
 
 
 def _cut_unfinished_line(path: Path) -> None:
@@ -113,7 +115,7 @@ def _parse(line: bytes, number: int, path: Path | str) -> Event:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` in JSON's own types, numbers that are not finite as None."""
+    """Return `value` as JSON types, with numbers that are not finite as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Files that are either written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import BinaryIO
 
 from .errors import InputError
 
-# Read once at import: asking for the mask means setting it, which is not safe while other threads write.
+# Read once at import: reading the mask means setting it, which is not safe while other threads write files.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it onto `path` when the block ends well, remove it when not.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it otherwise.
 
-    The temporary name keeps all suffixes, so that writers which choose a format by name work.
+    The temporary name keeps all suffixes, so that writers can choose the format by name.
 
     Raises:
-        InputError: The folder cannot be made or written to, or the disk is full.
+        InputError: The folder cannot be created or written to, or the disk is full.
     """
     target = Path(path)
     try:
@@ -59,17 +59,17 @@ def write_text(path: Path | str, text: str) -> None:
 
 @contextmanager
 def hold_alone(path: Path, *, task: str) -> Iterator[None]:
-    """Keep other processes from entering with the same file, which is made where it is not there.
+    """Hold a lock on a file against other processes; the file is created if necessary.
 
-    The hold ends with the process, however that ends. A file that is still empty in the end is taken away again, with
-    its folder where nothing else lies there.
+    The lock is released when the process ends, however it ends. A file that is still empty at the end is removed, and
+    so is its folder if it is empty too.
 
     Args:
-        path: The file; others may read and write it meanwhile.
-        task: What is at work while the file is held, for the message.
+        path: The file; others may still read and write it.
+        task: What runs while the lock is held, for the message.
 
     Raises:
-        InputError: Another process has it, or the file cannot be made.
+        InputError: Another process holds the lock, or the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,12 +90,12 @@ def hold_alone(path: Path, *, task: str) -> Iterator[None]:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock a file until it is closed; return whether nobody else has it. File systems without locks let all in."""
+    """Lock a file until it is closed; return whether that succeeded. File systems without locks always succeed."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # Windows keeps others from what is locked: take a byte that nobody reads
+            file.seek(2**30)  # Windows locks bytes against reading: lock one that nobody reads
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

@@ -1,4 +1,4 @@
-"""Memory of the computer, or of the container or job that this process may not exceed."""
+"""Memory of the computer, or the limit of the container or job that this process runs in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, kw_only=True)
 class HostMemory:
-    """Memory in bytes; None where the system does not tell.
+    """Memory in bytes, or None if the system does not report it.
 
     Attributes:
-        total: What the computer has, or the least limit of a control group that this process is in.
-        available: What can be taken without swapping and without exceeding a limit.
+        total: Memory of the computer, or the lowest limit of this process's control groups.
+        available: Memory that can be allocated without swapping or exceeding a limit.
     """
 
     total: int | None
@@ -25,10 +25,10 @@ class HostMemory:
 
 
 def host_memory(proc: Path = _PROC) -> HostMemory:
-    """Return the memory that this process can use, GPUs aside.
+    """Return the host memory that this process can use.
 
     Args:
-        proc: Where Linux tells of the process and its control groups.
+        proc: The proc file system, with the control groups of the process.
     """
     total, available = _of_computer(proc)
     for limit, used in _limits(proc):
@@ -41,7 +41,7 @@ def host_memory(proc: Path = _PROC) -> HostMemory:
 def _of_computer(proc: Path) -> tuple[int | None, int | None]:
     try:
         import psutil
-    except ImportError:  # Slicer's Python has it only once the extension has installed what it needs
+    except ImportError:  # Slicer's Python only has it after the extension has installed its packages
         return _without_psutil(proc)
     memory = psutil.virtual_memory()
     return int(memory.total), int(memory.available)
@@ -77,7 +77,7 @@ def _limits(proc: Path) -> Iterator[tuple[int, int]]:
 
 
 def _limits_up_from(group: PurePosixPath, mounts: list[str], *, is_v2: bool) -> Iterator[tuple[int, int]]:
-    """Yield (limit, used) of a group and of those round it, as far as they can be seen."""
+    """Yield (limit, used) of a group and of its visible parents."""
     for mount in mounts:
         # "31 23 0:28 ROOT POINT options ... - TYPE source super-options", see proc_pid_mountinfo(5)
         before, _, after = mount.partition(" - ")
@@ -85,7 +85,7 @@ def _limits_up_from(group: PurePosixPath, mounts: list[str], *, is_v2: bool) -> 
         if kind != ("cgroup2" if is_v2 else "cgroup") or not (is_v2 or "memory" in options.split(",")):
             continue
         root, point = (_unescaped(entry) for entry in before.split(" ")[3:5])
-        # In a container the path may be that of the host, of which the mount shows nothing but the end.
+        # In a container the path may be that of the host, of which the mount shows only the end.
         is_shown = group.is_relative_to(root) and ".." not in group.parts
         inner = group.relative_to(root) if is_shown else PurePosixPath()
         read = _read_v2 if is_v2 else _read_v1
@@ -96,7 +96,9 @@ def _limits_up_from(group: PurePosixPath, mounts: list[str], *, is_v2: bool) -> 
 
 
 def _read_v2(folder: Path) -> tuple[int, int] | None:
-    limits = [_number(folder / name) for name in ("memory.max", "memory.high")]  # beyond "high" all is slowed down
+    limits = [
+        _number(folder / name) for name in ("memory.max", "memory.high")
+    ]  # above "high" the process is slowed down
     used = _number(folder / "memory.current")
     given = [limit for limit in limits if limit is not None]
     if not given or used is None:
@@ -110,13 +112,13 @@ def _read_v1(folder: Path) -> tuple[int, int] | None:
     if limit is None or used is None:
         return None
     statistics = _statistics(folder)
-    # Limits of groups outside the container, which cannot be seen.
+    # Includes the limits of groups outside the container, which are not visible.
     limit = min(limit, statistics.get("hierarchical_memory_limit", limit))
     return limit, used - sum(statistics.get(f"total_{kind}_file", 0) for kind in ("active", "inactive"))
 
 
 def _number(path: Path) -> int | None:
-    """Return the number in a file; None without one, or where it is "max"."""
+    """Return the number in a file, or None if there is none or it is "max"."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -132,5 +134,5 @@ def _statistics(folder: Path) -> dict[str, int]:
 
 
 def _unescaped(text: str) -> str:
-    """Return a path of mountinfo, in which spaces and the like stand as octal numbers."""
+    """Return a path of mountinfo with its octal escapes (spaces and the like) decoded."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

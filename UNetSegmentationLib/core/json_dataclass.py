@@ -1,9 +1,9 @@
-"""JSON of dataclasses: written as plain values, read strictly; what does not fit is refused in one sentence.
+"""Dataclasses as JSON: written as plain values, read strictly; invalid values raise an error of one sentence.
 
-A field is written under its name, nested dataclasses as objects, tuples as lists, paths as absolute texts. Three kinds
-of metadata change that: `field(metadata=OMITTED_AT_DEFAULT)`, `field(metadata=NOT_STORED)` and
-`field(metadata=written_by(function))`. In a union of dataclasses each has a field of one Literal,
-`kind: Literal["circle"] = field(default="circle", init=False)`, by which the right one is found.
+A field is written under its name, nested dataclasses as objects, tuples as lists, paths as absolute strings. Three
+kinds of metadata change that: `field(metadata=OMITTED_AT_DEFAULT)`, `field(metadata=NOT_STORED)` and
+`field(metadata=written_by(function))`. In a union of dataclasses, each has a tag field with one Literal,
+`kind: Literal["circle"] = field(default="circle", init=False)`, which identifies the class.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, ge
 
 from .errors import InputError
 
-# Files keep their form, and older versions read them, as long as what is new about a class is not used.
+# Files stay readable for older versions as long as the new field is not used.
 OMITTED_AT_DEFAULT: Mapping[str, Any] = {"is_omitted_at_default": True}
-# Whoever reads the rest gives the value: `from_dict(values, folder=...)`.
+# The caller of from_dict supplies the value: `from_dict(values, folder=...)`.
 NOT_STORED: Mapping[str, Any] = {"is_stored": False}
 
 _VERSION = "schema_version"
 _LONGEST = 100
-# One and several, in the words of a message.
+# Singular and plural for messages.
 _NAMES: dict[Any, tuple[str, str]] = {
     Any: ("any value", "any values"),
     NoneType: ("null", "nulls"),
     bool: ("true or false", "true or false each"),
     int: ("a whole number", "whole numbers"),
     float: ("a finite number", "finite numbers"),
-    str: ("a text", "texts"),
+    str: ("a string", "strings"),
     Path: ("a path", "paths"),
 }
 
 
 def written_by(write: Callable[[Any], Any]) -> Mapping[str, Any]:
-    """Return metadata of a field whose value is written as `write` returns it."""
+    """Return metadata for a field whose value is written as returned by `write`."""
     return {"write": write}
 
 
 class _UnfitError(Exception):
-    """A value is not of the type that it should be."""
+    """A value has the wrong type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class JsonOutput:
     """Base of frozen dataclasses that are only written.
 
     Attributes:
-        schema_version: Written first, and demanded when read; None where there is none.
+        schema_version: Written first and checked when read, or None for unversioned classes.
     """
 
     schema_version: ClassVar[int | None] = None
@@ -60,7 +60,7 @@ class JsonOutput:
         """Return plain values for JSON.
 
         Raises:
-            InputError: A number is not finite, which JSON cannot hold.
+            InputError: A number is not finite, which JSON does not allow.
         """
         values: dict[str, Any] = {} if self.schema_version is None else {_VERSION: self.schema_version}
         for entry in _stored(type(self)):
@@ -71,7 +71,7 @@ class JsonOutput:
                 values[entry.name] = _plain(entry.metadata.get("write", _plain)(value))
             except _UnfitError as error:
                 raise InputError(
-                    f"{type(self).__name__}: {entry.name} holds {error}, which JSON cannot: give finite numbers"
+                    f"{type(self).__name__}: {entry.name} is {error}, which JSON does not allow: give finite numbers"
                 ) from error
         return values
 
@@ -87,15 +87,15 @@ class JsonDataclass(JsonOutput):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **unstored: Any) -> Self:
-        """Return the instance that a JSON object describes; from what `to_dict` returned, an equal one.
+        """Return the instance that a JSON object describes; the inverse of `to_dict`.
 
         Args:
             values: The object.
             unstored: Values of the fields that are NOT_STORED, here or in a nested dataclass.
 
         Raises:
-            InputError: Another schema version, a field that is unknown or missing, a value of the wrong type, or one
-                that the dataclass itself refuses.
+            InputError: Another schema version, an unknown or missing field, a value of the wrong type, or one that the
+                dataclass itself rejects.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"{cls.__name__} is {_shown(values)}: give an object")
@@ -106,7 +106,7 @@ class JsonDataclass(JsonOutput):
         if unknown := sorted(str(name) for name in values if name not in known):
             raise InputError(f"{cls.__name__} has no field {', '.join(unknown)}: choose from {', '.join(known)}")
         if missing := [name for name, entry in known.items() if name not in values and _is_required(entry)]:
-            raise InputError(f"{cls.__name__} lacks {', '.join(missing)}: give every field that has no default")
+            raise InputError(f"{cls.__name__} lacks {', '.join(missing)}: add every field that has no default")
         arguments = {name: cls._read_field(name, value, unstored) for name, value in values.items()}
         arguments = {name: value for name, value in arguments.items() if known[name].init}
         given = {entry.name: unstored[entry.name] for entry in _unstored(cls) if entry.name in unstored}
@@ -117,12 +117,12 @@ class JsonDataclass(JsonOutput):
         if values.get(_VERSION) != cls.schema_version:
             raise InputError(
                 f"schema_version is {_shown(values.get(_VERSION))}, this version reads {cls.schema_version}: "
-                "update or re-export it"
+                "update the software or export the file again"
             )
 
     @classmethod
     def _read_field(cls, name: str, value: Any, unstored: Mapping[str, Any]) -> Any:
-        kind: Any = cls  # which mypy does not know to be hashable
+        kind: Any = cls  # mypy does not know that it is hashable
         hint = _hints(kind)[name]
         try:
             return _read(hint, value, unstored)
@@ -152,7 +152,7 @@ def _is_required(entry: Field[Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON holds it; numbers that are not finite do not fit."""
+    """Return a value as JSON types; raise _UnfitError for numbers that are not finite."""
     if isinstance(value, JsonOutput):
         return value.to_dict()
     if isinstance(value, Mapping):
@@ -165,11 +165,11 @@ def _plain(value: Any) -> Any:
         raise _UnfitError(value)
     if value is None or isinstance(value, str | int | float):
         return value
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _read(hint: Any, value: Any, unstored: Mapping[str, Any]) -> Any:
-    """Return a value of JSON as its annotation wants it."""
+    """Return a JSON value converted to its annotated type."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         _plain(value)
@@ -189,7 +189,7 @@ def _read(hint: Any, value: Any, unstored: Mapping[str, Any]) -> Any:
 
 
 def _is_plain(hint: Any, value: Any) -> bool:
-    """Tell whether a value is of a type without parts; a whole number is also a float, but true is no number."""
+    """Return whether a value has a simple type; an int also counts as a float, but a bool is not a number."""
     if get_origin(hint) is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
     if hint in (int, float):
@@ -211,7 +211,7 @@ def _read_tuple(parts: tuple[Any, ...], value: Any, unstored: Mapping[str, Any])
 
 
 def _read_key(hint: Any, key: Any) -> Any:
-    """Return a key, which in JSON is a text."""
+    """Return a key converted from its JSON string."""
     if hint is int and isinstance(key, str):
         try:
             return int(key)
@@ -233,7 +233,7 @@ def _read_union(kinds: tuple[Any, ...], value: Any, unstored: Mapping[str, Any])
 
 
 def _class_of(classes: list[type[JsonDataclass]], value: Mapping[str, Any]) -> type[JsonDataclass]:
-    """Return the class of a union whose tag an object bears."""
+    """Return the class of a union that matches the object's tag."""
     tags = [(entry.name, entry.default) for kind in classes for entry in fields(kind) if not entry.init]
     for (name, tag), kind in zip(tags, classes, strict=True):
         if value.get(name) == tag:

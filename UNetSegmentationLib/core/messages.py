@@ -1,7 +1,7 @@
-"""Sentences for the user as a template and its values, so that the other side of a pipe can say them in its language.
+"""Messages for the user as a template and its values, so that the other side of a pipe can translate them.
 
 The library writes plain f-strings. `Testing/Docs/make_messages.py` reads the sources and writes the template of every
-InputError, warning, stage and `sentence` to messages.json; here a sentence is taken apart again by these.
+InputError, warning, stage and `sentence` to messages.json; this module matches a message to its template.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Text = TypeVar("Text", bound=str)
 
 
 def sentence(text: Text) -> Text:
-    """Return a text as it is; its template is kept in the catalogue, as that of an InputError is."""
+    """Return a text unchanged; marks its template for the catalogue, like that of an InputError."""
     return text
 
 
 def to_template(text: str) -> dict[str, Any]:
-    """Return a sentence as {"template": ..., "values": [...]}, which `fill` puts together again.
+    """Return a message as {"template": ..., "values": [...]}, which `fill` turns back into text.
 
-    The template is the one of the catalogue that explains most of the text; a text that none explains is its own.
-    Values are texts, or sentences again.
+    The template is the one in the catalogue that matches most of the text; a text without a match is its own template.
+    Values are strings or nested messages.
 
     >>> to_template("give one of a, b")
     {'template': 'give one of a, b', 'values': []}
@@ -37,11 +37,11 @@ def to_template(text: str) -> dict[str, Any]:
 
 
 def fill(message: dict[str, Any], translate: Any = str) -> str:
-    """Return the sentence that a template and its values make.
+    """Return the message that a template and its values form.
 
     Args:
-        message: As of `to_template`.
-        translate: Returns a template in another language; its places may stand in another order.
+        message: As returned by `to_template`.
+        translate: Returns a template in another language; its placeholders may be in another order.
     """
     values = [fill(value, translate) if isinstance(value, dict) else str(value) for value in message["values"]]
     template = translate(message["template"])
@@ -57,7 +57,7 @@ def _taken_apart(text: str, depth: int) -> dict[str, Any]:
 
 
 def _value(text: str, depth: int) -> Any:
-    """Return a value: a sentence of the catalogue where it is one, else the text."""
+    """Return a value: a nested message if the catalogue has it, else the text."""
     if depth > _MOST_NESTED:
         return text
     found = _taken_apart(text, depth)
@@ -66,7 +66,7 @@ def _value(text: str, depth: int) -> Any:
 
 @cache
 def _templates() -> dict[str, tuple[str, ...]]:
-    """Return the templates with their parts (literal, number, literal, ...), those with most literal text first."""
+    """Return the templates with their parts (literal, number, literal, ...), longest literal text first."""
     templates = {
         template: tuple(_PLACEHOLDER.split(template)) for template in json.loads(CATALOGUE.read_text(encoding="utf-8"))
     }
@@ -74,7 +74,7 @@ def _templates() -> dict[str, tuple[str, ...]]:
 
 
 def _values(template: str, text: str) -> list[str] | None:
-    """Return the values by which a template becomes a text, each as short as can be; None where it does not."""
+    """Return the values that turn a template into a text, each as short as possible, or None if it does not match."""
     first, *rest = _templates()[template]
     if not text.startswith(first):
         return None

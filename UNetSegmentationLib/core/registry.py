@@ -1,4 +1,4 @@
-"""A table of named entries, one file (or one folder) an entry, found by scanning a package."""
+"""A table of named entries, one file (or folder) per entry, found by scanning a package."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Entry = TypeVar("Entry")
 class Registry(Mapping[str, Entry]):
     """Named entries of one kind.
 
-    Looking up a name imports the module that declares it and no other; whatever has to know all entries, such as
-    iterating, imports every module of `package`.
+    Looking up a name imports only the module that declares it; anything that needs all entries, such as iteration,
+    imports every module of `package`.
 
     Args:
         kind: What an entry is, in the singular, for messages: "network".
@@ -36,11 +36,11 @@ class Registry(Mapping[str, Entry]):
         self._is_scanned = False
 
     def register(self, name: str, *, title: str) -> Callable[[Entry], Entry]:
-        """Return a decorator that enters its argument under `name`.
+        """Return a decorator that registers its argument under `name`.
 
         Args:
             name: Identifier in files and on the command line.
-            title: Name shown to people. Both must be literals, so that `declared` can read them without importing.
+            title: Display name. Both must be literals, so that `declared` can read them without importing.
 
         Raises:
             ValueError: The name is taken.
@@ -77,18 +77,18 @@ class Registry(Mapping[str, Entry]):
         return len(self._entries)
 
     def title(self, name: str) -> str:
-        """Return the title shown for entry `name`."""
+        """Return the display name of entry `name`."""
         self[name]
         return self._titles[name]
 
     @cached_property
     def declared(self) -> dict[str, str]:
-        """Names and titles read from the sources without importing them (the panel must not import torch)."""
+        """Names and titles, read from the sources without importing them (the panel must not import torch)."""
         return {name: title for name, (title, _) in self._sources.items()}
 
     @cached_property
     def summaries(self) -> dict[str, str]:
-        """Names and the first line of the file that declares each, read like `declared`."""
+        """Names and the first docstring line of each entry's file, read like `declared`."""
         return {name: summary for name, (_, summary) in self._sources.items()}
 
     @cached_property
@@ -99,15 +99,15 @@ class Registry(Mapping[str, Entry]):
         return names
 
     def _folders(self) -> list[Path]:
-        """Return where the package lies, without importing it or a package that it lies in."""
+        """Return the package's folders, without importing it or its parents."""
         top, *inner = self.package.split(".")
         specification = importlib.util.find_spec(top)
         folders = (specification.submodule_search_locations or []) if specification else []
         return [Path(folder, *inner) for folder in folders]
 
     def _import_declaring(self, name: object) -> None:
-        """Import what declares an entry: one module, or all that claim its name."""
-        # Not parsed: that would take longer than to import the whole package.
+        """Import the module that declares an entry, or all modules that claim its name."""
+        # Not parsed: that would take longer than importing the whole package.
         call = re.compile(rf"""\.register\(\s*["']{re.escape(str(name))}["']""")
         for folder in self._folders():
             for path in _sources_in(folder):
@@ -120,10 +120,10 @@ class Registry(Mapping[str, Entry]):
             return
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
-            # A folder is an entry where its own __init__ registers it; any other holds what entries share.
+            # A folder is an entry if its own __init__ registers it; other folders hold shared code.
             if not module.ispkg or self._is_entry(module.name):
                 importlib.import_module(f"{self.package}.{module.name}")
-        # Only now: after a module that cannot be imported, the next look-up must fail as well, not miss its entry.
+        # Only now: if a module cannot be imported, the next look-up must fail as well instead of missing its entry.
         self._is_scanned = True
 
     def _is_entry(self, folder: str) -> bool:
@@ -132,7 +132,7 @@ class Registry(Mapping[str, Entry]):
 
 
 def _sources_in(folder: Path) -> list[Path]:
-    """Return the files that may register entries: the modules of a package and the faces of its folders."""
+    """Return the files that may register entries: the modules of a package and the __init__ files of its folders."""
     return sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")])
 
 

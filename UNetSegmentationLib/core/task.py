@@ -1,4 +1,4 @@
-"""Progress and cancellation of long work, the same for all of it."""
+"""Progress and cancellation of long-running work."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Event = dict[str, Any]
 
 
 class Task:
-    """What long work reports its progress to, and asks whether to go on.
+    """Receives the progress of long-running work and tells it when to stop.
 
     Args:
-        on_event: Told each event: a JSON object whose "event" names its kind. An exception from it ends the work.
-        is_cancelled: Asked often, from any thread; it must return at once.
+        on_event: Called with each event: a JSON object whose "event" is its kind. An exception from it ends the work.
+        is_cancelled: Polled frequently, from any thread; must return immediately.
     """
 
     def __init__(
@@ -26,17 +26,17 @@ class Task:
         self._is_cancelled = is_cancelled
 
     def report(self, event: Event) -> None:
-        """Tell an event."""
+        """Report an event."""
         if self._on_event is not None:
             self._on_event(event)
 
     def progress(self, fraction: float, stage: str = "") -> None:
-        """Tell the finished share, 0 to 1, and the stage in words."""
+        """Report the finished fraction, 0 to 1, and the stage in words."""
         self.report({"event": "progress", "fraction": fraction, "stage": stage})
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the work is to end."""
+        """Whether the work should stop."""
         return self._is_cancelled is not None and self._is_cancelled()
 
     def check(self, message: str = "cancelled") -> None:
@@ -46,20 +46,20 @@ class Task:
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether anybody may ever ask the work to end."""
+        """Whether the work can be cancelled at all."""
         return self._is_cancelled is not None
 
     def observed_by(self, on_event: Callable[[Event], object] | None) -> Task:
-        """Return a task that tells its events to `on_event` instead, and is cancelled with this one."""
+        """Return a task that reports to `on_event` instead and is cancelled with this one."""
         return Task(on_event, self._is_cancelled)
 
     def part(self, start: float, end: float, *, stage: str = "") -> Task:
-        """Return the task of a part of this one, whose progress covers `start` to `end` of it.
+        """Return the task for a part of this one, whose progress covers `start` to `end`.
 
         Args:
-            start: Finished share of this task when the part begins, 0 to 1.
-            end: Finished share when it ends.
-            stage: What the part is called; stages of its own come after it.
+            start: Finished fraction of this task when the part begins, 0 to 1.
+            end: Finished fraction when it ends.
+            stage: Name of the part; the stages within it are appended.
         """
 
         def pass_on(event: Event) -> None:
@@ -73,5 +73,5 @@ class Task:
         return self.observed_by(pass_on)
 
 
-# For work that nobody watches.
+# Ignores progress and is never cancelled.
 UNWATCHED = Task()

@@ -1,4 +1,4 @@
-"""Files of tensors (safetensors) that are either written whole or not at all."""
+"""Files of tensors (safetensors) that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _SYSTEM_ERROR = re.compile(r"(?P<reason>[^:]+) \(os error (?P<number>\d+)\)")
 
 @contextmanager
 def atomic_tensor_file(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path to save tensors to, as files.atomic_path does.
+    """Yield a temporary path to save tensors to, like files.atomic_path.
 
     Raises:
-        InputError: The folder cannot be made or written to, or the disk is full.
+        InputError: The folder cannot be created or written to, or the disk is full.
     """
     with atomic_path(path) as temporary:
         try:
             yield temporary
         except SafetensorError as error:
-            # What the system refused comes as safetensors' own error, its number in the text.
+            # safetensors wraps errors of the system in its own, with the number in the text.
             refusal = _SYSTEM_ERROR.search(str(error))
             if refusal is None:
                 raise

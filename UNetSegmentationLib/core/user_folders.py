@@ -1,7 +1,7 @@
-"""Where each system keeps what belongs to the user.
+"""Folders for user data on each operating system.
 
 The package platformdirs is not used: on macOS it follows XDG_DATA_HOME, where models installed so far would not be
-found, and Slicer's Python does not have it before the extension has installed what it needs.
+found, and Slicer's Python does not have it before the extension has installed its packages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NAME = "UNetSegmentation"
 
 
 def user_data_folder() -> Path:
-    """Return the folder for what the user wants to keep, whether it exists or not."""
+    """Return the folder for the user's data, whether it exists or not."""
     if sys.platform == "win32":
         return _local_app_data() / _NAME
     if sys.platform == "darwin":
@@ -23,7 +23,7 @@ def user_data_folder() -> Path:
 
 
 def user_cache_folder() -> Path:
-    """Return the folder for what can be made anew, whether it exists or not."""
+    """Return the folder for cached files, whether it exists or not."""
     if sys.platform == "win32":
         return _local_app_data() / _NAME / "Cache"
     if sys.platform == "darwin":

@@ -98,7 +98,7 @@ def write_volume(path: Path | str, volume: Volume) -> None:
     """
     path = Path(path)
     if not path.name.lower().endswith(WRITTEN_SUFFIXES):
-        raise InputError(f"cannot write an image to '{path.name}': end the name in {', '.join(WRITTEN_SUFFIXES)}")
+        raise InputError(f"cannot write an image to '{path.name}': use a name ending in {', '.join(WRITTEN_SUFFIXES)}")
     _write(_image_of(volume.array, volume.affine_ras), path)
 
 
@@ -137,7 +137,9 @@ def check_labelmap_name(path: Path | str) -> None:
     """Raise InputError where no labelmap can be written under this name."""
     name = Path(path).name.lower()
     if not name.endswith(LABELMAP_SUFFIXES):
-        raise InputError(f"cannot write a segmentation to '{name}': end the name in {', '.join(LABELMAP_SUFFIXES)}")
+        raise InputError(
+            f"cannot write a segmentation to '{name}': use a name ending in {', '.join(LABELMAP_SUFFIXES)}"
+        )
 
 
 def stem_of(path: Path | str) -> str:

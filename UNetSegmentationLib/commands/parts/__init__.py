@@ -1,1 +1,1 @@
-"""What sub-commands share."""
+"""Code shared by the sub-commands."""

@@ -1,4 +1,4 @@
-"""Many images one after another: reading, computing and writing overlap, and what is done is remembered."""
+"""Segmenting many images in sequence: reading, computing and writing overlap, and finished images are recorded."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Settings:
 
     Attributes:
         tta: Average over mirrored copies.
-        overlap: Share of neighbouring tiles; None: the model's own.
-        roi: Only this box: its centre and half its lengths, RAS in mm.
-        postprocess: Steps in place of the model's own.
-        probabilities: File for the probabilities of a single image.
-        is_model_chosen: The user named the model.
+        overlap: Overlap of neighbouring tiles as a fraction, or None for the model's own.
+        roi: Box to segment: its centre and half-lengths, RAS in mm.
+        postprocess: Steps instead of the model's own.
+        probabilities: File for the probability maps of a single image.
+        is_model_chosen: Whether the user named the model.
     """
 
     tta: bool = False
@@ -58,7 +58,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An image and the file that its result goes to."""
+    """An image and the output file for its result."""
 
     image: ImageFiles
     target: Path
@@ -66,7 +66,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a case: what there is to say of it, or what went wrong."""
+    """The result of a case: its report, or the error."""
 
     case: Case
     report: dict[str, Any] | None = None
@@ -74,12 +74,12 @@ class Outcome:
 
 
 class Record:
-    """What has been segmented into a folder, by which model and settings, so that a later call can leave it out.
+    """Record of the images segmented into a folder, with model and settings, so that a later run can skip them.
 
     Args:
-        folder: Where the results go.
-        model: What segments.
-        settings: How.
+        folder: Folder of the results.
+        model: The model used.
+        settings: The settings used.
     """
 
     def __init__(self, folder: Path, model: InstalledModel, settings: Settings) -> None:
@@ -90,12 +90,12 @@ class Record:
         self._how = [model.description.to_dict(), weights, {**asdict(settings), "is_model_chosen": None}]
 
     def key_of(self, case: Case) -> str:
-        """Return what tells a case from the same with another image, model or options; ask before it is read."""
+        """Return a key that changes with the image, the model or the options; call this before reading the image."""
         stamps = _stamps(case.image.files)
         return hashlib.sha256(json.dumps([*self._how, case.image.names, stamps]).encode()).hexdigest()
 
     def add(self, case: Case, key: str) -> None:
-        """Remember that a case with this key is done.
+        """Record that the case with this key is done.
 
         Raises:
             InputError: The file cannot be written.
@@ -103,13 +103,13 @@ class Record:
         entry = {"images": case.image.names, "output": case.target.name, "key": key, "result": _stamps([case.target])}
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                # A crash may have cut off the line before.
+                # A crash may have cut off the previous line.
                 file.write("\n" + json.dumps(entry) + "\n")
         except OSError as error:
             raise InputError(f"cannot write {self._path}: {error.strerror}; free some space, then --resume") from error
 
     def split_done(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-        """Return the cases that are done, whose images and results are as they were, and the others."""
+        """Return the cases that are done, with images and results unchanged since, and the remaining cases."""
         entries = self._entries()
         done = [case for case in cases if entries.get(case.target.name) == (self.key_of(case), _stamps([case.target]))]
         if self._probabilities and not Path(self._probabilities).is_file():
@@ -117,7 +117,7 @@ class Record:
         return done, [case for case in cases if case not in done]
 
     def _entries(self) -> dict[str, tuple[str, list[Any]]]:
-        """Return key and stamp by the name of the result; lines that a crash cut off are passed over."""
+        """Return key and stamp by the name of the result; lines cut off by a crash are skipped."""
         entries: dict[str, tuple[str, list[Any]]] = {}
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -133,7 +133,7 @@ class Record:
 
 
 def _stamps(paths: Sequence[Path]) -> list[Any]:
-    """Return name, time and size of files, and of those that hold their voxels."""
+    """Return name, time and size of files, including the data files that belong to headers."""
     files = sorted({file for path in paths for file in _files_of(path) if file.is_file()})
     return [[str(file.absolute()), file.stat().st_mtime_ns, file.stat().st_size] for file in files]
 
@@ -141,9 +141,9 @@ def _stamps(paths: Sequence[Path]) -> list[Any]:
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return list(path.rglob("*"))
-    if path.suffix.lower() in ("", ".dcm", ".ima"):  # one file stands for its series
+    if path.suffix.lower() in ("", ".dcm", ".ima"):  # one file represents its series
         return list(path.parent.glob("*"))
-    if path.suffix.lower() in (".mhd", ".nhdr", ".hdr", ".img"):  # the voxels lie beside their header
+    if path.suffix.lower() in (".mhd", ".nhdr", ".hdr", ".img"):  # the voxels are in a file beside the header
         return list(path.parent.glob(f"{glob.escape(path.stem)}.*"))
     return [path]
 
@@ -158,22 +158,22 @@ def segment_all(
     read_before: Read | None = None,
     task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
-    """Segment cases in their order; while one is computed, the next is read and the last one is written.
+    """Segment cases in order; while one is computed, the next is read and the previous one is written.
 
-    A case that fails does not stop the others. Where the caller stops, what is being written is finished.
+    A failed case does not stop the others. If the caller stops early, pending writes are finished.
 
     Args:
-        load: Returns the model in memory; meanwhile the first case is read.
-        cases: What to segment.
-        settings: How.
+        load: Loads the model, while the first case is being read.
+        cases: Cases to segment.
+        settings: How to segment them.
         model: The model's description and folder.
-        record: Gets every case once its result is written.
-        read_before: The volume of the first case, where it has been read; with a record it is read again, since the
-            file may have changed.
-        task: Told the finished share of all, and which case is at what stage; asked often whether to go on.
+        record: Receives each case once its result is written.
+        read_before: The volume of the first case if it has already been read; with a record it is read again, since
+            the file may have changed.
+        task: Receives overall progress and the stage of the current case; polled for cancellation.
 
     Raises:
-        CancelledError: The task was cancelled; what is written is finished.
+        CancelledError: The task was cancelled; pending writes have been finished.
     """
     reader, writer = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reader", "writer"))
     read = [reader.submit(_read_with_key, case, settings, model, record, read_before) for case in cases[:1]]
@@ -185,18 +185,18 @@ def segment_all(
                 reader.submit(_read_with_key, later, settings, model, record) for later in cases[index + 1 : index + 2]
             ]
             try:
-                volume, doubt, key = read.pop(0).result()
+                volume, warning, key = read.pop(0).result()
                 found = _predict(predictor, volume, settings, _part_of(task, index, len(cases)))
             except CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
-                # What the failed computation holds would be missing to the next.
+            except Exception as error:  # noqa: BLE001  # it concerns this case only; the others go on
+                # Free the memory held by the failed computation for the next case.
                 traceback.clear_frames(error.__traceback__)
                 next_write = writer.submit(Outcome, case=case, error=error)
             else:
-                next_write = writer.submit(_write_outcome, case, settings, volume, found, doubt, record, key)
+                next_write = writer.submit(_write_outcome, case, settings, volume, found, warning, record, key)
                 del volume, found
-            # Two results at most wait to be written, however slow the disk.
+            # At most two results wait to be written, however slow the disk.
             if writing is not None:
                 yield writing.result()
             writing = next_write
@@ -208,7 +208,7 @@ def segment_all(
 
 
 def _part_of(task: Task, index: int, count: int) -> Task:
-    """Return the task of one case of several; that of the only one is the whole."""
+    """Return the part of the task for one case; a single case gets the whole task."""
     return task if count == 1 else task.part(index / count, (index + 1) / count, stage=f"{index + 1} of {count}")
 
 
@@ -222,22 +222,22 @@ def segment_with_dask(
     record: Record | None = None,
     task: Task = UNWATCHED,
 ) -> Iterator[Outcome]:
-    """Segment cases on the workers of a Dask scheduler, in the order in which they are done.
+    """Segment cases on the workers of a Dask scheduler, yielding them in order of completion.
 
     Images, results and the model are read and written by the workers, which must see the same paths.
 
     Args:
-        cases: What to segment.
-        settings: How.
+        cases: Cases to segment.
+        settings: How to segment them.
         model: The model's description and folder.
-        device: Of each worker.
-        scheduler: Its address, such as "tcp://host:8786".
-        record: Gets every case once its result is written.
-        task: Told the share of the cases that are done, and asked after each whether to go on.
+        device: Device of each worker.
+        scheduler: Address, such as "tcp://host:8786".
+        record: Receives each case once its result is written.
+        task: Receives the share of finished cases; polled for cancellation after each.
 
     Raises:
         CancelledError: The task was cancelled.
-        InputError: Dask's `distributed` is not installed, or nothing answers at the address.
+        InputError: Dask's `distributed` is not installed, or the scheduler does not respond.
     """
     try:
         from distributed import Client, as_completed
@@ -247,8 +247,8 @@ def segment_with_dask(
         client = Client(scheduler, timeout=CONNECTION_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
-            f"no Dask scheduler answers at {scheduler} within {CONNECTION_S} s: start one with 'dask scheduler', or "
-            "give its address"
+            f"no response from a Dask scheduler at {scheduler} within {CONNECTION_S} s: start one with 'dask "
+            "scheduler', or check the address"
         ) from error
     model = replace(model, folder=model.folder.absolute())
     keys = [record.key_of(case) if record is not None else "" for case in cases]
@@ -280,17 +280,17 @@ def _outcome_of(future: Any, case: Case, key: str, record: Record | None) -> Out
 
 
 def segment_case(case: Case, settings: Settings, model: InstalledModel, device: str) -> dict[str, Any]:
-    """Segment one case in this process, whose models stay in memory, and return what there is to say of it.
+    """Segment one case in this process, which keeps its models in memory, and return the report.
 
     Raises:
         InputError: The image does not fit the model, or a file cannot be read or written.
     """
-    # Workers with several threads: torch uses all cores for one case, and memory is for one.
+    # For workers with several threads: torch uses all cores for one case, and memory suffices for one.
     with _ONE_AT_A_TIME:
         predictor = _warm_models().get(str(model.folder), device)
-        volume, doubt = _read(case.image, settings, model)
+        volume, warning = _read(case.image, settings, model)
         found = _predict(predictor, volume, settings, UNWATCHED)
-        return _write(case, settings, volume, found, doubt)
+        return _write(case, settings, volume, found, warning)
 
 
 @cache
@@ -308,7 +308,7 @@ def _absolute(case: Case) -> Case:
 def _read_with_key(
     case: Case, settings: Settings, model: InstalledModel, record: Record | None, read_before: Read | None = None
 ) -> tuple[Volume, str, str]:
-    """Return an image, what makes its modality doubtful, and the key that it had when it was read."""
+    """Return an image, a warning about its modality, and its key at the time of reading."""
     if record is None:
         return *_read(case.image, settings, model, read_before), ""
     key = record.key_of(case)
@@ -318,7 +318,7 @@ def _read_with_key(
 def _read(
     image: ImageFiles, settings: Settings, model: InstalledModel, read_before: Read | None = None
 ) -> tuple[Volume, str]:
-    """Return an image and what makes its modality doubtful."""
+    """Return an image and a warning about its modality."""
     volume = read_image(image, model.description, read=read_before)
     check_image_fits(model.description, channels=volume.channels, shape=volume.shape, name=",".join(image.names))
     return volume, check_modality(image, volume, model, is_chosen=settings.is_model_chosen)
@@ -340,8 +340,8 @@ def _predict(predictor: Predictor, volume: Volume, settings: Settings, task: Tas
     )
 
 
-def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, doubt: str) -> dict[str, Any]:
-    """Write the result and return what there is to say of it."""
+def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, warning: str) -> dict[str, Any]:
+    """Write the result and return the report."""
     write_labelmap(case.target, found.labelmap, affine_ras=volume.affine_ras, labels=found.labels)
     if found.probabilities is not None and settings.probabilities is not None:
         write_volume(settings.probabilities, Volume(found.probabilities, volume.affine_ras))
@@ -350,7 +350,7 @@ def _write(case: Case, settings: Settings, volume: Volume, found: Segmentation, 
         "output": str(case.target),
         "labels": _sizes(found, volume),
         "duration_s": rounded(found.duration_s),
-        "warnings": (*([doubt] if doubt else []), *found.warnings),
+        "warnings": (*([warning] if warning else []), *found.warnings),
         "provenance": {**found.provenance, "roi": settings.roi},
     }
 
@@ -360,16 +360,16 @@ def _write_outcome(
     settings: Settings,
     volume: Volume,
     found: Segmentation,
-    doubt: str,
+    warning: str,
     record: Record | None,
     key: str,
 ) -> Outcome:
-    """Write and remember the result of a case and return what became of it."""
+    """Write and record the result of a case and return the outcome."""
     try:
-        report = _write(case, settings, volume, found, doubt)
+        report = _write(case, settings, volume, found, warning)
         if record is not None:
             record.add(case, key)
-    except Exception as error:  # noqa: BLE001  # it belongs to this case, and the others go on
+    except Exception as error:  # noqa: BLE001  # it concerns this case only; the others go on
         return Outcome(case=case, error=error)
     return Outcome(case=case, report=report)
 

@@ -1,4 +1,4 @@
-"""Images named on the command line: which files make one, which model takes it, where its result goes."""
+"""Images on the command line: which files make up an image, which model to use, and where to write the result."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ...models.installed import InstalledModel, find_model, list_models
 from ...presets import PRESETS
 
 MISSING = "-"
-# Volumes that have been read, by their files.
+# Volumes already read, by their files.
 Read = dict[tuple[Path | None, ...], Volume]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles:
-    """An image and the name that its result gets.
+    """An image and the name for its result.
 
     Attributes:
-        paths: One file or DICOM folder a channel, None for a channel that is missing.
+        paths: One file or DICOM folder per channel, None for a missing channel.
         stem: Name of the result without suffix.
     """
 
@@ -38,22 +38,22 @@ class ImageFiles:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are there."""
+        """The existing files."""
         return tuple(path for path in self.paths if path is not None)
 
     @property
     def names(self) -> list[str]:
-        """One name a channel, a dash for one that is missing."""
+        """One name per channel, a dash for a missing one."""
         return [MISSING if path is None else str(path) for path in self.paths]
 
 
 def find_image(argument: str, description: ModelDescription) -> ImageFiles:
-    """Return the files that an argument stands for.
+    """Return the files of an image argument.
 
     Args:
         argument: A file, a folder with a DICOM series, one of "a_0000.nii.gz", "a_0001.nii.gz", ... whose siblings
             are the other channels, or files joined by commas with a dash for a missing one.
-        description: The model that is to take it.
+        description: The model to use.
 
     Raises:
         InputError: A file does not exist, or a channel is missing that the model needs.
@@ -68,8 +68,8 @@ def read_image(image: ImageFiles, description: ModelDescription, *, read: Read |
 
     Args:
         image: Its files.
-        description: The model that is to take it.
-        read: What `choose_model` has read; it is emptied, so that nothing stays in memory.
+        description: The model to use.
+        read: Volumes that `choose_model` has read; cleared here, to free the memory.
 
     Raises:
         InputError: A file cannot be read.
@@ -83,25 +83,27 @@ def read_image(image: ImageFiles, description: ModelDescription, *, read: Read |
         return volume
     if volume.channels != len(image.files):
         names = ",".join(image.names)
-        raise InputError(f"{names} holds {volume.channels} channels: give files of one channel beside '-'")
+        raise InputError(
+            f"{names} has {volume.channels} channels: with '-', give one single-channel file for each of the others"
+        )
     array = np.full((len(paths), *volume.shape), np.nan, dtype=np.float32)
     array[[index for index, path in enumerate(paths) if path is not None]] = volume.array
     return Volume(array, volume.affine_ras)
 
 
 def choose_model(name: str | None, images: Sequence[str], *, read: Read | None = None) -> InstalledModel:
-    """Return the model of a name; without one, the installed model that suits the first readable image.
+    """Return the named model; without a name, the installed model that suits the first readable image.
 
-    Where several find the same labels, it is the one with the highest Dice on unseen cases. Demonstrations are taken by
-    name only.
+    If several segment the same labels, the one with the highest Dice on unseen cases is used. Demonstration models are
+    only used by name.
 
     Args:
         name: Id or folder of a model.
         images: As given on the command line.
-        read: Gets the volume that had to be read for the choice.
+        read: Receives the volume that was read to make the choice.
 
     Raises:
-        InputError: There is none, or several that find different things, or no image can be read.
+        InputError: No model fits, several that segment different structures fit, or no image can be read.
     """
     if name is not None:
         return find_model(name)
@@ -109,7 +111,7 @@ def choose_model(name: str | None, images: Sequence[str], *, read: Read | None =
     models = [model for model in installed if not model.description.is_demonstration]
     if not models:
         raise InputError(
-            "no model is installed: train one with 'unetseg train', or name a model folder with --model"
+            "no model is installed: train one with 'unetseg train', or give a model folder with --model"
             + _demonstrations_among(installed)
         )
     if len(models) == 1:
@@ -117,20 +119,22 @@ def choose_model(name: str | None, images: Sequence[str], *, read: Read | None =
     image, fitting = _first_fit(models, images, {} if read is None else read)
     suited = [model for model, reason in fitting if not reason] or [model for model, _ in fitting][:1]
     if len({_found_by(model) for model in suited}) == 1:
-        # One that is for another modality is refused image by image, see check_modality.
+        # A model for another modality is rejected image by image, see check_modality.
         return max(suited, key=lambda model: model.description.mean_dice or 0.0)
     ids = ", ".join(model.description.id for model in suited or models)
     if suited:
-        raise InputError(f"{len(suited)} models that find different things take {image}: name one with --model: {ids}")
+        raise InputError(
+            f"{len(suited)} models that segment different structures accept {image}: choose one with --model: {ids}"
+        )
     raise InputError(
-        f"no installed model takes {image} (there are {ids}): name a model folder with --model"
+        f"no installed model accepts {image} (installed: {ids}): give a model folder with --model"
         + _demonstrations_among(installed)
     )
 
 
 def _demonstrations_among(models: Sequence[InstalledModel]) -> str:
     ids = ", ".join(model.description.id for model in models if model.description.is_demonstration)
-    return f"; for demonstration only, where named: {ids}" if ids else ""
+    return f"; for demonstration only, if named explicitly: {ids}" if ids else ""
 
 
 def _found_by(model: InstalledModel) -> frozenset[str]:
@@ -138,16 +142,16 @@ def _found_by(model: InstalledModel) -> frozenset[str]:
 
 
 def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, is_chosen: bool) -> str:
-    """Return a warning where a model is for another modality than an image, which the values alone do not tell.
+    """Return a warning if a model is for another modality than the image, unless the values alone give it away.
 
     Args:
         image: The image's files.
         volume: Its voxels.
-        model: What is to take it.
-        is_chosen: The user named the model.
+        model: The model to use.
+        is_chosen: Whether the user named the model.
 
     Raises:
-        InputError: The user did not, and the image is of another modality.
+        InputError: The user did not name the model, and the image is of another modality.
     """
     reason = _why_unsuited(image, volume, model)
     if not reason:
@@ -164,8 +168,8 @@ def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, 
     ids = ", ".join(other.description.id for other in others)
     raise InputError(
         f"{image.files[0]} {reason}, but model '{own_id}' is for {title}: "
-        + (f"choose one that fits with --model: {ids}" if ids else "no installed model fits")
-        + f"; '--model {own_id}' takes this one nevertheless"
+        + (f"choose a suitable model with --model: {ids}" if ids else "no installed model is suitable")
+        + f"; '--model {own_id}' uses this one anyway"
     )
 
 
@@ -187,22 +191,22 @@ def _is_of_shape(model: InstalledModel, volume: Volume) -> bool:
 
 
 def choose_outputs(images: Sequence[ImageFiles], output: str) -> list[Path]:
-    """Return the file that each image's result goes to.
+    """Return the output file for each image's result.
 
     Args:
-        images: One image, or several for a folder.
-        output: For one image a file or a folder; a name without suffix is a folder.
+        images: One image, or several if the output is a folder.
+        output: A file or a folder; a name without suffix is a folder.
 
     Raises:
-        InputError: No format has that name, it cannot be written, two results would have one name, or a result would
-            replace an image.
+        InputError: The format is unknown, the output cannot be written, two results would have the same name, or a
+            result would overwrite an image.
     """
     path = Path(output)
     is_folder = path.is_dir() or output.endswith(("/", os.sep)) or not path.suffix
     if is_folder and path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file without suffix: give a folder, or a name that ends in .seg.nrrd")
+        raise InputError(f"{path} is a file without a suffix: choose a folder, or a name ending in .seg.nrrd")
     if len(images) > 1 and not is_folder:
-        raise InputError(f"{path} is one file for {len(images)} images: give a folder")
+        raise InputError(f"{path} is a single file, but there are {len(images)} images: choose a folder")
     if not is_folder:
         check_labelmap_name(path)
     check_writable(path if is_folder else path.parent)
@@ -214,24 +218,24 @@ def choose_outputs(images: Sequence[ImageFiles], output: str) -> list[Path]:
 
 
 def check_is_no_input(target: Path, images: Sequence[ImageFiles]) -> None:
-    """Raise InputError where a result would replace an image."""
+    """Raise InputError if a result would overwrite an image."""
     if target.exists() and any(source.samefile(target) for image in images for source in image.files):
-        raise InputError(f"the result would replace the image {target}: give another name with -o")
+        raise InputError(f"the result would overwrite the image {target}: choose another name with -o")
 
 
 def check_writable(folder: Path) -> None:
-    """Raise InputError where the folder, or the nearest one above it that exists, takes no files."""
+    """Raise InputError if files cannot be written to the folder, or to its nearest existing parent."""
     nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not nearest.is_dir():
-        raise InputError(f"cannot write to {folder}: {nearest} is a file; give another folder")
+        raise InputError(f"cannot write to {folder}: {nearest} is a file; choose another folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {folder}: {nearest} is read-only; give another folder")
+        raise InputError(f"cannot write to {folder}: {nearest} is read-only; choose another folder")
 
 
 def _first_fit(
     models: Sequence[InstalledModel], images: Sequence[str], volumes: Read
 ) -> tuple[str, list[tuple[InstalledModel, str]]]:
-    """Return the first image that can be read and the models that take it, each with why it does not suit it."""
+    """Return the first readable image and the models that accept it, each with the reason if it is unsuitable."""
     reason = InputError("no image is given")
     for image in images:
         volumes.clear()
@@ -248,7 +252,7 @@ def _first_fit(
 
 
 def _takes(model: InstalledModel, argument: str, volumes: Read) -> bool:
-    """Tell whether a model takes an image; what is read is kept in `volumes`."""
+    """Return whether a model accepts an image; volumes that are read are kept in `volumes`."""
     image = _find(argument, len(model.description.channels))
     if image.files not in volumes:
         volumes[image.files] = read_channels(image.files)
@@ -272,7 +276,7 @@ def _find(argument: str, channels: int) -> ImageFiles:
     names = [part.strip() for part in argument.split(",") if part.strip()]
     parts = [None if name == MISSING else Path(name) for name in names]
     files = [part for part in parts if part is not None]
-    unknown = [str(part) for part in files if not part.exists()] or ([] if files else ["an image of no file"])
+    unknown = [str(part) for part in files if not part.exists()] or ([] if files else ["an image without files"])
     if unknown:
         raise InputError(f"{', '.join(unknown)} does not exist: give an image file or a folder with a DICOM series")
     return ImageFiles(paths=tuple(parts), stem=_stem(files[0]))
@@ -285,14 +289,14 @@ def _with_siblings(path: Path, channels: int) -> ImageFiles:
     suffix = path.name[len(match[0]) :]
     siblings = [path.with_name(f"{match['case']}_{number:04d}{suffix}") for number in range(channels)]
     found = tuple(sibling if sibling.exists() else None for sibling in siblings)
-    # A lone file may hold all channels; and one of another number is no channel.
+    # A lone file may contain all channels, and a file with another number is not a channel.
     if path not in found or sum(sibling is not None for sibling in found) == 1:
         return ImageFiles(paths=(path,), stem=_stem(path))
     return ImageFiles(paths=found, stem=match["case"])
 
 
 def _placed_by_number(path: Path, channels: Sequence[Channel]) -> tuple[Path | None, ...]:
-    """Return one path a channel for the only one that is there, "a_0002"; (path,) where it is not said which it is."""
+    """Return one path per channel for a lone channel file "a_0002"; (path,) if its name does not say which it is."""
     match = CHANNEL_NAME.match(stem_of(path))
     number = -1 if match is None or path.is_dir() else int(match["channel"])
     others = [channel for index, channel in enumerate(channels) if index != number]
@@ -302,14 +306,14 @@ def _placed_by_number(path: Path, channels: Sequence[Channel]) -> tuple[Path | N
 
 
 def _check_missing(image: ImageFiles, description: ModelDescription) -> None:
-    """Raise InputError where a channel is missing that the model needs."""
+    """Raise InputError if a required channel is missing."""
     if None not in image.paths:
         return
     names = ", ".join(channel.name for channel in description.channels)
     if len(image.paths) != len(description.channels):
         raise InputError(
-            f"{','.join(image.names)} names {len(image.paths)} channels, model '{description.id}' takes "
-            f"{len(description.channels)} ({names}): name each, '-' for a missing one"
+            f"{','.join(image.names)} lists {len(image.paths)} channels, but model '{description.id}' needs "
+            f"{len(description.channels)} ({names}): list each one, with '-' for a missing one"
         )
     needed = [
         channel.name
@@ -318,7 +322,7 @@ def _check_missing(image: ImageFiles, description: ModelDescription) -> None:
     ]
     if needed:
         raise InputError(
-            f"{', '.join(needed)} is missing beside {image.files[0]}: model '{description.id}' needs all of {names}"
+            f"{', '.join(needed)} is missing for {image.files[0]}: model '{description.id}' needs all of {names}"
         )
 
 
@@ -332,5 +336,6 @@ def _check_distinct(images: Sequence[ImageFiles], targets: Sequence[Path]) -> No
         other = taken.setdefault(target.name.casefold(), image)
         if other is not image:
             raise InputError(
-                f"the results of {other.files[0]} and {image.files[0]} would both be {target}: segment them one by one"
+                f"the results of {other.files[0]} and {image.files[0]} would both be written to {target}: "
+                "segment them one at a time"
             )

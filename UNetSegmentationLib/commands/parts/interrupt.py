@@ -1,4 +1,4 @@
-"""Ctrl-C as the wish to stop at the next case or step."""
+"""Ctrl-C as a request to stop after the current case or step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import FrameType
 
 
 class Interrupt:
-    """Ctrl-C: while it works on cases or learns, a command is asked to end; otherwise, or twice, it ends at once.
+    """Ctrl-C: stops a command gently while it processes cases or trains; otherwise, or on a second Ctrl-C, at once.
 
     Args:
-        is_patient: Twice is like once: torchrun passes on the Ctrl-C that its processes have heard themselves.
+        is_patient: Ignore a second Ctrl-C: torchrun forwards the one that its processes have already received.
     """
 
     def __init__(self, *, is_patient: bool = False) -> None:
@@ -21,11 +21,11 @@ class Interrupt:
         self._is_asked = False
 
     def is_asked(self) -> bool:
-        """Return whether the user wants the work to end."""
+        """Return whether the user has asked to stop."""
         return self._is_asked
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        """Take note of a Ctrl-C."""
+        """Handle a Ctrl-C."""
         if not self.is_gentle or (self._is_asked and not self._is_patient):
             raise KeyboardInterrupt
         self._is_asked = True
@@ -33,7 +33,7 @@ class Interrupt:
 
 @contextmanager
 def gentle_interrupt(*, is_patient: bool = False) -> Iterator[Interrupt]:
-    """Take Ctrl-C as the wish to stop at the next case or step while a training says that it can."""
+    """Treat Ctrl-C as a request to stop after the current case or step while a training allows it."""
     interrupt = Interrupt(is_patient=is_patient)
     before = signal.signal(signal.SIGINT, interrupt)
     try:

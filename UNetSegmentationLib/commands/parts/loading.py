@@ -1,4 +1,4 @@
-"""How a command loads what takes long."""
+"""Faster imports of large libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Import a large library without searching its modules for garbage again and again, a tenth of torch's import."""
+    """Import a large library with garbage collection turned off, which saves a tenth of torch's import time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""How the command line speaks: tables, one-line errors, one JSON document, a bar while it works."""
+"""Output of the command line: tables, one-line errors, a JSON document, a progress bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BAR_WIDTH = 24
 REDRAW_S = 0.1
 REPORT_S = 10.0
 DECIMALS = 4
-# Events of work on one case after the other.
+# Events of work that goes case by case.
 CASE_EVENTS = ("read", "prepared", "segmented", "compared", "measured")
 
 
@@ -29,12 +29,12 @@ def warn(text: str) -> None:
 
 
 def write_json(out: TextIO, document: Any) -> None:
-    """Write one JSON document; numbers that JSON does not know become null."""
+    """Write one JSON document; numbers that are not finite become null."""
     out.write(json.dumps(_plain(document), indent=2, allow_nan=False) + "\n")
 
 
 def rounded(value: Any) -> Any:
-    """Return figures, in whatever lists and objects they stand, with as many decimals as anybody reads."""
+    """Return a value with all floats rounded to DECIMALS, including those in nested lists and objects."""
     if isinstance(value, float):
         return round(value, DECIMALS)
     if isinstance(value, dict):
@@ -53,7 +53,7 @@ def _plain(value: Any) -> Any:
 def write_table(
     out: TextIO, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
 ) -> None:
-    """Write rows under a header in columns; those numbered in `right` are aligned to the right."""
+    """Write rows under a header in columns; the columns numbered in `right` are right-aligned."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
         cells = [
@@ -64,24 +64,24 @@ def write_table(
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """Return a number for a table; a dash where it is undefined."""
+    """Return a number for a table, or a dash if undefined."""
     return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Return the exit code and the sentence for what went wrong."""
+    """Return the exit code and the message for an error."""
     if isinstance(error, InputError):
         return INPUT, str(error)
     if isinstance(error, KeyboardInterrupt | CancelledError):
         return INTERRUPTED, str(error) or "interrupted"
     if _is_out_of_memory(error):
-        return INPUT, "there is not enough memory: take a smaller image or region, another device, or close programs"
+        return INPUT, "not enough memory: use a smaller image or region, choose another device, or close other programs"
     kind = type(error).__name__
-    return FAULT, f"a fault of unetseg itself ({kind}: {error}): run it again with --debug to see where, and report it"
+    return FAULT, f"internal error ({kind}: {error}): run again with --debug for the traceback, and report it"
 
 
 class Failures:
-    """What went wrong with single cases while the others went on.
+    """Errors of single cases while the others continued.
 
     Args:
         is_debug: Show tracebacks.
@@ -93,9 +93,9 @@ class Failures:
         self._is_debug = is_debug
 
     def note(self, name: str, error: Exception) -> None:
-        """Say in one line what happened to case `name`, and keep it for the exit code and the document."""
+        """Report the error of case `name` in one line, and keep it for the exit code and the JSON document."""
         code, message = explain(error)
-        # A fault of ours outweighs a wrong input.
+        # An internal error outweighs invalid input.
         self.status = code if self.status == DONE else min(self.status, code)
         self.errors.append({"name": name, "message": message})
         warn(message if name in message else f"{name}: {message}")
@@ -112,10 +112,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 class ProgressBar:
-    """A line on the terminal that is drawn over; where standard error is no terminal, a new line now and then.
+    """A progress line that is redrawn in place; if standard error is not a terminal, a new line now and then.
 
-    Use it in a `with` statement, whose end takes the line away. A share that falls begins another part of the work, by
-    which alone the time that is left is told.
+    Use it in a `with` statement, which clears the line at the end. When the fraction drops, a new part of the work
+    begins, and the remaining time is estimated from that part alone.
 
     Args:
         is_quiet: Show nothing.
@@ -149,7 +149,7 @@ class ProgressBar:
             sys.stderr.flush()
 
     def __call__(self, fraction: float, stage: str) -> None:
-        """Show the finished share, 0 to 1, and what is being done."""
+        """Show the finished fraction, 0 to 1, and the current stage."""
         now = monotonic()
         if fraction < self._state[0]:
             self._part_from = (now, fraction)
@@ -165,7 +165,7 @@ class ProgressBar:
         sys.stderr.flush()
 
     def show_progress(self, event: Mapping[str, Any]) -> None:
-        """Show the share and the stage of a "progress" event."""
+        """Show the fraction and the stage of a "progress" event."""
         self(event["fraction"], event["stage"])
 
     def show_case(self, event: Mapping[str, Any]) -> None:
