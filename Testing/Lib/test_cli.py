@@ -343,7 +343,7 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
         ((image, "-o", tmp_path / "o.xyz"), "use a name ending in .seg.nrrd"),
         ((image, twin, "-o", tmp_path / "o.nrrd"), "is a single file, but there are 2 images: choose a folder"),
         ((image, twin, "-o", tmp_path / "o"), "would both be written to"),
-        ((image, "-o", tmp_path / "file"), "is a file without suffix"),
+        ((image, "-o", tmp_path / "file"), "is a file without a suffix"),
         ((image, "-o", tmp_path / "file" / "o.nrrd"), "is a file; choose another folder"),
         ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be written to"),
         ((image, "-o", tmp_path / "o.nrrd", "--probabilities", "p.txt"), "cannot write probabilities to p.txt"),

@@ -96,7 +96,7 @@ def test_models_are_found_by_id_by_folder_and_in_the_order_of_folders(tmp_path):
         ({"schema_version": 99}, "schema_version is 99"),
         ({"id": "../evil"}, "id '../evil' is not allowed"),
         ({"labels": []}, "at least one label"),
-        ({"channels": [{"name": 5}]}, "Channel: name is 5: give a text"),
+        ({"channels": [{"name": 5}]}, "Channel: name is 5: give a string"),
         ({"channels": [{"name": " "}]}, "channel name ' ' is not text"),
         ({"channels": []}, "0 channels but 1 normalizations"),
         (
