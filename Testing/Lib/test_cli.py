@@ -347,7 +347,7 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
         ((image, "-o", tmp_path / "file" / "o.nrrd"), "is a file; choose another folder"),
         ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be written to"),
         ((image, "-o", tmp_path / "o.nrrd", "--probabilities", "p.txt"), "cannot write probabilities to p.txt"),
-        ((image, "-o", tmp_path / "o.nrrd", "--overlap", "1"), "--overlap is 1.0: give 0 to below 1"),
+        ((image, "-o", tmp_path / "o.nrrd", "--overlap", "1"), "--overlap is 1.0: give a number from 0 to below 1"),
         ((image, "-o", tmp_path / "o.nrrd", "--device", "abacus"), "this machine has no device 'abacus'"),
     ]
     for words, text in cases:
