@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -248,13 +248,19 @@ class Conventions(ABC):
             overlap: Share of a tile that neighbours have in common; None: as the conventions have it.
             is_mirrored: Average over mirrored copies along the plan's axes.
         """
-        del shape, alignment
-        return Tiling(
-            patch_size=self.plan.patch_size,
+        return self._tiling(
+            patch_size=self._tile_size(shape, alignment),
             dimensions=self.plan.dimensions,
             overlap=self.overlap if overlap is None else overlap,
             mirror_axes=self.plan.mirror_axes if is_mirrored else (),
         )
+
+    def _tile_size(self, shape: Sequence[int], alignment: Sequence[int]) -> Sizes:
+        del shape, alignment
+        return self.plan.patch_size
+
+    def _tiling(self, **options: Any) -> Tiling:
+        return Tiling(**options)
 
 
 CONVENTIONS: Registry[type[Conventions]] = Registry("set of conventions", "UNetSegmentationLib.conventions")

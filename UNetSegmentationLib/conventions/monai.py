@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,14 +148,5 @@ class MonaiConventions(Conventions):
         """Share of a tile that neighbours have in common unless the user says otherwise."""
         return self._recipe.tiling.overlap
 
-    def tiling(
-        self,
-        shape: Sequence[int],
-        alignment: Sequence[int],
-        *,
-        overlap: float | None = None,
-        is_mirrored: bool = False,
-    ) -> Tiling:
-        """Return how a prepared image is divided."""
-        tiling = super().tiling(shape, alignment, overlap=overlap, is_mirrored=is_mirrored)
-        return MonaiTiling(**vars(tiling), recipe=self._recipe.tiling)
+    def _tiling(self, **options: Any) -> MonaiTiling:
+        return MonaiTiling(**options, recipe=self._recipe.tiling)

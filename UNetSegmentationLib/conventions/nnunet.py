@@ -6,8 +6,9 @@ zeros; tiles' weights are centred on a voxel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,16 +118,8 @@ class NNUNetConventions(Conventions):
         check_size(shape, turned)
         return shape
 
-    def tiling(
-        self,
-        shape: Sequence[int],
-        alignment: Sequence[int],
-        *,
-        overlap: float | None = None,
-        is_mirrored: bool = False,
-    ) -> Tiling:
-        """Return how a prepared image is divided."""
-        return NNUNetTiling(**vars(super().tiling(shape, alignment, overlap=overlap, is_mirrored=is_mirrored)))
+    def _tiling(self, **options: Any) -> NNUNetTiling:
+        return NNUNetTiling(**options)
 
     def _rule_spacing_mm(self, turned: Volume) -> tuple[float, float, float]:
         is_picture = self.plan.dimensions == 2 and turned.shape[0] == 1

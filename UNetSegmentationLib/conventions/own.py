@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import ceil
 
 from torch import Tensor
 
 from ..core.task import Task
 from ..image.geometry import Array, AxisOrder, Volume
-from .contract import CONVENTIONS, Conventions, PreparedVolume, Tiling
+from .contract import CONVENTIONS, Conventions, PreparedVolume, Sizes
 from .parts.axes import network_shape, stack_channels
 from .parts.intensity import normalize, padding_of
 from .parts.resampling import resample_image
@@ -47,22 +46,14 @@ class OwnConventions(Conventions):
             turned_shape=turned.shape,
         )
 
-    def tiling(
-        self,
-        shape: Sequence[int],
-        alignment: Sequence[int],
-        *,
-        overlap: float | None = None,
-        is_mirrored: bool = False,
-    ) -> Tiling:
-        """Return how a prepared image is divided: by the plan's patch, smaller where that is mostly padding.
+    def _tile_size(self, shape: Sequence[int], alignment: Sequence[int]) -> Sizes:
+        """Return the plan's patch, smaller where that is mostly padding.
 
-        A stack of few slices under a deep patch would be mostly padding, which instance norm takes for what is shown.
+        A stack of few slices under a deep patch would be mostly padding, which instance norm treats as image.
         """
         steps = (*(1,) * (3 - len(alignment)), *alignment)
         depth, height, width = (
             min(patch, max(_FEWEST_AT_THE_BOTTOM * step, ceil(size / step) * step)) if 2 * size <= patch else patch
             for patch, size, step in zip(self.plan.patch_size, shape, steps, strict=True)
         )
-        tiling = super().tiling(shape, alignment, overlap=overlap, is_mirrored=is_mirrored)
-        return replace(tiling, patch_size=(depth, height, width))
+        return depth, height, width
