@@ -184,6 +184,7 @@ TEMPLATES = (
     _("region {0} contains every class: leave out at least the background"),
     _("regions are {0}: must be labels above 0, each in one region"),
     _("regions contain a negative label: must be 0 or more"),
+    _("regions may overlap, and the bundle does not say which lies on top: they are painted in this order, {0}"),
     _("regions name labels up to {0} but logits have {1}"),
     _("request {0} is still running: use a new id for each request"),
     _("residual_units is {0}: must be 0 or more"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...core.errors import InputError
+from ...core.messages import sentence
 from ...planning.monai_recipe import Resample, Step, Tiling
 from .options import Options
 from .references import Code
@@ -128,10 +129,11 @@ def region_order(names: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
         return tuple(plain.index(name) for name in _NESTED), []
     if len(names) < 2:
         return tuple(range(len(names))), []
-    return tuple(range(len(names))), [
+    order = sentence(
         "regions may overlap, and the bundle does not say which lies on top: they are painted in this order, "
         f"{', '.join(names)}"
-    ]
+    )
+    return tuple(range(len(names))), [order]
 
 
 def _sliding(options: Options) -> Tiling:
