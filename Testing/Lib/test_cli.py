@@ -302,7 +302,7 @@ def test_a_region_is_segmented_as_its_crop_and_the_rest_is_background(tmp_path, 
     assert np.array_equal(probabilities.array.argmax(axis=0)[inside], expected[inside])
     capsys.readouterr()
     assert run(*words, "--roi", "500,0,0,5,5,5") == 2
-    assert "lies outside the image" in one_line(capsys.readouterr().err)
+    assert "is outside the image" in one_line(capsys.readouterr().err)
 
 
 def test_postprocessing_is_chosen_on_the_command_line(tmp_path, tiny_model, capsys):
@@ -343,7 +343,7 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
         ((image, "-o", tmp_path / "o.xyz"), "use a name ending in .seg.nrrd"),
         ((image, twin, "-o", tmp_path / "o.nrrd"), "is a single file, but there are 2 images: choose a folder"),
         ((image, twin, "-o", tmp_path / "o"), "would both be written to"),
-        ((image, "-o", tmp_path / "file"), "is a file without suffix"),
+        ((image, "-o", tmp_path / "file"), "is a file without a suffix"),
         ((image, "-o", tmp_path / "file" / "o.nrrd"), "is a file; choose another folder"),
         ((image, twin, "-o", tmp_path / "o", "--probabilities", "p.nrrd"), "would both be written to"),
         ((image, "-o", tmp_path / "o.nrrd", "--probabilities", "p.txt"), "cannot write probabilities to p.txt"),
@@ -361,10 +361,10 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
     [
         ("empty.nii.gz", b"", "is empty (0 bytes)"),
         ("text.nii.gz", b"hello", "cannot be read"),
-        ("cut.nii.gz", None, "cut off"),
-        ("cut.nrrd", None, "cut off"),
+        ("cut.nii.gz", None, "truncated"),
+        ("cut.nrrd", None, "truncated"),
         ("picture.png", b"\x89PNG\r\n\x1a\n", "cannot be read"),
-        ("folder", None, "holds no DICOM images"),
+        ("folder", None, "contains no DICOM images"),
     ],
 )
 def test_damaged_images_are_told_in_one_line(tmp_path, tiny_model, capsys, name, content, text):

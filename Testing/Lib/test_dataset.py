@@ -118,7 +118,7 @@ def test_names_come_from_labels_json_or_nnunet_or_numbers(tmp_path):
 def test_a_labelmap_of_another_size_is_named(tmp_path):
     write_case(tmp_path, "a")
     write_labelmap(tmp_path / "labels" / "a.nii.gz", np.ones((9, 9, 9), np.uint8), affine_ras=np.eye(4))
-    with pytest.raises(InputError, match="case 'a'.*do not belong together"):
+    with pytest.raises(InputError, match="case 'a'.*do not match"):
         read_case(find_cases(tmp_path)[0])
 
 
@@ -128,7 +128,7 @@ def test_labels_that_lie_outside_the_image_are_refused(tmp_path):
     elsewhere = np.eye(4)
     elsewhere[:3, 3] = 500
     write_labelmap(tmp_path / "labels" / "a.nii.gz", labels.array[0], affine_ras=elsewhere)
-    with pytest.raises(InputError, match="case 'a': all that is labelled lies outside"):
+    with pytest.raises(InputError, match="case 'a': all labelled voxels are outside"):
         read_case(find_cases(tmp_path)[0])
 
 
@@ -171,7 +171,7 @@ def test_reading_tells_each_case_and_ends_when_it_is_cancelled(tmp_path, read):
     seen = events_of(read, cases)
     assert seen == [{"event": "read", "case": name, "number": index + 1, "of": 3} for index, name in enumerate("abc")]
     told = []
-    with pytest.raises(CancelledError, match="while the data set was read"):
+    with pytest.raises(CancelledError, match="while reading the data set"):
         read(cases, task=Task(told.append, lambda: len(told) == 1))
     assert told == seen[:1]
 

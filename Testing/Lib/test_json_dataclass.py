@@ -196,7 +196,7 @@ def test_whole_numbers_stay_whole_where_any_number_is_allowed() -> None:
 def test_numbers_that_json_cannot_hold_are_not_written(number: float) -> None:
     with pytest.raises(InputError, match=rf"Box: size_mm is {number}, which JSON does not allow: give finite numbers"):
         Box(size_mm=(1.0, number)).to_dict()
-    with pytest.raises(InputError, match="Drawing: notes holds"):
+    with pytest.raises(InputError, match="Drawing: notes is"):
         Drawing(title="t", file=FOLDER, shapes=(), places={}, notes={"a": [{"b": number}]}).to_dict()
 
 
