@@ -86,10 +86,10 @@ def test_every_scaling_is_explained_in_words_of_its_own(tmp_path, capsys, monkey
     words = {
         "zscore": "mean 0 and standard deviation 1",
         "ct": "clipped to",
-        "percentile": "between its 1st and 99th percentile",
-        "rescale": "between its smallest and its largest value",
+        "percentile": "from its 1st to its 99th percentile",
+        "rescale": "from its minimum to its maximum",
         "rgb": "divided by 255",
-        "none": "left as it is stored",
+        "none": "kept as stored",
     }
     assert words[scheme] in sentence
 

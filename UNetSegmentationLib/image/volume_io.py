@@ -386,5 +386,5 @@ def _write(image: sitk.Image, path: Path) -> None:
                 read_nifti(temporary)
         except (RuntimeError, InputError) as error:
             raise InputError(
-                f"cannot write {path}: the format is unknown or the disk is full; choose another format or free some space"
+                f"cannot write {path}: unknown format or the disk is full; choose another or free some space"
             ) from error
