@@ -188,7 +188,7 @@ def test_a_first_stage_that_is_missing_or_another_is_refused(model: Path) -> Non
         Predictor(model, device="cpu")
     two = replace(first.plan, normalization=first.plan.normalization * 2)
     write_description(model / "previous", replace(first, plan=two, channels=first.channels * 2))
-    with pytest.raises(InputError, match=r"takes 2 channel\(s\), its cascade 1"):
+    with pytest.raises(InputError, match=r"needs 2 channel\(s\), but the cascade 1"):
         Predictor(model, device="cpu")
     shutil.rmtree(model / "previous")
     with pytest.raises(InputError, match="lacks its first stage"):

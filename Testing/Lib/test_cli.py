@@ -302,7 +302,7 @@ def test_a_region_is_segmented_as_its_crop_and_the_rest_is_background(tmp_path, 
     assert np.array_equal(probabilities.array.argmax(axis=0)[inside], expected[inside])
     capsys.readouterr()
     assert run(*words, "--roi", "500,0,0,5,5,5") == 2
-    assert "lies outside the image" in one_line(capsys.readouterr().err)
+    assert "is outside the image" in one_line(capsys.readouterr().err)
 
 
 def test_postprocessing_is_chosen_on_the_command_line(tmp_path, tiny_model, capsys):
@@ -361,8 +361,8 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, tiny_model, c
     [
         ("empty.nii.gz", b"", "is empty (0 bytes)"),
         ("text.nii.gz", b"hello", "cannot be read"),
-        ("cut.nii.gz", None, "cut off"),
-        ("cut.nrrd", None, "cut off"),
+        ("cut.nii.gz", None, "truncated"),
+        ("cut.nrrd", None, "truncated"),
         ("picture.png", b"\x89PNG\r\n\x1a\n", "cannot be read"),
         ("folder", None, "contains no DICOM images"),
     ],

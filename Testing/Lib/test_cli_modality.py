@@ -91,7 +91,7 @@ def test_every_image_is_asked_not_the_first_alone(tmp_path, tiny_model, capsys):
     capsys.readouterr()
     write_dicom(tmp_path / "mr", "MR")
     assert run("segment", scans[0], tmp_path / "mr", "-o", tmp_path / "o") == 2
-    assert "mr is MR by its DICOM header, but model 'chest' is for CT: choose a suitable model" in (
+    assert "mr is MR according to its DICOM header, but model 'chest' is for CT: choose a suitable model" in (
         error := capsys.readouterr().err
     )
     assert "with --model: brain;" in error
@@ -105,9 +105,9 @@ def test_dicom_tells_its_modality_whatever_the_values(tmp_path, tiny_model, caps
     assert run("segment", mr, "-o", tmp_path / "o.nrrd") == 0
     capsys.readouterr()
     assert run("segment", ct, "-o", tmp_path / "o.nrrd") == 2
-    assert "is CT by its DICOM header, but model 'brain' is for MRI" in capsys.readouterr().err
+    assert "is CT according to its DICOM header, but model 'brain' is for MRI" in capsys.readouterr().err
     assert run("segment", ct, "-o", tmp_path / "o.nrrd", "--model", "brain") == 0
-    assert "the image is CT by its DICOM header, but the model is for MRI" in capsys.readouterr().err
+    assert "the image is CT according to its DICOM header, but the model is for MRI" in capsys.readouterr().err
 
 
 def test_the_predictor_doubts_values_of_another_modality(tiny_model):

@@ -171,7 +171,7 @@ def test_reading_tells_each_case_and_ends_when_it_is_cancelled(tmp_path, read):
     seen = events_of(read, cases)
     assert seen == [{"event": "read", "case": name, "number": index + 1, "of": 3} for index, name in enumerate("abc")]
     told = []
-    with pytest.raises(CancelledError, match="while the data set was read"):
+    with pytest.raises(CancelledError, match="while reading the data set"):
         read(cases, task=Task(told.append, lambda: len(told) == 1))
     assert told == seen[:1]
 

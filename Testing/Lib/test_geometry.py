@@ -159,7 +159,7 @@ def test_a_crop_along_the_axes_is_the_box_and_no_more():
 
 def test_a_crop_outside_the_volume_says_how_far_it_reaches():
     volume = Volume(numbered((4, 4, 4)), affine_of((1.0, 1.0, 1.0)))
-    with pytest.raises(InputError, match=r"outside the image, which reaches from R -0"):
+    with pytest.raises(InputError, match=r"outside the image, which extends from R -0"):
         crop_to_region(volume, region_of_box((50.0, 0.0, 0.0), (5.0, 5.0, 5.0)))
     with pytest.raises(InputError, match=r"radii .* above 0"):
         region_of_box((0.0, 0.0, 0.0), (5.0, 0.0, 5.0))
@@ -182,5 +182,5 @@ def test_exactly_the_voxels_with_their_centre_in_an_oblique_region_remain(volume
 @pytest.mark.parametrize("region", [np.diag((1.0, 1.0, 0.0, 1.0)), np.eye(3), np.full((4, 4), np.inf)])
 def test_a_region_without_size_is_refused(region):
     volume = Volume(numbered((4, 4, 4)), np.eye(4))
-    with pytest.raises(InputError, match="the region has no size: give a box with three lengths above 0"):
+    with pytest.raises(InputError, match="the region is empty: give a box with three lengths above 0"):
         crop_to_region(volume, region)

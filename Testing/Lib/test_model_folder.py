@@ -129,12 +129,12 @@ def test_an_entry_of_another_kind_never_hides_the_other_models(tmp_path, name, v
 )
 def test_figures_that_are_no_table_are_refused(tmp_path, figures):
     (tmp_path / "model.json").write_text(json.dumps({**DESCRIPTION.to_dict(), "figures": figures}))
-    with pytest.raises(InputError, match="figures is .*give an object|figures of model 'a-model' are no table"):
+    with pytest.raises(InputError, match="figures is .*give an object|figures of model 'a-model' have no valid labels"):
         read_description(tmp_path)
 
 
 def test_two_labels_of_one_name_are_refused():
-    with pytest.raises(InputError, match="two labels of one name"):
+    with pytest.raises(InputError, match="two labels with the same name"):
         replace(DESCRIPTION, labels=(*DESCRIPTION.labels, Label(value=2, name="Lung", color=(1, 2, 3))))
 
 

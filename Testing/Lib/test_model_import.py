@@ -245,7 +245,7 @@ def test_what_killed_imports_left_is_removed_after_a_day(users):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(InputError, match="cannot write to the folder of models"),
+        pytest.raises(InputError, match="cannot write to the models folder"),
         hold_incoming(tmp_path / "file" / "in"),
     ):
         pass
@@ -272,7 +272,7 @@ def test_a_place_that_cannot_be_written_is_told(users, foreign, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(InputError, match=r"cannot write to the folder of models .* \(Permission denied\)"):
+    with pytest.raises(InputError, match=r"cannot write to the models folder .* \(Permission denied\)"):
         place_model(foreign, users, taken_ids=())
 
 
@@ -307,6 +307,6 @@ def test_a_model_that_cannot_be_deleted_stays_whole(users, foreign, monkeypatch)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(InputError, match=r"cannot be deleted \(Permission denied\): close what uses it"):
+    with pytest.raises(InputError, match=r"cannot be deleted \(Permission denied\): close programs that use it"):
         delete_model(model)
     assert [path.name for path in users.iterdir()] == ["own"]

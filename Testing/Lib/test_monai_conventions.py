@@ -179,7 +179,7 @@ def test_a_recipe_survives_json(tmp_path: Path) -> None:
         (lambda: CropForeground(divisor=(0, 1, 1)), "divisor is"),
         (lambda: ScaleRange(source=(0, 1), is_clipped=True), "without a target"),
         (lambda: MonaiRecipe(steps=(Resample(), Resample())), "twice"),
-        (lambda: replace(plan_of(), recipe=None), "give both or none"),
+        (lambda: replace(plan_of(), recipe=None), "give both or neither"),
         (lambda: replace(plan_of(), orientation="RAR"), "orientation is 'RAR'"),
     ],
 )

@@ -86,10 +86,10 @@ def test_every_scaling_is_explained_in_words_of_its_own(tmp_path, capsys, monkey
     words = {
         "zscore": "mean 0 and standard deviation 1",
         "ct": "clipped to",
-        "percentile": "between its 1st and 99th percentile",
-        "rescale": "between its smallest and its largest value",
+        "percentile": "from its 1st to its 99th percentile",
+        "rescale": "from its minimum to its maximum",
         "rgb": "divided by 255",
-        "none": "left as it is stored",
+        "none": "kept as stored",
     }
     assert words[scheme] in sentence
 
@@ -108,7 +108,7 @@ def test_names_of_channels_are_those_of_nnunets_dataset_json(tmp_path):
     [
         (("--variant", "wnet"), "unknown network 'wnet'"),
         (("--preset", "sonography"), "unknown preset 'sonography'"),
-        (("--channels", "CT", "PET"), "2 channel names are given, the images have 1"),
+        (("--channels", "CT", "PET"), "2 channel names are given, but the images have 1 channel"),
         (("--variant", "brain_tumour"), "in_channels is 1"),
     ],
 )
@@ -124,7 +124,10 @@ def test_channels_that_train_is_told_stand_in_the_plan_and_the_model(tmp_path, c
     data, model = write_data(tmp_path / "d", cases=2, channels=2), tmp_path / "m"
     words = ("train", data, "-o", model, "--steps", "1", "--fold", "0/2", "--device", "cpu")
     assert run(*words, "--channels", "CT") == 2
-    assert "1 channel names are given, the images have 2: name each one" in capsys.readouterr().err
+    assert (
+        "1 channel names are given, but the images have 2 channels: give one name per channel"
+        in capsys.readouterr().err
+    )
     assert run(*words, "--channels", "CT", "PET") == 0
     written = json.loads((model / "model.json").read_text())
     assert [(channel["name"], channel["modality"]) for channel in written["channels"]] == [("CT", "CT"), ("PET", "PT")]

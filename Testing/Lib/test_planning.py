@@ -176,7 +176,7 @@ def test_dimensions_that_are_asked_for_are_planned(shape, dimensions):
 
 def test_flat_images_and_odd_dimensions_are_refused():
     flat = fingerprint((1, 300, 260), (1.0, 0.8, 0.8))
-    with pytest.raises(InputError, match="the images are flat"):
+    with pytest.raises(InputError, match="the images are 2D"):
         make_plan(flat, "mri", dimensions=3)
     with pytest.raises(InputError, match="dimensions is 4: choose 2 or 3"):
         plan_for("unet", flat, "mri", budget=BUDGET, num_classes=2, dimensions=4)
@@ -261,16 +261,16 @@ def test_every_decision_is_a_sentence():
         "Orientation",
     ]
     assert all(sentence.endswith(".") for sentence in sentences)
-    assert "Nodule is seen" in sentences[-1]
+    assert "Nodule is sampled" in sentences[-1]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shapes": ()}, "there is no case"),
-        ({"spacings_mm": ()}, "spacings_mm needs one entry a case"),
-        ({"channels": 2}, "foreground needs one entry a channel"),
-        ({"channel_names": ("a", "b")}, "channel_names needs one entry a channel"),
+        ({"shapes": ()}, "there are no cases"),
+        ({"spacings_mm": ()}, "spacings_mm needs one entry per case"),
+        ({"channels": 2}, "foreground needs one entry per channel"),
+        ({"channel_names": ("a", "b")}, "channel_names needs one entry per channel"),
     ],
 )
 def test_an_impossible_fingerprint_is_refused(changes, words):
@@ -299,7 +299,7 @@ def test_few_thick_slices_are_planned_in_finite_time(slices, spacing_mm):
 
 
 def test_volumes_are_not_planned_for_radiographs():
-    with pytest.raises(InputError, match="preset 'xray' is for single images: choose ct, mri"):
+    with pytest.raises(InputError, match="preset 'xray' is for 2D images: choose ct, mri"):
         make_plan(fingerprint((30, 40, 50), (1.0, 1.0, 1.0)), "xray")
 
 
@@ -308,7 +308,7 @@ def test_volumes_are_not_planned_for_radiographs():
     [
         ((3.0, 0.5, 1.0), (0, 1, 2), "1 x 0.5 x 3 mm"),
         ((0.5, 1.0, 3.0), (1, 2, 0), "1 x 0.5 x 3 mm"),
-        ((0.0, 0.5, 0.8), (0, 1, 2), "0.8 x 0.5 mm in the slice"),
+        ((0.0, 0.5, 0.8), (0, 1, 2), "0.8 x 0.5 mm in-plane"),
         ((0.0, 0.0, 0.0), (0, 1, 2), ""),
     ],
 )

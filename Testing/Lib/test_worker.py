@@ -372,7 +372,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 17, **good, "channels": [{"affine_ras": AFFINE}]}, 17, "ChannelFile lacks volume"),
         ({"id": 18, **good, "channels": [None, None]}, 18, "there are 2 channels, the model takes sequence 1: give"),
         ({"id": 19, **good, "region_to_ras": [[1, 0], [0]]}, 19, "cannot be understood"),
-        ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region has no size"),
+        ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region is empty"),
         ({"id": 21, **good, "uncertainty": 3}, 21, "uncertainty is 3: give a string or null"),
         ({"id": 16, "op": "import", "path": 3}, 16, "ImportRequest lacks models, incoming"),
         ({"id": 26, "op": "import", "path": "", "models": "m", "incoming": "i"}, 26, "path is empty: give a path"),

@@ -29,7 +29,7 @@ LABEL_FOLDERS = ("labelsTr", "labels")
 SUBJECT_COLUMNS = ("subject", "patient", "patient_id", "participant_id")
 CASE_COLUMNS = ("case", "name", "case_id")
 SAMPLES_PER_CASE = 10_000
-# Each may be a scan of a gigabyte.
+# Each scan may take a gigabyte.
 _READ_AT_ONCE = 4
 # One channel of a case, as nnU-Net names them.
 CHANNEL_NAME = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
@@ -43,9 +43,9 @@ class Case:
 
     Attributes:
         id: Name without channel number and suffixes.
-        images: One file a channel.
-        labels: The reference.
-        subject: Person that it stems from; cases of one subject never stand on both sides of a split.
+        images: One file per channel.
+        labels: The reference labelmap.
+        subject: The person imaged; cases of one subject are never split between training and validation.
     """
 
     id: str
@@ -57,8 +57,8 @@ class Case:
 def find_cases(folder: Path | str) -> list[Case]:
     """Return the labelled cases of a data set: an nnU-Net raw folder, or images/ and labels/ with matching stems.
 
-    A file manifest.csv with a column of case names and one of subjects tells who a case stems from; without it every
-    case counts as a person of its own.
+    A file manifest.csv with a column of case names and one of subjects assigns cases to subjects; without it every case
+    counts as a separate subject.
 
     Raises:
         InputError: No such folders, no labelled case, or cases with different numbers of channels.
@@ -78,18 +78,20 @@ def find_cases(folder: Path | str) -> list[Case]:
         if name in channels
     ]
     if not cases:
-        raise InputError(f"no image in {images} has a labelmap of the same name in {labels}: give both the same stem")
+        raise InputError(
+            f"no image in {images} has a labelmap of the same name in {labels}: give both the same file name"
+        )
     counts = {len(case.images) for case in cases}
     if len(counts) > 1:
         odd = min(cases, key=lambda case: len(case.images))
         raise InputError(
-            f"cases have {sorted(counts)} channels; '{odd.id}' has {len(odd.images)}: complete or remove it"
+            f"cases differ in channels {sorted(counts)}; '{odd.id}' has {len(odd.images)}: complete or remove it"
         )
     return cases
 
 
 def split_by_subject(cases: Sequence[Case], *, folds: int, seed: int = 0) -> list[list[Case]]:
-    """Return the cases in `folds` parts of nearly equal numbers of subjects; no subject is in two parts.
+    """Return the cases split into `folds` parts with nearly equal numbers of subjects; no subject is in two parts.
 
     Raises:
         InputError: Fewer subjects than folds.
@@ -109,10 +111,10 @@ def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ..
 
     Args:
         source: The data set's folder, or a JSON file with a list of labels.
-        values: Label values that occur.
+        values: Label values that occur in the labelmaps.
 
     Raises:
-        InputError: A file cannot be understood or does not name a value that occurs.
+        InputError: A file cannot be parsed or does not name a value that occurs.
     """
     path = Path(source)
     named = path / "labels.json" if path.is_dir() else path
@@ -127,15 +129,17 @@ def read_labels_of(source: Path | str, values: Sequence[int]) -> tuple[Label, ..
         ) from error
     unnamed = sorted(set(values) - {label.value for label in labels})
     if unnamed:
-        raise InputError(f"labelmaps hold the values {unnamed} that {path} does not name: add or remove them")
+        raise InputError(
+            f"labelmaps contain the values {unnamed}, which have no name in {path}: add names or remove the values"
+        )
     return labels
 
 
 def read_case(case: Case) -> tuple[Volume, Volume]:
-    """Read the image, gaps (NaN) filled as for prediction, and its labelmap on the image's grid.
+    """Read the image, with NaN filled as for prediction, and its labelmap on the image's grid.
 
     Raises:
-        InputError: A file cannot be read, or the two are of different sizes or lie apart.
+        InputError: A file cannot be read, or the two have different sizes or do not overlap.
     """
     image, labels = read_image(case.images), read_labelmap(case.labels)
     if image.shape != labels.shape:
@@ -154,7 +158,7 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
 
 
 def read_image(paths: Sequence[Path]) -> Volume:
-    """Read an image, one file a channel, gaps (NaN) filled as for prediction.
+    """Read an image, one file per channel, with NaN filled as for prediction.
 
     Raises:
         InputError: A file cannot be read, or the channels do not fit together.
@@ -169,9 +173,9 @@ def read_label_values(cases: Sequence[Case], *, task: Task = UNWATCHED) -> list[
     """Return the label values that occur in the references, without the background.
 
     Args:
-        cases: Whose references to read.
-        task: Told {"event": "read", "case": ..., "number": ..., "of": ...} for each case, and asked after each whether
-            to go on.
+        cases: Cases whose labelmaps to read.
+        task: Receives {"event": "read", "case": ..., "number": ..., "of": ...} for each case; polled for cancellation
+            after each.
 
     Raises:
         InputError: A labelmap cannot be read.
@@ -192,14 +196,14 @@ def read_fingerprint(
     channel_names: Sequence[str] = (),
     task: Task = UNWATCHED,
 ) -> Fingerprint:
-    """Read all cases, each once, and return what the planner needs to know of them.
+    """Read each case once and return the fingerprint that the planner needs.
 
     Args:
         cases: At least one.
-        orientation: "RAS" turns the axes of volumes first.
-        channel_names: What the data set calls its channels, see read_channel_names.
-        task: Told {"event": "read", "case": ..., "number": ..., "of": ...} for each case, and asked after each whether
-            to go on.
+        orientation: "RAS" reorients volumes first.
+        channel_names: Names of the channels, see read_channel_names.
+        task: Receives {"event": "read", "case": ..., "number": ..., "of": ...} for each case; polled for cancellation
+            after each.
 
     Raises:
         InputError: A case cannot be read, or no case has a labelled voxel.
@@ -208,7 +212,7 @@ def read_fingerprint(
     read = _read_each(lambda case: _measure_case(case, orientation), cases, task)
     foreground = np.concatenate([case.samples for case in read], axis=1).astype(np.float64)
     if not foreground.size:
-        raise InputError("no labelmap of the data set holds a labelled voxel: give cases with labels")
+        raise InputError("no labelmap of the data set contains a labelled voxel: add cases with labels")
     statistics = tuple(
         {
             "mean": float(channel.mean()),
@@ -235,7 +239,7 @@ def read_fingerprint(
 
 
 def read_channel_names(folder: Path | str) -> tuple[str, ...]:
-    """Return the channels' names in nnU-Net's dataset.json; none where there is no such file or entry."""
+    """Return the channel names in nnU-Net's dataset.json, or () if there is no such file or entry."""
     path = Path(folder) / "dataset.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -246,27 +250,29 @@ def read_channel_names(folder: Path | str) -> tuple[str, ...]:
 
 
 def name_channels(folder: Path | str, cases: Sequence[Case], given: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return what the channels of a data set are called: as given, else as it says itself; empty where neither does.
+    """Return the channel names of a data set: those given, else those in dataset.json, or () if there are none.
 
     Raises:
-        InputError: More or fewer names are given than the cases have channels.
+        InputError: The number of names given is not the number of channels.
     """
     count = len(cases[0].images)
     if given and len(given) != count:
-        raise InputError(f"{len(given)} channel names are given, the images have {count}: name each one")
+        raise InputError(
+            f"{len(given)} channel names are given, but the images have {count} channels: give one name per channel"
+        )
     names = tuple(given) or read_channel_names(folder)
     return names if len(names) == count else ()
 
 
 def _read_each(read: Callable[[Case], Result], cases: Sequence[Case], task: Task) -> list[Result]:
-    """Return what is read of each case, several at a time."""
+    """Read all cases, several at a time, and return the results."""
     results = []
     pool = ThreadPoolExecutor(max_workers=min(_READ_AT_ONCE, os.cpu_count() or 1))
     try:
         pending = [pool.submit(read, case) for case in cases]
         for number, (case, future) in enumerate(zip(cases, pending, strict=True), start=1):
             results.append(future.result())
-            task.check("cancelled while the data set was read")
+            task.check("cancelled while reading the data set")
             task.report({"event": "read", "case": case.id, "number": number, "of": len(cases)})
     finally:
         pool.shutdown(cancel_futures=True)
@@ -292,13 +298,15 @@ def _measure_case(case: Case, orientation: str) -> _MeasuredCase:
         shape=turned.shape,
         cropped_shape=_content_shape(turned.array),
         spacing_mm=turned.spacing_mm,
-        samples=voxels[:, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)].copy(),  # a view would keep all of them
+        samples=voxels[
+            :, :: max(1, voxels.shape[1] // SAMPLES_PER_CASE)
+        ].copy(),  # a view would keep all voxels in memory
         counts={int(value): int(count) for value, count in zip(values, counts, strict=True) if value},
     )
 
 
 def _content_shape(array: Array) -> tuple[int, int, int]:
-    """Return the size of the box outside which every channel of (C, D, H, W) is at its smallest value."""
+    """Return the size of the box outside which every channel of (C, D, H, W) has its smallest value."""
     is_content = np.zeros(array.shape[1:], dtype=bool)
     for channel in array:
         is_content |= channel > channel.min()
@@ -314,21 +322,21 @@ def _sub_folder(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise InputError(f"{folder} has no folder {' or '.join(names)}: give a data set with images and labels")
+    raise InputError(f"{folder} has no folder {' or '.join(names)}: choose a data set with images and labels")
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """Return the images in a folder, by name."""
+    """Return the image files in a folder, sorted by name."""
     suffixes = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
     return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))
 
 
 def _read_subjects(manifest: Path) -> dict[str, str]:
-    """Return who a case stems from, for the cases that the manifest names with a subject."""
+    """Return the subject of each case that has one in the manifest."""
     if not manifest.is_file():
         return {}
     try:
-        text = manifest.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte-order mark
+        text = manifest.read_text(encoding="utf-8-sig")  # spreadsheets write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{manifest} cannot be read ({error}): save it as UTF-8") from error
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
@@ -346,7 +354,7 @@ def _nnunet_names(path: Path) -> dict[int, str]:
         return {}
     entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["labels"]
     pairs = [(key, value) for key, value in entries.items() if not isinstance(value, list)]
-    if all(key.isdigit() for key, _ in pairs):  # as nnU-Net's predecessor and the Medical Segmentation Decathlon do
+    if all(key.isdigit() for key, _ in pairs):  # as in nnU-Net v1 and the Medical Segmentation Decathlon
         pairs = [(value, key) for key, value in pairs]
     return {int(value): str(name) for name, value in pairs}
 

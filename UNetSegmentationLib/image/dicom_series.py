@@ -1,4 +1,4 @@
-"""DICOM series: which files make one, whether they are images, and whether a slice is missing."""
+"""DICOM series: which files form a series, whether they are images, and whether a slice is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_IMAGES = {"SEG": "segmentation", "RTSTRUCT": "structure set", "SR": "report"
 
 
 def modality_of(path: Path | str) -> str:
-    """Return the DICOM modality code (0008,0060) of a file or a folder with a series; empty where it is no DICOM."""
+    """Return the DICOM modality code (0008,0060) of a file or a folder with a series, or "" if not DICOM."""
     path = Path(path)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     codes = (_modality_of_file(file) for file in files if file.is_file())
@@ -65,7 +65,7 @@ def read_series(folder: Path) -> sitk.Image:
     if len(series) > 1:
         examples = ", ".join(f"{Path(files[0]).name} ({len(files)} files)" for files in series)
         raise InputError(
-            f"folder {folder} holds {len(series)} DICOM series: name one file of the one you want: {examples}"
+            f"folder {folder} contains {len(series)} DICOM series: choose one by giving one of its files: {examples}"
         )
     return _read_slices(series[0], folder)
 
@@ -84,7 +84,7 @@ def _read_slices(files: Sequence[str], source: Path) -> sitk.Image:
 
 
 def _check_slice_positions(files: Sequence[str], source: Path) -> None:
-    """Raise InputError where slices are missing or stacked askew: ITK would squeeze or straighten them unasked."""
+    """Raise InputError if slices are missing or sheared: ITK would silently close the gap or straighten the stack."""
     positions = []
     reader = sitk.ImageFileReader()
     for file in files:
@@ -97,13 +97,13 @@ def _check_slice_positions(files: Sequence[str], source: Path) -> None:
     if steps.min() <= 0 or steps.max() - steps.min() > 0.1 * np.median(steps):
         raise InputError(
             f"the slices in {source} are {steps.min():.2f} to {steps.max():.2f} mm apart: "
-            "a slice is missing or doubled; export the series again"
+            "a slice is missing or duplicated; export the series again"
         )
     normal = np.array(reader.GetDirection()).reshape(3, 3)[:, 2]
     way = positions[-1] - positions[0]
     drift = float(np.linalg.norm(way - normal * (way @ normal)))
     if drift > max(reader.GetSpacing()[:2]):
         raise InputError(
-            f"the slices in {source} are stacked askew, by {drift:.1f} mm from the first to the last (a tilted "
-            "gantry): resample the series to a rectangular grid"
+            f"the slices in {source} are sheared by {drift:.1f} mm from the first to the last (gantry "
+            "tilt): resample the series to a rectangular grid"
         )

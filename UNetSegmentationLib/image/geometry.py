@@ -1,4 +1,4 @@
-"""Voxels in space: the one place of the library that relates array axes to patient axes."""
+"""Image geometry: the only module of the library that relates array axes to patient axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Volume:
         affine = np.array(self.affine_ras, dtype=np.float64)
         if self.array.ndim != 4 or min(self.array.shape) < 1:
             raise InputError(
-                f"volume of shape {self.array.shape} is not (channels, depth, height, width): give 4 sizes"
+                f"volume has shape {self.array.shape}: give 4 axes (channels, depth, height, width) of at least 1"
             )
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
             raise InputError("the volume's geometry is not a finite 4x4 affine matrix: set its spacing and directions")
@@ -58,11 +58,11 @@ class Volume:
 
 @dataclass(frozen=True)
 class AxisOrder:
-    """How the axes of a stored array map to the canonical order, whose index axes run to R, A and S.
+    """How the axes of a stored array map to the canonical order, whose index axes point to R, A and S.
 
     Attributes:
         axes: For canonical (D, H, W), the stored axis that it is taken from.
-        flips: For canonical (D, H, W), whether that axis runs backwards.
+        flips: For canonical (D, H, W), whether that axis is reversed.
     """
 
     axes: tuple[int, int, int] = (0, 1, 2)
@@ -102,11 +102,11 @@ def spacing_of(affine_ras: Array) -> tuple[float, float, float]:
 def canonical_order(affine_ras: Array) -> AxisOrder:
     """Return the permutation and flips that bring the stored axes closest to R, A, S.
 
-    Each stored axis goes to the patient axis that it is most parallel to; for oblique volumes the assignment with the
-    greatest total agreement is taken, so that no two axes claim the same direction.
+    Each stored axis is assigned to the patient axis that it is most parallel to; for oblique volumes, the assignment
+    with the best total agreement is used, so that no two axes share a direction.
     """
     directions = affine_ras[:3, :3] / np.linalg.norm(affine_ras[:3, :3], axis=0)
-    # The column of each patient axis, of all six ways; scipy's assignment would cost half a second at import.
+    # Column of each patient axis, tried in all six orders; scipy's assignment would take half a second to import.
     index_of = max(permutations(range(3)), key=lambda columns: float(np.abs(directions[range(3), columns]).sum()))
     # Canonical array axes (D, H, W) are patient axes (S, A, R) = rows 2, 1, 0; stored column j is array axis 2 - j.
     columns = [index_of[row] for row in (2, 1, 0)]
@@ -116,15 +116,15 @@ def canonical_order(affine_ras: Array) -> AxisOrder:
 
 
 def order_for(affine_ras: Array, orientation: str) -> AxisOrder:
-    """Return the permutation and flips that let the index axes (x, y, z) run to three directions, such as "LPS".
+    """Return the permutation and flips that make the index axes (x, y, z) point in three directions, such as "LPS".
 
     Raises:
-        InputError: The letters do not name each of left or right, posterior or anterior, inferior or superior once.
+        InputError: The letters do not include each of left/right, posterior/anterior and inferior/superior once.
     """
     if not is_orientation(orientation):
         raise InputError(f"orientation is '{orientation}': give three letters such as RAS or LPS")
     canonical = canonical_order(affine_ras)
-    # The array's axes (D, H, W) are (z, y, x); canonical ones run to (S, A, R).
+    # The array's axes (D, H, W) are (z, y, x); canonical ones point to (S, A, R).
     positions = [next(n for n, letters in enumerate(("SI", "AP", "RL")) if c in letters) for c in orientation[::-1]]
     flips = [
         canonical.flips[position] != (letter in "IPL")
@@ -135,7 +135,7 @@ def order_for(affine_ras: Array, orientation: str) -> AxisOrder:
 
 
 def is_orientation(letters: str) -> bool:
-    """Tell whether three letters name a direction along each axis of the patient, such as RAS or LPS."""
+    """Return whether three letters name a direction along each patient axis, such as RAS or LPS."""
     return len(letters) == 3 and all(
         sum(letter in directions for letter in letters) == 1 for directions in ("RL", "AP", "SI")
     )
@@ -148,7 +148,7 @@ def to_canonical(volume: Volume) -> tuple[Volume, AxisOrder]:
 
 
 def reorder(volume: Volume, order: AxisOrder) -> Volume:
-    """Return the volume with its axes in another order; every voxel stays where it is in the patient."""
+    """Return the volume with its axes in another order; every voxel keeps its position in the patient."""
     affine = volume.affine_ras.copy()
     for axis in range(3):
         source = order.axes[axis]
@@ -162,17 +162,17 @@ def reorder(volume: Volume, order: AxisOrder) -> Volume:
 def resampled_shape(
     shape: tuple[int, ...], spacing_mm: tuple[float, ...], target_spacing_mm: tuple[float, ...]
 ) -> tuple[int, ...]:
-    """Return the sizes of the same extent at another spacing, at least 1 along every axis."""
+    """Return the sizes for the same extent at another spacing, at least 1 along every axis."""
     sizes = zip(shape, spacing_mm, target_spacing_mm, strict=True)
     return tuple(max(1, round(size * old / new)) for size, old, new in sizes)
 
 
 def region_of_box(centre_ras_mm: tuple[float, float, float], radii_mm: tuple[float, float, float]) -> Array:
-    """Return the 4x4 that maps the cube from -1 to 1 onto a box along R, A and S.
+    """Return the 4x4 matrix that maps the cube from -1 to 1 onto a box aligned with R, A and S.
 
     Args:
         centre_ras_mm: Centre of the box.
-        radii_mm: Half its lengths along R, A and S.
+        radii_mm: Half-lengths along R, A and S.
 
     Raises:
         InputError: A radius is not positive.
@@ -185,34 +185,34 @@ def region_of_box(centre_ras_mm: tuple[float, float, float], radii_mm: tuple[flo
 
 
 def crop_to_region(volume: Volume, region_to_ras: Array) -> tuple[Volume, tuple[slice, slice, slice]]:
-    """Return the part of a volume that encloses a region, and where it lies.
+    """Return the part of a volume that encloses a region, and its location.
 
     Args:
-        volume: What to crop, (C, D, H, W); the result is a view of it.
+        volume: Volume (C, D, H, W) to crop; the result is a view of it.
         region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region, which may be oblique.
 
     Returns:
         The cropped volume with its own affine, and the slices of (D, H, W) that it covers.
 
     Raises:
-        InputError: The region has no size, or lies outside the volume.
+        InputError: The region is empty, or outside the volume.
     """
     region = np.array(region_to_ras, dtype=np.float64)
     if region.shape != (4, 4) or not np.isfinite(region).all() or abs(np.linalg.det(region[:3, :3])) < 1e-9:
-        raise InputError("the region has no size: give a box with three lengths above 0")
+        raise InputError("the region is empty: give a box with three lengths above 0")
     cube = np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, -1)
     corners = region @ np.vstack([cube, np.ones(8)])
     index_kji = np.linalg.solve(volume.affine_ras, corners)[2::-1]
-    # Voxel i reaches from i - 0.5 to i + 0.5.
+    # Voxel i extends from i - 0.5 to i + 0.5.
     first = np.maximum(np.floor(index_kji.min(axis=1) + 0.5), 0).astype(int)
     last = np.minimum(np.ceil(index_kji.max(axis=1) - 0.5), np.array(volume.shape) - 1).astype(int)
     if (first > last).any():
         low, high = _extent_ras_mm(volume)
         centre = ", ".join(f"{value:g}" for value in region[:3, 3])
         raise InputError(
-            f"the region round ({centre}) lies outside the image, which reaches from "
+            f"the region around ({centre}) is outside the image, which extends from "
             f"R {low[0]:.0f}, A {low[1]:.0f}, S {low[2]:.0f} to R {high[0]:.0f}, A {high[1]:.0f}, S {high[2]:.0f} mm: "
-            "give a centre inside"
+            "choose a centre inside the image"
         )
     depth, height, width = (slice(int(low), int(high) + 1) for low, high in zip(first, last, strict=True))
     affine = volume.affine_ras.copy()
@@ -221,10 +221,10 @@ def crop_to_region(volume: Volume, region_to_ras: Array) -> tuple[Volume, tuple[
 
 
 def clear_outside(labelmap: Array, affine_ras: Array, region_to_ras: Array) -> None:
-    """Set to 0 the voxels (D, H, W) whose centres lie outside a region, in place.
+    """Set voxels (D, H, W) whose centres are outside a region to 0, in place.
 
     Args:
-        labelmap: What to change.
+        labelmap: Labelmap to change.
         affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
         region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region.
     """
@@ -247,7 +247,7 @@ def _extent_ras_mm(volume: Volume) -> tuple[Array, Array]:
 
 
 def same_grid(first: Volume, second: Volume, *, tolerance_mm: float = 1e-3) -> bool:
-    """Tell whether two volumes have the same sizes and put every voxel at the same place."""
+    """Return whether two volumes have the same sizes and every voxel at the same position."""
     if first.shape != second.shape:
         return False
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)

@@ -27,10 +27,10 @@ class Label(JsonDataclass):
 
     Attributes:
         value: Voxel value, 1 to 65535.
-        name: Name shown to people.
+        name: Display name.
         color: Red, green, blue, 0 to 255.
         category: Coded category of the term.
-        term: Coded type of the term; None where no code fits.
+        term: Coded type of the term, or None if no code fits.
         modifier: Coded modifier of the term, such as a side.
     """
 
@@ -46,13 +46,15 @@ class Label(JsonDataclass):
         if not 1 <= self.value <= 65535:
             raise InputError(f"label value {self.value} is out of range: give 1 to 65535 (0 is the background)")
         if not self.name.strip():
-            raise InputError(f"label {self.value} has no name: give one")
+            raise InputError(f"label {self.value} has no name: enter one")
         if len(self.color) != 3 or not all(0 <= part <= 255 for part in self.color):
-            raise InputError(f"colour {self.color} of label '{self.name}' is not three numbers from 0 to 255")
+            raise InputError(
+                f"colour {self.color} of label '{self.name}' is not valid: give three numbers from 0 to 255"
+            )
 
     @property
     def terminology_entry(self) -> str:
-        """Terminology in the form that Slicer stores in a segment's tag; empty where no term is known."""
+        """Terminology entry as Slicer stores it in a segment's tag, or "" if there is no term."""
         if self.term is None:
             return ""
         parts = [f"{c.scheme}^{c.value}^{c.meaning}" if c else "^^" for c in (self.category, self.term, self.modifier)]
@@ -68,7 +70,7 @@ class Label(JsonDataclass):
 
 
 def names_a_side(names: Iterable[str]) -> bool:
-    """Tell whether a name says left or right; a mirrored image would bear the wrong one."""
+    """Return whether a name contains left or right, which would be wrong in a mirrored image."""
     return any(side in name.lower().replace("_", " ").split() for name in names for side in ("left", "right"))
 
 

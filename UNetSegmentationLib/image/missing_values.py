@@ -8,9 +8,9 @@ from .geometry import Array
 
 
 def fill_gaps(channel: Array) -> tuple[Array, int]:
-    """Return a channel (D, H, W) with its smallest value in place of NaN and infinity, and how many there were.
+    """Return a channel (D, H, W) with NaN and infinity replaced by its smallest value, and their number.
 
-    A channel of nothing else is missing: it comes back as NaN.
+    A channel without finite values is missing: it is returned as NaN.
     """
     if channel.dtype.kind != "f":
         return channel, 0

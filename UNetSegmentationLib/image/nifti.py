@@ -1,4 +1,4 @@
-"""Voxels and matrix of a NIfTI-1 file by nibabel: ITK reads what is cut off without a word, and NaN as 0."""
+"""Read a NIfTI-1 file with nibabel: ITK silently accepts truncated files, and reads NaN as 0."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .geometry import Array
 _BLOCK = 2**22
 _GZIP_MAGIC = b"\x1f\x8b"
 _SIZE = 348
-# Codes of metres and of micrometres (nifti1.h); any other is taken for millimetres.
+# Codes of metres and micrometres (nifti1.h); any other is read as millimetres.
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 
 
 @dataclass(frozen=True, kw_only=True)
 class NiftiFile:
-    """What a NIfTI-1 file holds.
+    """Content of a NIfTI-1 file.
 
     Attributes:
         stored: Voxels as they are stored, last axis of the file first: (D, H, W), or (T, D, H, W).
-        slope: Factor that turns them into values; None where they are the values.
-        offset: What is added then.
-        affine_ras: The 4x4 matrix from voxel index (x, y, z) to RAS millimetres (sform); None where there is none.
+        slope: Factor that turns them into values, or None if they are the values.
+        offset: Added after scaling.
+        affine_ras: The 4x4 matrix from voxel index (x, y, z) to RAS millimetres (sform), or None.
     """
 
     stored: Array
@@ -38,11 +38,13 @@ class NiftiFile:
     affine_ras: Array | None
 
     def values_as(self, dtype: np.dtype[Any]) -> Array:
-        """Return the values of the voxels in a type; what is infinite is NaN."""
+        """Return the voxel values as a data type; infinite values become NaN."""
         values = self.stored.astype(dtype, copy=False)
         if self.slope is not None:
             values = np.empty_like(self.stored, dtype=dtype)
-            for index, part in enumerate(self.stored):  # in double precision like ITK, but not all of it at once
+            for index, part in enumerate(
+                self.stored
+            ):  # in double precision like ITK, but slice by slice to save memory
                 values[index] = part.astype(np.float64) * self.slope + self.offset
         if values.dtype.kind == "f" and not (is_finite := np.isfinite(values)).all():
             values[~is_finite] = np.nan
@@ -50,10 +52,10 @@ class NiftiFile:
 
 
 def read_nifti(path: Path) -> NiftiFile | None:
-    """Return what a NIfTI-1 file holds, which is unpacked once; None where the file is of another kind.
+    """Return the content of a NIfTI-1 file, decompressed once, or None for other formats.
 
     Raises:
-        InputError: The file is damaged or cut off.
+        InputError: The file is damaged or truncated.
     """
     try:
         with path.open("rb") as file:
@@ -63,14 +65,14 @@ def read_nifti(path: Path) -> NiftiFile | None:
             while file.read(_BLOCK):  # the checksum comes last
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged or cut off ({error}): copy or export it again") from error
-    except _CutOffError as error:
-        raise InputError(f"{path} is cut off: copy or export it again") from error
+        raise InputError(f"{path} is damaged or truncated ({error}): copy or export it again") from error
+    except _TruncatedError as error:
+        raise InputError(f"{path} is truncated: copy or export it again") from error
     return found
 
 
-class _CutOffError(Exception):
-    """There are fewer voxels than the header tells."""
+class _TruncatedError(Exception):
+    """There are fewer voxels than the header says."""
 
 
 def _read(file: Any) -> NiftiFile | None:
@@ -87,10 +89,10 @@ def _read(file: Any) -> NiftiFile | None:
     if kind.kind not in "iuf":  # neither real nor whole numbers
         return None
     try:
-        # Not mapped into memory: the file may be replaced while its voxels are still looked at.
+        # Not mapped into memory: the file may be replaced while its voxels are in use.
         stored = array_from_file(shape, kind, file, offset=header.get_data_offset(), mmap=False)
     except OSError as error:
-        raise _CutOffError from error
+        raise _TruncatedError from error
     matrix, _ = header.get_sform(coded=True)
     if matrix is not None:
         matrix[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -105,7 +107,7 @@ def _read_header(file: Any) -> Any:
     for order in "<>":
         if block[:4] == struct.pack(order + "i", _SIZE):
             if len(block) < _SIZE:
-                raise _CutOffError
-            # Unchecked: ITK has read the header before, and is content with more of them.
+                raise _TruncatedError
+            # Unchecked: ITK has already read the header, and is more lenient.
             return Nifti1Header(block, endianness=order, check=False)
     return None

@@ -1,4 +1,4 @@
-"""The header of a .seg.nrrd file, by which Slicer knows segments by name, colour and term."""
+"""The header of a .seg.nrrd file, with the names, colours and terms of Slicer's segments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .geometry import Array
 from .labels import Label
 
 Box = tuple[slice, ...]
-# Voxels times labels that numpy looks through before scipy, which looks once for all labels, would be imported.
+# Voxels times labels up to which numpy is faster than importing scipy, which finds all labels in one pass.
 _QUICKLY_SEARCHED = 20_000_000
 
 
 def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
-    """Return the key-value pairs by which Slicer knows segments in a NRRD file (vtkMRMLSegmentationStorageNode)."""
+    """Return the key-value pairs that describe segments in a NRRD file (vtkMRMLSegmentationStorageNode)."""
     entries: dict[str, Any] = {
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
@@ -25,7 +25,7 @@ def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
     boxes = label_boxes(labelmap, [label.value for label in labels])
     for index, label in enumerate(labels):
         box = boxes[label.value]
-        # First and last index along x, y, z; an empty segment has 0 -1 as Slicer writes it.
+        # First and last index along x, y, z; for an empty segment Slicer writes 0 -1.
         extent = (0, -1) * 3 if box is None else [end for part in box[::-1] for end in (part.start, part.stop - 1)]
         prefix = f"Segment{index}_"
         entries[prefix + "ID"] = f"Segment_{label.value}"
@@ -42,7 +42,7 @@ def segment_entries(labelmap: Array, labels: Sequence[Label]) -> dict[str, str]:
 
 
 def label_boxes(labelmap: Array, values: Sequence[int]) -> dict[int, Box | None]:
-    """Return the bounding box of each label value from 1 in a labelmap (D, H, W); None where it is not there."""
+    """Return the bounding box of each label value from 1 in a labelmap (D, H, W), or None if it is absent."""
     if labelmap.size * len(values) <= _QUICKLY_SEARCHED:
         return {value: _box_of(labelmap == value) for value in values}
     from scipy import ndimage

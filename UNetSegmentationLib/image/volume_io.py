@@ -1,4 +1,4 @@
-"""Volumes and labelmaps from and to files: NIfTI, NRRD, MetaImage, DICOM folders, PNG, JPEG, TIFF."""
+"""Reading and writing volumes and labelmaps: NIfTI, NRRD, MetaImage, DICOM folders, PNG, JPEG, TIFF."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 LABELMAP_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
-# ITK writes MetaImage and NRRD headers with voxels in a second file under the temporary name: one file only.
+# No detached headers: ITK would write the voxels to a second file under the temporary name.
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", *PICTURE_SUFFIXES)
 LARGEST_LABEL = 65535
 
 _RAS_FROM_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 _LUMINANCE = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
 
-# Scanners and converters store directions rounded; ITK otherwise refuses such NIfTI headers outright.
+# Scanners and converters store rounded directions; by default ITK rejects such NIfTI headers.
 os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -40,12 +40,12 @@ def read_volume(path: Path | str, *, is_labelmap: bool = False) -> Volume:
     """Read an image of one or more channels.
 
     Args:
-        path: A file, a folder that holds one DICOM series, or any one file of a DICOM series (the whole series is
-            read). Colour pictures become their luminance. The fourth axis of a 4D file becomes the channels.
-        is_labelmap: Refuse a picture of several colours, also one of a palette, instead of taking its luminance.
+        path: A file, a folder with one DICOM series, or any file of a DICOM series (the whole series is read). Colour
+            images are converted to luminance. The fourth axis of a 4D file becomes the channels.
+        is_labelmap: Reject colour images, including those with a palette, instead of converting them to luminance.
 
     Raises:
-        InputError: Missing, of an unknown kind, corrupt, or without voxels; the message says which.
+        InputError: The file is missing, corrupt, of an unknown format or without voxels; the message says which.
     """
     path = Path(path)
     if not path.exists():
@@ -55,7 +55,7 @@ def read_volume(path: Path | str, *, is_labelmap: bool = False) -> Volume:
 
 
 def read_channels(paths: Sequence[Path | str]) -> Volume:
-    """Read one channel a file and stack them; channels on other grids are resampled linearly onto the first's.
+    """Read one channel per file and stack them; channels on other grids are resampled linearly to the first one's grid.
 
     Raises:
         InputError: A file cannot be read.
@@ -68,30 +68,32 @@ def read_channels(paths: Sequence[Path | str]) -> Volume:
 
 
 def read_labelmap(path: Path | str) -> Volume:
-    """Read a labelmap as one integer channel.
+    """Read a labelmap as a single integer channel.
 
     Raises:
-        InputError: It cannot be read, has several channels or colours, or holds values that are not whole numbers or
-            that compression has changed.
+        InputError: It cannot be read, has several channels or colours, or contains values that are not whole numbers
+            or that lossy compression has changed.
     """
     path = Path(path)
     if path.name.lower().endswith(LOSSY_SUFFIXES):
         raise InputError(f"{path} is a JPEG, whose compression changes label values: export the labelmap as PNG")
     volume = read_volume(path, is_labelmap=True)
     if volume.channels != 1:
-        raise InputError(f"{path} has {volume.channels} channels: a labelmap has one; export it as a single labelmap")
+        raise InputError(
+            f"{path} has {volume.channels} channels: a labelmap must have one; export it as a single labelmap"
+        )
     array = volume.array
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or (array != np.rint(array)).any():
-            raise InputError(f"{path} holds values that are not whole numbers: it is an image, give a labelmap")
+            raise InputError(f"{path} contains values that are not whole numbers: it is an image; choose a labelmap")
         if np.abs(array).max() > LARGEST_LABEL:
-            raise InputError(f"{path} holds values above {LARGEST_LABEL}: it is an image, give a labelmap")
+            raise InputError(f"{path} contains values above {LARGEST_LABEL}: it is an image; choose a labelmap")
         array = array.astype(np.int32)
     return Volume(array, volume.affine_ras)
 
 
 def write_volume(path: Path | str, volume: Volume) -> None:
-    """Write an image; the format follows from the name.
+    """Write an image; the file name determines the format.
 
     Raises:
         InputError: The format is unknown or the file cannot be written.
@@ -112,9 +114,9 @@ def write_labelmap(
     """Write a labelmap (D, H, W); a name ending in .seg.nrrd opens in Slicer as named, coloured segments.
 
     Args:
-        path: Where to; the format follows from the name (LABELMAP_SUFFIXES).
+        path: File to write; the name determines the format (LABELMAP_SUFFIXES).
         labelmap: Integers (D, H, W), 0 is the background.
-        affine_ras: Geometry of the image that was segmented.
+        affine_ras: Geometry of the segmented image.
         labels: Names, colours and terms, stored in .seg.nrrd.
 
     Raises:
@@ -134,7 +136,7 @@ def write_labelmap(
 
 
 def check_labelmap_name(path: Path | str) -> None:
-    """Raise InputError where no labelmap can be written under this name."""
+    """Raise InputError if a labelmap cannot be written under this name."""
     name = Path(path).name.lower()
     if not name.endswith(LABELMAP_SUFFIXES):
         raise InputError(
@@ -143,7 +145,7 @@ def check_labelmap_name(path: Path | str) -> None:
 
 
 def stem_of(path: Path | str) -> str:
-    """Return the file name without its suffixes known here: "a.b.nii.gz" gives "a.b"."""
+    """Return the file name without its known suffixes: "a.b.nii.gz" gives "a.b"."""
     name = Path(path).name
     for suffix in sorted((*VOLUME_SUFFIXES, *PICTURE_SUFFIXES, *LABELMAP_SUFFIXES), key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
@@ -152,12 +154,12 @@ def stem_of(path: Path | str) -> str:
 
 
 def resample_onto(volume: Volume, grid: Volume, *, is_labelmap: bool = False) -> Volume:
-    """Resample a volume onto the grid of another; outside the fill is its smallest value.
+    """Resample a volume to the grid of another; outside it is filled with its smallest value.
 
     Args:
-        volume: What to resample, (C, D, H, W).
-        grid: Gives sizes and affine.
-        is_labelmap: Take the nearest voxel instead of interpolating linearly.
+        volume: Volume (C, D, H, W) to resample.
+        grid: Volume with the target sizes and affine.
+        is_labelmap: Use nearest-neighbour instead of linear interpolation.
     """
     reference = _image_of(grid.array[:1], grid.affine_ras)
     interpolator = sitk.sitkNearestNeighbor if is_labelmap else sitk.sitkLinear
@@ -174,19 +176,19 @@ def stack_channels(grid: Volume, channels: Sequence[Volume | None], *, names: Se
     """Return channels as one volume on a grid; those on other grids are resampled linearly, missing ones become NaN.
 
     Args:
-        grid: Gives sizes and affine.
-        channels: One volume of one channel each; None where it is missing.
-        names: Of the channels, for messages.
+        grid: Volume with the target sizes and affine.
+        channels: One single-channel volume each, or None if it is missing.
+        names: Channel names, for messages.
 
     Raises:
         InputError: All are missing, one has several channels, or one does not overlap with the grid.
     """
     if not any(channels):
-        raise InputError("no channel of the image is there: give at least one")
+        raise InputError("all channels of the image are missing: select at least one")
     aligned = []
     for name, channel in zip(names, channels, strict=True):
         if channel is not None and channel.channels != 1:
-            raise InputError(f"{name} has {channel.channels} channels: give a volume of one")
+            raise InputError(f"{name} has {channel.channels} channels: select a volume with one channel")
         if channel is None or same_grid(channel, grid):
             aligned.append(channel)
         elif not _overlap(channel, grid):
@@ -199,7 +201,7 @@ def stack_channels(grid: Volume, channels: Sequence[Volume | None], *, names: Se
 
 
 def _overlap(first: Volume, second: Volume) -> bool:
-    """Tell whether boxes round the two volumes, along the axes of the second, have a part in common."""
+    """Return whether the bounding boxes of the two volumes, along the axes of the second, overlap."""
     ends = np.array(np.meshgrid(*[(-0.5, extent - 0.5) for extent in first.shape[::-1]])).reshape(3, -1)
     corners = np.linalg.solve(second.affine_ras, first.affine_ras @ np.vstack([ends, np.ones(8)]))[:3]
     last = np.array(second.shape[::-1]) - 0.5
@@ -207,7 +209,7 @@ def _overlap(first: Volume, second: Volume) -> bool:
 
 
 def _read_file(path: Path) -> tuple[sitk.Image, Array | None]:
-    """Return the image of a file, and its voxels where the image tells the geometry and the type alone."""
+    """Return the image of a file, and its voxels if the image only has the geometry and the voxel type."""
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): copy or export it again")
     reader = sitk.ImageFileReader()
@@ -215,7 +217,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, Array | None]:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise InputError(f"{path} cannot be read: it is damaged or of another kind than {_known_formats()}") from error
+        raise InputError(f"{path} cannot be read: it is damaged or not one of {_known_formats()}") from error
     if "DICOM" in _io_name(reader).upper() or "GDCM" in _io_name(reader).upper():
         return read_series_of(path, reader), None
     if 0 in reader.GetSize():
@@ -224,32 +226,34 @@ def _read_file(path: Path) -> tuple[sitk.Image, Array | None]:
         nifti = read_nifti(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
         if nifti is not None and nifti.stored.size == prod(reader.GetSize()) * reader.GetNumberOfComponents():
             return _image_of_nifti(nifti, reader, path)
-        return reader.Execute(), None  # complex numbers and colours come here as well
+        return reader.Execute(), None  # including complex numbers and colours
     except RuntimeError as error:
-        raise InputError(f"{path} is damaged or cut off: its voxels cannot be read; copy or export it again") from error
+        raise InputError(
+            f"{path} is damaged or truncated: its voxels cannot be read; copy or export it again"
+        ) from error
     except MemoryError as error:
         raise InputError(f"{path} ({reader.GetSize()} voxels) does not fit into memory: crop or resample it") from error
 
 
 def _image_of_nifti(nifti: NiftiFile, reader: sitk.ImageFileReader, path: Path) -> tuple[sitk.Image, Array]:
-    """Return an image of one voxel with the geometry that ITK reads, and all voxels in the type that ITK gives them."""
+    """Return an image of one voxel with the geometry read by ITK, and all voxels with the type that ITK would use."""
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     image = sitk.Image([1] * len(size), reader.GetPixelID(), *([components] if components > 1 else []))
     image.SetSpacing(reader.GetSpacing())
     image.SetOrigin(reader.GetOrigin())
     image.SetDirection(reader.GetDirection())
     if len(size) >= 3 and nifti.affine_ras is not None:
-        _mend_direction(image, nifti.affine_ras, size[:3], path)
+        _fix_direction(image, nifti.affine_ras, size[:3], path)
     values = nifti.values_as(sitk.GetArrayViewFromImage(image).dtype)
-    # The file stores one component after the other, ITK those of a voxel side by side.
+    # The file stores component after component, ITK interleaves them.
     array = values.reshape(*([components] if components > 1 else []), *size[::-1])
     return image, np.moveaxis(array, 0, -1) if components > 1 else array
 
 
-def _mend_direction(image: sitk.Image, affine_ras: Array, size: Sequence[int], path: Path) -> None:
-    """Give an image the directions of its NIfTI header where they are not at right angles.
+def _fix_direction(image: sitk.Image, affine_ras: Array, size: Sequence[int], path: Path) -> None:
+    """Set the directions from the NIfTI header if they are not perpendicular.
 
-    ITK, allowed to read such headers, takes the inverse of their rotation.
+    When ITK is allowed to read such headers, it uses the inverse of their rotation.
     """
     axes = (_RAS_FROM_LPS @ affine_ras)[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
@@ -266,10 +270,10 @@ def _mend_direction(image: sitk.Image, affine_ras: Array, size: Sequence[int], p
 
 
 def _check_right_angles(axes: Array, size: Sequence[int], path: Path) -> None:
-    """Raise InputError where no rectangular grid stands for a sheared one to within a voxel: results are such grids.
+    """Raise InputError if a sheared grid differs by more than a voxel from a rectangular one.
 
     Args:
-        axes: Step in millimetres along x, y and z, one a column.
+        axes: Steps in millimetres along x, y and z, as columns.
         size: Voxels along x, y and z.
         path: The file, for the message.
     """
@@ -277,7 +281,7 @@ def _check_right_angles(axes: Array, size: Sequence[int], path: Path) -> None:
     shift = np.linalg.norm((_orthonormal(axes / spacing) * spacing - axes) * (np.array(size) - 1), axis=0)
     if shift.max() > spacing.min():
         raise InputError(
-            f"the axes of {path} are not at right angles (off by {shift.max():.1f} mm at the far end): "
+            f"the axes of {path} are not perpendicular (off by {shift.max():.1f} mm at the far end): "
             "resample it to a rectangular grid"
         )
 
@@ -294,20 +298,20 @@ def _volume_of(image: sitk.Image, path: Path, *, array: Array | None, is_labelma
     """Return the volume of an ITK image: 2D gets D = 1, vector pixels and a fourth axis become channels.
 
     Args:
-        image: Tells the geometry.
-        path: Where it comes from.
-        array: Its voxels as ITK orders them; None where the image holds them.
+        image: Image with the geometry.
+        path: The file, for messages.
+        array: Voxels in ITK's order, or None to take those of the image.
         is_labelmap: See read_volume.
     """
     if array is None:
         array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "c":
-        raise InputError(f"{path} holds complex numbers: export its magnitude as an image")
+        raise InputError(f"{path} contains complex numbers: export its magnitude as an image")
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
         if path.name.lower().endswith(PICTURE_SUFFIXES):
             if is_labelmap and len(array) >= 3 and _is_coloured(array):
-                raise InputError(f"{path} shows labels as colours: export their values as a grey picture")
+                raise InputError(f"{path} shows labels as colours: export the label values as a greyscale image")
             array = _luminance(array)
     elif image.GetDimension() <= 3:
         array = array[np.newaxis]
@@ -331,7 +335,7 @@ def _luminance(channels: Array) -> Array:
 
 
 def _is_coloured(channels: Array) -> bool:
-    """Tell whether RGB or RGBA (C, ...) differ anywhere in red, green and blue."""
+    """Return whether red, green and blue of RGB or RGBA (C, ...) differ anywhere."""
     return bool((channels[0] != channels[1]).any() or (channels[0] != channels[2]).any())
 
 
@@ -350,7 +354,7 @@ def _image_of(array: Array, affine_ras: Array) -> sitk.Image:
     """Return a 3D ITK image of (C, D, H, W)."""
     affine = _RAS_FROM_LPS @ np.asarray(affine_ras, dtype=np.float64)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    # What ITK does not know: half precision, truth values, the other byte order.
+    # Not supported by ITK: half precision, booleans, the other byte order.
     known: dict[Any, Any] = {np.dtype(np.float16): np.dtype(np.float32), np.dtype(np.bool_): np.dtype(np.uint8)}
     channels = np.ascontiguousarray(array, dtype=known.get(array.dtype, array.dtype.newbyteorder("=")))
     if len(channels) == 1:
@@ -373,9 +377,7 @@ def _orthonormal(directions: Array) -> Array:
 def _write(image: sitk.Image, path: Path) -> None:
     if path.name.lower().endswith(PICTURE_SUFFIXES):
         if image.GetSize()[2] != 1:
-            raise InputError(
-                f"cannot write {image.GetSize()[2]} slices to the picture {path.name}: use .nii.gz or .nrrd"
-            )
+            raise InputError(f"cannot write {image.GetSize()[2]} slices to {path.name}: use .nii.gz or .nrrd")
         image = image[:, :, 0]
     with atomic_path(path) as temporary:
         try:
@@ -384,5 +386,5 @@ def _write(image: sitk.Image, path: Path) -> None:
                 read_nifti(temporary)
         except (RuntimeError, InputError) as error:
             raise InputError(
-                f"cannot write {path}: the format is unknown or the disk is full; free some space or choose another"
+                f"cannot write {path}: unknown format or the disk is full; choose another or free some space"
             ) from error

@@ -1,1 +1,1 @@
-"""Model folders: their description and card, which are installed, and whether one fits an image."""
+"""Model folders: description and card, installed models, and whether a model fits an image."""

@@ -1,4 +1,4 @@
-"""The card of a model, written from its description."""
+"""The model card, generated from the model's description."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ def write_card(folder: Path, description: ModelDescription, *, origin: Sequence[
 
     Args:
         folder: Model folder.
-        description: Of the model.
-        origin: Of a model of another tool: lines on where it comes from and what differs.
+        description: The model.
+        origin: For a model from another tool: lines on its origin and on differences.
     """
     write_text(folder / CARD_FILE, card_of(description) if origin is None else _imported_card_of(description, origin))
 
 
 def card_of(description: ModelDescription) -> str:
-    """Return CARD.md: what the model is for, what it was trained on, how good it is, its limits and its licence."""
+    """Return the text of CARD.md: the model's purpose, training data, accuracy, limitations and licence."""
     training = description.training
-    # A radiograph seldom tells the size of its pixels: distances would be in units that nobody knows.
+    # Radiographs seldom state their pixel size: distances would have unknown units.
     shown = _OVERLAPS if description.plan.longest_side else (*_OVERLAPS, *_DISTANCES)
     lines = [
         f"# {description.title}",
         "",
-        f"Finds {', '.join(label.name for label in description.labels)} in "
+        f"Segments {', '.join(label.name for label in description.labels)} in "
         f"{', '.join(channel.name for channel in description.channels)} images ({description.preset.upper()} preset). "
         f"Network `{description.network}`, id `{description.id}`.",
         "",
         *_demonstration_of(description),
-        "Not a medical device: a person must check every result.",
+        "Not a medical device: every result must be checked by a person.",
         "",
         "## Data",
         f"- Source: {training.get('data') or 'not stated'}",
@@ -48,7 +48,7 @@ def card_of(description: ModelDescription) -> str:
         *_beginning_of(training),
         *_replay_of(training),
         "",
-        f"## Figures on the {description.figures.get('cases', 0)} cases held back (means)",
+        f"## Accuracy on the {description.figures.get('cases', 0)} held-back cases (means)",
         "| label | " + " | ".join(title for _, title in shown) + " |",
         "|---|" + "---|" * len(shown),
     ]
@@ -62,9 +62,9 @@ def card_of(description: ModelDescription) -> str:
     spacing = description.plan.spacing_in_words
     lines += [
         "",
-        "## Limits",
+        "## Limitations",
         f"- Made for images like those above{f', at about {spacing}' if spacing else ''}; "
-        "other scanners, ages and diseases were not measured.",
+        "other scanners, age groups and diseases were not evaluated.",
         "",
         "## Licence",
         description.licence or "not stated",
@@ -80,18 +80,18 @@ def _imported_card_of(description: ModelDescription, origin: Sequence[str]) -> s
         [
             f"# {description.title}",
             "",
-            f"Finds {found} in {channels} images. Network `{description.network}`, id `{description.id}`.",
+            f"Segments {found} in {channels} images. Network `{description.network}`, id `{description.id}`.",
             "",
-            "Not a medical device: a person must check every result.",
+            "Not a medical device: every result must be checked by a person.",
             "",
             "## Origin",
             *(f"- {line}" for line in origin),
             "",
-            "## Figures",
-            "Not measured here: `unetseg evaluate` measures it on your cases.",
+            "## Accuracy",
+            "Not evaluated: `unetseg evaluate` evaluates the model on your cases.",
             "",
             "## Licence",
-            description.licence or "not stated: ask whoever trained it",
+            description.licence or "not stated: ask the model's authors",
             "",
         ]
     )
@@ -100,34 +100,37 @@ def _imported_card_of(description: ModelDescription, origin: Sequence[str]) -> s
 def _demonstration_of(description: ModelDescription) -> list[str]:
     if not description.is_demonstration:
         return []
-    return ["**A demonstration: it shows how things work and is too weak for any other use.**", ""]
+    return [
+        "**Demonstration only: too inaccurate for any other use.**",
+        "",
+    ]
 
 
 def _split_of(training: dict[str, Any]) -> str:
-    """Return how many cases were learnt from and held back; of persons only what the data set told of them."""
+    """Return how many cases were trained on and held back; subjects are mentioned if the data set has them."""
     cases, held_back = training.get("cases"), len(training.get("held_back_cases", []))
-    # Models that were trained before it was recorded: equal numbers are what data without subjects give.
+    # For models trained before this was recorded: data without subjects have equal numbers.
     has_subjects = training.get("has_subjects", cases != training.get("subjects"))
-    unknown = "The data do not tell which cases are of one person: every case counted as a person of its own."
+    unknown = "The data set does not name subjects: every case was counted as a separate subject."
     if folds := training.get("folds"):
         return (
-            f"Trained on {cases} cases in {len(folds)} parts: each of the {len(folds)} networks learnt from all parts "
-            "but one, and the model is their mean. "
-        ) + (f"No subject is in two parts; there are {training.get('subjects')}." if has_subjects else unknown)
+            f"Trained on {cases} cases in {len(folds)} folds: each of the {len(folds)} networks was trained on all "
+            "folds but one, and the model averages them. "
+        ) + (f"No subject is in two folds; there are {training.get('subjects')} subjects." if has_subjects else unknown)
     if not has_subjects:
         return f"Trained on {cases} cases; {held_back} other cases were held back. {unknown}"
     return (
         f"Trained on {cases} cases of {training.get('subjects')} subjects; {held_back} cases of "
-        f"{training.get('held_back_subjects')} other subjects were held back. No subject is on both sides."
+        f"{training.get('held_back_subjects')} other subjects were held back. No subject is in both sets."
     )
 
 
 def _beginning_of(training: dict[str, Any]) -> list[str]:
-    """Return what the training began with, where that was not drawn."""
+    """Return what the weights were initialised from, if not at random."""
     beginning = training.get("init", {})
     if "model" in beginning:
         steps = f", after {beginning['earlier_steps']} steps" if beginning.get("earlier_steps") else ""
-        return [f"- Began with the weights of `{beginning['model']}`{steps}, whose data and licence count too."]
+        return [f"- Initialised with the weights of `{beginning['model']}`{steps}; its data and licence apply as well."]
     return []
 
 
@@ -136,26 +139,26 @@ def _replay_of(training: dict[str, Any]) -> list[str]:
     if not replay:
         return []
     shared = replay.get("shared")
-    place = f" of `{shared['model']}`, a folder beside this one," if shared else ""
+    place = f" of `{shared['model']}`, in the folder beside this one," if shared else ""
     return [
-        f"- `replay.safetensors`{place} holds "
+        f"- `replay.safetensors`{place} contains "
         f"{replay.get('rehearsal', 0) + replay.get('sentinels', 0)} small crops of the training images with their "
-        f"labels, for fine-tuning; their licence is that of the data: {replay.get('licence') or 'not stated'}."
+        f"labels, for fine-tuning, under the licence of the data: {replay.get('licence') or 'not stated'}."
     ]
 
 
 def _folds_of(description: ModelDescription) -> list[str]:
-    """Return the figures over the folds of an ensemble; nothing for others."""
+    """Return the results over the folds of an ensemble, or [] for other models."""
     folds = description.figures.get("folds")
     if not folds:
         return []
     lines = [
         "",
-        f"Every case was measured with the one network of {len(folds)} that had not seen it. The model is the mean of "
-        "all, which could be measured on new subjects alone. Mean and standard deviation of Dice over the "
-        f"{len(folds)} parts:",
+        f"Every case was evaluated with the one network of {len(folds)} that was not trained on it. The model averages "
+        "all of them, which can only be evaluated on new subjects. Mean and standard deviation of Dice over the "
+        f"{len(folds)} folds:",
         "",
-        "| label | Dice | by part |",
+        "| label | Dice | by fold |",
         "|---|---|---|",
     ]
     for label in description.labels:
@@ -167,35 +170,34 @@ def _folds_of(description: ModelDescription) -> list[str]:
 
 
 def _configurations_of(description: ModelDescription) -> list[str]:
-    """Return what was compared to find the configuration; nothing where there was one."""
+    """Return the comparison of configurations, or [] if there was only one."""
     choice = description.figures.get("configurations")
     if not choice:
         return []
     lines = [
         "",
         "## Configurations",
-        f"Trained within equal shares of the budget and compared on these {choice['subjects']} subjects, without "
-        "post-processing; among those as good as the best within one standard error of the paired difference the "
-        "cheapest was kept.",
+        f"Trained with equal shares of the budget and compared on these {choice['subjects']} subjects, without "
+        "post-processing; the cheapest within one standard error of the best (paired difference) was kept.",
         "",
-        "| configuration | mean Dice | behind the best | operations for a mm³ | kept |",
+        "| configuration | mean Dice | behind the best | operations per mm³ | kept |",
         "|---|---|---|---|---|",
     ]
     for row in choice["rows"]:
         error = "" if row["error"] is None else f" ± {row['error']:.4f}"
         cells = (f"{row['mean_dice']:.4f}", f"{row['behind']:.4f}{error}", f"{row['operations_per_mm3']:,}")
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {'yes' if row['is_chosen'] else 'no'} |")
-    lines += ["", "These cases also chose the configuration, which flatters the figures above."]
+    lines += ["", "The configuration was chosen on the same cases, which makes the results above optimistic."]
     if choice["cross_fitted"] is not None:
         lines[-1] += (
-            " Where one half of the subjects chooses and the other measures, and the reverse, mean Dice is "
+            " When one half of the subjects is used to choose and the other to evaluate, and vice versa, mean Dice is "
             f"{choice['cross_fitted']:.4f}."
         )
     return lines
 
 
 def _postprocess_of(description: ModelDescription) -> list[str]:
-    """Return which steps were tried and what they gained; nothing where none was to be chosen."""
+    """Return which steps were tried and what they gained, or [] if none were to be chosen."""
     choice = description.figures.get("postprocess")
     if not choice:
         return []
@@ -204,9 +206,9 @@ def _postprocess_of(description: ModelDescription) -> list[str]:
         return [*lines, f"None was tried: {choice['reason']}."]
     steps = ", ".join(f"`{step}`" for step in choice["steps"]) or "None"
     lines += [
-        f"{steps}, chosen on these {choice['cases']} cases of {choice['subjects']} subjects: a step is kept where it "
-        "lowers the mean Dice of no label and raises one's, over all subjects and in each of two halves of them. The "
-        "figures above are those after the steps.",
+        f"{steps}, chosen on these {choice['cases']} cases of {choice['subjects']} subjects: a step is kept if it "
+        "lowers the mean Dice of no label and raises that of at least one, over all subjects and in each of two "
+        "halves. The results above are those after the steps.",
         "",
         "| step | label | change of mean Dice | in one half | in the other | kept |",
         "|---|---|---|---|---|---|",
@@ -222,15 +224,15 @@ def _postprocess_of(description: ModelDescription) -> list[str]:
 
 
 def _descent_of(description: ModelDescription) -> list[str]:
-    """Return what a fine-tuned model says of its parent and of the gate; nothing for others."""
+    """Return the parent and the gate of a fine-tuned model, or [] for other models."""
     gate = description.figures.get("gate")
     if not gate:
         return []
     lines = [
         "",
-        "## Descent",
-        f"Continued from `{description.parent}`. The data and licence above are the parent's, the numbers of cases are "
-        "those of the local cases.",
+        "## Parent model",
+        f"Fine-tuned from `{description.parent}`. The data and licence above are the parent's; the numbers of cases "
+        "are those of the local cases.",
         "",
         f"Gate: **{gate['verdict']}**.",
         *(f"- {reason}." for reason in gate["reasons"]),
@@ -238,7 +240,7 @@ def _descent_of(description: ModelDescription) -> list[str]:
         "| mean Dice on | cases | parent | new | worst change |",
         "|---|---|---|---|---|",
     ]
-    for name, title in (("sentinel", "crops of the parent's training images"), ("local", "local cases held back")):
+    for name, title in (("sentinel", "crops of the parent's training images"), ("local", "held-back local cases")):
         if entry := gate[name]:
             cells = (f"{entry['old']:.3f}", f"{entry['new']:.3f}", f"{entry['worst_change']:+.3f}")
             lines.append(f"| {title} | {entry['cases']} | {' | '.join(cells)} |")

@@ -1,4 +1,4 @@
-"""The model folder: model.json, weights.safetensors and CARD.md; what is trained, shipped and listed."""
+"""The model folder: model.json, weights.safetensors and CARD.md."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
 PREVIOUS_FOLDER = "previous"
-# Entry of the training record of a model that only shows how things work.
+# Entry in the training record of demonstration models.
 DEMONSTRATION = "is_demonstration"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channel(JsonDataclass):
-    """What one input channel must be.
+    """Description of one input channel.
 
     Attributes:
         name: Short name.
-        modality: DICOM modality that it comes from.
-        is_optional: It may be missing. Training writes here what its network accepts, for those who do not load torch;
-            a missing channel reaches the Predictor as NaN.
+        modality: DICOM modality of the channel.
+        is_optional: Whether the channel may be missing. Training records here what the network accepts, so that torch
+            is not needed to find out; the Predictor receives a missing channel as NaN.
     """
 
     name: str
@@ -50,8 +50,8 @@ class PreviousStage(JsonDataclass):
     """The first stage of a cascade: a complete model in the folder `previous` of the model folder.
 
     Attributes:
-        label_values: What it may find; for each value the network takes a channel, after those of the image, that is 1
-            where it was found.
+        label_values: Its label values; for each of them the network has an extra channel, after those of the image,
+            that is 1 where the label was found.
         weights_sha256: Checksum of its weights, as in its own description.
     """
 
@@ -67,27 +67,27 @@ class PreviousStage(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription(JsonDataclass):
-    """Everything about a model but its weights; the content of model.json.
+    """Everything about a model except its weights; the content of model.json.
 
     Attributes:
         id: Short identifier: lower-case letters, digits, hyphen, underscore.
-        title: Name shown to people.
+        title: Display name.
         network: Registered name of the network.
         network_config: Options of the network, as JSON.
-        plan: Geometry and intensity of its input.
+        plan: Geometry and intensities of its input.
         preset: Registered name of the modality preset.
-        channels: What each input channel must be, in order.
-        labels: What it finds.
+        channels: The input channels, in order.
+        labels: The labels that it segments.
         postprocess: Steps applied unless the user chooses others.
         training: Data, licence of the data, seed, steps, versions.
-        figures: Measured on cases that it has not seen: {"cases": n, "labels": {name: {"dice": mean, ...}}}.
+        figures: Metrics on unseen cases: {"cases": n, "labels": {name: {"dice": mean, ...}}}.
         licence: Licence of the weights.
-        parent: Id of the model that it was continued from.
+        parent: Id of the model that it was fine-tuned from.
         weights_sha256: Checksum of weights.safetensors, in hexadecimal.
         members: Networks of the same shape in weights.safetensors, whose logits are averaged.
-        output: "labels": one logit for the background and one a label, the highest wins; "regions": one a label, which
-            is there above 0, a later label over an earlier one.
-        previous_stage: The model whose result the network takes beside the image; None: it takes the image alone.
+        output: "labels": one logit for the background and one per label, the highest wins; "regions": one per label,
+            present above 0, where later labels overwrite earlier ones.
+        previous_stage: The model whose result is an additional input of the network, or None.
     """
 
     schema_version: ClassVar[int] = SCHEMA_VERSION
@@ -108,7 +108,7 @@ class ModelDescription(JsonDataclass):
     weights_sha256: str = ""
     members: int = 1
     output: str = "labels"
-    # Versions that know no cascade read every other model.
+    # Versions without support for cascades can still read all other models.
     previous_stage: PreviousStage | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -117,12 +117,12 @@ class ModelDescription(JsonDataclass):
         if self.members < 1 or self.output not in OUTPUTS:
             raise InputError(
                 f"model '{self.id}' has {self.members} members and output '{self.output}': "
-                f"it needs at least 1, and one of {', '.join(OUTPUTS)}"
+                f"give at least 1 member, and one of {', '.join(OUTPUTS)}"
             )
         if not self.labels or len({label.value for label in self.labels}) != len(self.labels):
-            raise InputError(f"model '{self.id}' needs at least one label and no value twice")
+            raise InputError(f"model '{self.id}' needs at least one label, and label values must be unique")
         if len({label.name for label in self.labels}) != len(self.labels):
-            raise InputError(f"model '{self.id}' has two labels of one name, which its figures go by: rename one")
+            raise InputError(f"model '{self.id}' has two labels with the same name: rename one")
         if len(self.channels) != len(self.plan.normalization):
             raise InputError(
                 f"model '{self.id}' has {len(self.channels)} channels but {len(self.plan.normalization)} normalizations"
@@ -130,33 +130,31 @@ class ModelDescription(JsonDataclass):
 
     @property
     def mean_dice(self) -> float | None:
-        """Mean Dice over the labels on cases that it has not seen; None where it was not measured."""
+        """Mean Dice over the labels on unseen cases, or None if it was not evaluated."""
         values = [entry["dice"] for entry in self.figures.get("labels", {}).values() if entry.get("dice") is not None]
         return sum(values) / len(values) if values else None
 
     @property
     def is_demonstration(self) -> bool:
-        """Whether it only shows how things work; such a model is not taken unless the user names it."""
+        """Whether it is a demonstration, which is only used if the user names it."""
         return bool(self.training.get(DEMONSTRATION))
 
     def _check_figures(self) -> None:
-        """Raise InputError where the Dice of a label is no number: models are listed by it."""
+        """Raise InputError if the Dice of a label is not a number: lists of models show it."""
         rows = self.figures.get("labels", {})
         rows = rows.values() if isinstance(rows, dict) else [rows]
         if not all(isinstance(row, dict) and isinstance(row.get("dice"), int | float | None) for row in rows):
-            raise InputError(
-                f"labels among the figures of model '{self.id}' are no table of numbers: export the model again"
-            )
+            raise InputError(f"figures of model '{self.id}' have no valid labels: export the model again")
 
 
 def check_id(model_id: str) -> None:
-    """Raise InputError where no model can have this id."""
+    """Raise InputError if this is not a valid model id."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", model_id):
         raise InputError(f"model id '{model_id}' is not allowed: use lower-case letters, digits, '-' and '_'")
 
 
 def id_from(name: str) -> str:
-    """Return an id that is made from any name, such as a folder's: "Mein Modell é" gives "mein-modell-e"."""
+    """Return an id derived from any name, such as that of a folder: "Mein Modell é" gives "mein-modell-e"."""
     plain = "".join(sign for sign in normalize("NFKD", name.casefold()) if not combining(sign))
     return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_") or "model"
 
@@ -165,11 +163,13 @@ def read_description(folder: Path | str) -> ModelDescription:
     """Read model.json of a model folder.
 
     Raises:
-        InputError: No such folder, no model.json, or one that cannot be understood.
+        InputError: No such folder, no model.json, or an invalid one.
     """
     path = Path(folder) / DESCRIPTION_FILE
     if not path.is_file():
-        raise InputError(f"{folder} is not a model folder (it has no {DESCRIPTION_FILE}): give a folder made by train")
+        raise InputError(
+            f"{folder} is not a model folder (it has no {DESCRIPTION_FILE}): choose one made by training or import"
+        )
     try:
         return ModelDescription.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError, RecursionError) as error:
@@ -177,16 +177,16 @@ def read_description(folder: Path | str) -> ModelDescription:
 
 
 def find_previous(folder: Path, description: ModelDescription) -> Path | None:
-    """Return the folder of the first stage of the cascade in a model folder; None where it is no cascade.
+    """Return the folder of the first stage in a cascade's model folder, or None if the model is not a cascade.
 
     Raises:
-        InputError: It is missing, not the one that the model was trained with, or takes other images.
+        InputError: It is missing, is not the one that the model was trained with, or needs different channels.
     """
     if description.previous_stage is None:
         return None
     previous = folder / PREVIOUS_FOLDER
     if not (previous / DESCRIPTION_FILE).is_file():
-        raise InputError(f"the cascade {folder} lacks its first stage, {previous}: copy the whole model folder again")
+        raise InputError(f"the cascade {folder} lacks its first stage {previous}: copy the whole model folder again")
     found = read_description(previous)
     if found.weights_sha256 != description.previous_stage.weights_sha256:
         raise InputError(
@@ -194,14 +194,14 @@ def find_previous(folder: Path, description: ModelDescription) -> Path | None:
         )
     if len(found.channels) != len(description.channels):
         raise InputError(
-            f"the first stage in {previous} takes {len(found.channels)} channel(s), its cascade "
+            f"the first stage in {previous} needs {len(found.channels)} channel(s), but the cascade "
             f"{len(description.channels)}: import both again"
         )
     return previous
 
 
 def weights_size(folder: Path) -> int | None:
-    """Return the bytes of the weights in a model folder, those of a first stage included; None where there are none."""
+    """Return the size in bytes of the weights in a model folder, including a first stage, or None if there are none."""
     own, previous = folder / WEIGHTS_FILE, folder / PREVIOUS_FOLDER / WEIGHTS_FILE
     if not own.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Whether an image is of the modality that a preset is made for, as far as its header and its values tell."""
+"""Whether an image suits a model, judging by its channels, header and values."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from ..image.geometry import Array
 from ..presets import PRESETS
 from .description import ModelDescription
 
-# Air in the lungs and round the body is near -1000 HU; other scanners seldom store anything like it.
+# Air in the lungs and around the body is near -1000 HU; other modalities rarely store such values.
 CT_BELOW = -500
-# DICOM codes of channels that data sets call by these names, in capitals.
+# DICOM codes for channel names (in capitals) used by data sets.
 MODALITIES_OF_NAMES = {"CT": "CT", "CBCT": "CT", "PET": "PT", "SPECT": "NM", "MR": "MR", "MRI": "MR"}
-# What exported and scanned pictures say, of whatever modality they are.
+# Codes of exported and scanned images, whose modality is unknown.
 UNTOLD_MODALITIES = ("", "OT", "SC")
 
 
 def lowest_value(array: Array) -> float:
-    """Return the smallest finite value of an array; infinity where there is none."""
+    """Return the smallest finite value of an array, or infinity if there is none."""
     if array.dtype.kind != "f":
         return float(array.min())
     return float(np.min(array, where=np.isfinite(array), initial=np.inf))
 
 
 def why_unsuited(preset: str, *, lowest: float, is_flat: bool, modality: str = "") -> str:
-    """Return why an image is not of a preset's modality, "is CT by its DICOM header"; empty where nothing says so.
+    """Return why an image is not of a preset's modality, as in "is CT by its DICOM header", or "" if it may be.
 
     Args:
         preset: Registered name.
         lowest: The image's smallest value.
-        is_flat: The image is 2D.
-        modality: DICOM modality code of the image, where it is known.
+        is_flat: Whether the image is 2D.
+        modality: DICOM modality code of the image, if known.
     """
     allowed = PRESETS[preset].modalities
     if modality not in UNTOLD_MODALITIES:
-        return "" if modality in allowed else f"is {modality} by its DICOM header"
+        return "" if modality in allowed else f"is {modality} according to its DICOM header"
     if not is_flat and lowest < CT_BELOW and "CT" not in allowed:
         return sentence(f"has values down to {lowest:.0f}, as CT has")
     return ""
 
 
 def doubt_of_values(preset: str, *, lowest: float) -> str:
-    """Return a warning where the values of an image are not those of a preset's modality; empty where they may be."""
+    """Return a warning if the values of an image do not match a preset's modality, or ""."""
     title, modalities = PRESETS[preset].title, PRESETS[preset].modalities
     if "CT" not in modalities and lowest < CT_BELOW:
         return sentence(
@@ -58,20 +58,20 @@ def doubt_of_values(preset: str, *, lowest: float) -> str:
     return ""
 
 
-# A model is warned about, not refused, where voxels are this many times larger or smaller than in its training.
+# Voxels this many times larger or smaller than in training cause a warning, not an error.
 _SPACING_RATIO_WARNED = 2.5
 
 
 def check_image_fits(
     description: ModelDescription, *, channels: int, shape: tuple[int, int, int], name: str = "the image"
 ) -> None:
-    """Raise InputError where a model cannot take an image of so many channels and sizes (D, H, W).
+    """Raise InputError if a model does not accept an image with this number of channels and size (D, H, W).
 
     Args:
         description: The model.
-        channels: Of the image.
-        shape: Of the image.
-        name: What the message calls the image.
+        channels: Number of channels of the image.
+        shape: Size of the image.
+        name: Name of the image in the message.
     """
     names = ", ".join(channel.name for channel in description.channels)
     if channels > len(description.channels) == 1:
@@ -86,25 +86,25 @@ def check_image_fits(
         )
     is_flat = shape[0] == 1
     if description.plan.dimensions == 3 and is_flat:
-        raise InputError(f"{name} is 2D, model '{description.id}' needs a 3D volume: choose a model for 2D images")
+        raise InputError(f"{name} is 2D, but model '{description.id}' needs a 3D volume: choose a model for 2D images")
     if PRESETS[description.preset].dimensions == (2,) and not is_flat:
         raise InputError(
-            f"{name} has {shape[0]} slices, model '{description.id}' needs a single 2D image: "
+            f"{name} has {shape[0]} slices, but model '{description.id}' needs a single 2D image: "
             "choose a model for 3D volumes"
         )
 
 
 def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, float, float]) -> str:
-    """Return a warning where voxels are far larger or smaller than in a model's training; empty where they are not.
+    """Return a warning if voxels are much larger or smaller than in a model's training, or "".
 
     Args:
         description: The model.
-        spacing_mm: Of the image, (D, H, W).
+        spacing_mm: Spacing (D, H, W) of the image.
     """
     plan = description.plan
     if plan.longest_side:
         return ""
-    # Where the plan gives no spacing between slices, the two finest of the volume are those in the slice.
+    # If the plan has no spacing between slices, the two finest of the volume are the in-plane ones.
     trained = sorted(step for step in plan.spacing_mm if step)
     ratios = [new / old for new, old in zip(sorted(spacing_mm), trained, strict=False)]
     if all(max(ratio, 1 / ratio) < _SPACING_RATIO_WARNED for ratio in ratios):

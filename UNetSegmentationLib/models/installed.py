@@ -1,4 +1,4 @@
-"""Which models are installed, and where."""
+"""Installed models and their folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MODELS_VARIABLE = "UNETSEG_MODELS"
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model that can be used: where it lies and what it says of itself."""
+    """An installed model: its folder and description."""
 
     folder: Path
     description: ModelDescription
 
 
 def user_models_folder() -> Path:
-    """Return the folder where the user's own models are kept, whether it exists or not."""
+    """Return the folder of the user's own models, whether it exists or not."""
     return user_data_folder() / "models"
 
 
@@ -39,15 +39,15 @@ def bundled_resources_folder() -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Return where models are looked for, first match wins: UNETSEG_MODELS, the user's folder, the bundled one."""
+    """Return the search path for models, first match wins: UNETSEG_MODELS, the user's folder, the bundled one."""
     extra = [Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry]
     return [*extra, user_models_folder(), bundled_models_folder()]
 
 
 def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
-    """Return the usable models of some folders, by title; a folder that cannot be read as a model is left out.
+    """Return the usable models in the given folders, sorted by title; folders that are not valid models are skipped.
 
-    Where two models share an id, the one in the earlier folder is taken.
+    If two models have the same id, the one in the earlier folder is used.
     """
     found: dict[str, InstalledModel] = {}
     for parent in model_folders() if folders is None else folders:
@@ -61,15 +61,15 @@ def list_models(folders: list[Path] | None = None) -> list[InstalledModel]:
 
 
 def absolute_if_folder(id_or_folder: str) -> str:
-    """Return what names a model such that it names the same from every working directory."""
+    """Return a model folder as an absolute path, or a model id unchanged."""
     return str(Path(id_or_folder).absolute()) if id_or_folder and Path(id_or_folder).is_dir() else id_or_folder
 
 
 def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> InstalledModel:
-    """Return the model with an id, or the one in a folder.
+    """Return the model with an id or in a folder.
 
     Raises:
-        InputError: There is none; the message lists the known ids.
+        InputError: There is no such model; the message lists the known ids.
     """
     folder = Path(id_or_folder)
     if (folder / DESCRIPTION_FILE).is_file() or folder.is_dir():
@@ -79,4 +79,4 @@ def find_model(id_or_folder: str, *, folders: list[Path] | None = None) -> Insta
         if model.description.id == id_or_folder:
             return model
     known = ", ".join(model.description.id for model in models) or "none is installed"
-    raise InputError(f"there is no model '{id_or_folder}': give a model folder or one of these ids: {known}")
+    raise InputError(f"there is no model '{id_or_folder}': choose a model folder or one of these ids: {known}")

@@ -1,4 +1,4 @@
-"""The folder of the user's own models: what comes into it and what leaves it, each whole or not at all."""
+"""The folder of the user's own models: models are added and deleted atomically."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from ..core.files import write_text
 from .description import CARD_FILE, ModelDescription, read_description, write_description
 from .installed import InstalledModel, user_models_folder
 
-# Folders of these names hold models one level deeper than the listing of models looks.
+# Folders with these prefixes contain models one level deeper than list_models searches.
 INCOMING_PREFIX = ".incoming-"
 LEAVING_PREFIX = ".leaving-"
 _FORGOTTEN_AFTER_S = 24 * 3600.0
 
 
 def is_users_own(model: InstalledModel) -> bool:
-    """Tell whether a model lies in the user's folder, where it may be deleted."""
+    """Return whether a model is in the user's folder and may be deleted."""
     return model.folder.parent.resolve() == user_models_folder().resolve()
 
 
 def new_incoming_folder(models_folder: Path) -> Path:
-    """Return a path in a folder of models for what is on its way into it; nothing is made there yet."""
+    """Return a path for a model being added to a folder of models; it is not created yet."""
     return models_folder / f"{INCOMING_PREFIX}{uuid4().hex[:12]}"
 
 
 @contextmanager
 def hold_incoming(incoming: Path) -> Iterator[Path]:
-    """Make the folder for a model that is on its way and give the place for the model in it; remove it at the end.
+    """Create the folder for a model being added and yield the path for the model in it; remove the folder at the end.
 
-    What processes that were killed have left behind for a day is removed as well.
+    Folders left behind by killed processes are removed after a day.
 
     Raises:
-        InputError: It cannot be made.
+        InputError: It cannot be created.
     """
     with _writing(incoming.parent):
         incoming.mkdir(parents=True)
@@ -53,18 +53,18 @@ def hold_incoming(incoming: Path) -> Iterator[Path]:
 def place_model(
     folder: Path, models_folder: Path, *, taken_ids: Collection[str]
 ) -> tuple[InstalledModel, ModelDescription]:
-    """Move a finished model folder into a folder of models under its id, numbered where that is taken.
+    """Move a finished model folder into a folder of models under its id, with a number appended if that is taken.
 
     Args:
         folder: The model, on the same file system.
-        models_folder: Where models lie.
-        taken_ids: Ids of other models, wherever they lie.
+        models_folder: Folder of models.
+        taken_ids: Ids of other models, in any folder.
 
     Returns:
-        The model at its place, and what it said of itself before it was numbered.
+        The installed model, and its description before a number was added.
 
     Raises:
-        InputError: It is no model, or the folder cannot be written.
+        InputError: It is not a model, or the folder cannot be written.
     """
     original = read_description(folder)
     for number in count(1):
@@ -78,7 +78,7 @@ def place_model(
             try:
                 folder.rename(target)
             except OSError:
-                # Somebody else may have put a model there since.
+                # Another process may have put a model there in the meantime.
                 if target.exists():
                     continue
                 raise
@@ -87,7 +87,7 @@ def place_model(
 
 
 def delete_model(model: InstalledModel) -> None:
-    """Delete a model of the user's own, with all that lies in its folder.
+    """Delete one of the user's own models, with everything in its folder.
 
     Raises:
         InputError: It is not in the user's folder, or it cannot be deleted.
@@ -99,7 +99,7 @@ def delete_model(model: InstalledModel) -> None:
         if model.folder.is_symlink():
             model.folder.unlink()
             return
-        # In one step out of the list of models: half of one must not be found there.
+        # Removed from the list of models in one step: no half-deleted model must appear there.
         leaving.mkdir()
         model.folder.rename(leaving / model.folder.name)
         shutil.rmtree(leaving)
@@ -107,7 +107,7 @@ def delete_model(model: InstalledModel) -> None:
         with suppress(OSError):
             leaving.rmdir()
         raise InputError(
-            f"{model.folder} cannot be deleted ({error.strerror or error}): close what uses it and try again"
+            f"{model.folder} cannot be deleted ({error.strerror or error}): close programs that use it and try again"
         ) from error
 
 
@@ -139,5 +139,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot write to the folder of models {folder} ({error.strerror or error}): free some space or allow it"
+            f"cannot write to the models folder {folder} ({error.strerror or error}): "
+            "free some space or change its permissions"
         ) from error

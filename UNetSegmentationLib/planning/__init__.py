@@ -1,1 +1,1 @@
-"""From a data set's fingerprint to the plan by which its images reach a network."""
+"""From a data set's fingerprint to the plan for its images and network."""

@@ -1,4 +1,4 @@
-"""Stages of a network from its patch, by the rules of nnU-Net's planner (doi:10.1038/s41592-020-01008-z)."""
+"""Network stages for a patch, by the rules of nnU-Net's planner (doi:10.1038/s41592-020-01008-z)."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def plan_stages(
     max_features: int | None = None,
     smallest_map: int = 4,
 ) -> StagePlan:
-    """Return the stages for a patch: axes are halved while they are fine and long enough.
+    """Return the stages for a patch: axes are downsampled while they are fine and long enough.
 
-    An axis is halved together with those whose spacing is less than twice the finest; kernels are 1 along an axis
-    until the others have become as coarse, and 3 from then on and at the bottom.
+    Axes whose spacing is less than twice the finest are halved together; the kernel size along an axis is 1 until the
+    others have become as coarse, and 3 from then on and at the bottom.
 
     Args:
         patch_size: Voxels along each of 2 or 3 axes.
         spacing_mm: Spacing along the same axes.
-        base_features: Channels of the first stage; they double from stage to stage.
-        max_features: Their upper limit; 320 in 3D and 512 in 2D by default.
+        base_features: Channels of the first stage, doubled at each following stage.
+        max_features: Maximum number of channels; 320 in 3D and 512 in 2D by default.
         smallest_map: No axis becomes shorter than this.
 
     Raises:
-        InputError: Axes do not agree or a number is not positive.
+        InputError: The numbers of axes differ or a value is not positive.
     """
     axes = len(patch_size)
     if axes not in _MAX_FEATURES or len(spacing_mm) != axes or min(patch_size) < 1 or min(spacing_mm) <= 0:
         raise InputError(
-            f"patch {tuple(patch_size)} and spacing {tuple(spacing_mm)} mm give no stages: "
-            "give 2 or 3 positive numbers each"
+            f"patch {tuple(patch_size)} and spacing {tuple(spacing_mm)} mm are not valid: "
+            "give 2 or 3 positive numbers for each"
         )
     size, spacing = list(patch_size), list(spacing_mm)
     kernel, strides, kernels = [1] * axes, [(1,) * axes], []
@@ -84,5 +84,5 @@ def _axes_to_halve(size: list[int], spacing: list[float], smallest_map: int) -> 
         return []
     finest = min(spacing[axis] for axis in long_enough)
     axes = [axis for axis in long_enough if spacing[axis] / finest < _ISOTROPY]
-    # A lone axis is halved only while it stays clearly longer than the limit.
+    # A single axis is only halved while it stays clearly longer than the limit.
     return [] if len(axes) == 1 and size[axes[0]] < 3 * smallest_map else axes

@@ -1,4 +1,4 @@
-"""Why a plan is as it is: a sentence a decision, made from the fingerprint and the plan alone."""
+"""Explanation of a plan: one sentence per decision, derived from the fingerprint and the plan alone."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from .planner import (
 _AXES = ("depth", "height", "width")
 _RARE_CLASS = 1e-3
 _SCALING = {
-    "zscore": "is brought to mean 0 and standard deviation 1, image by image, since its scale is arbitrary",
-    "percentile": "is stretched between its 1st and 99th percentile, image by image, since its scale is arbitrary",
-    "rescale": "is stretched between its smallest and its largest value, image by image",
-    "rgb": "is divided by 255, since every picture uses the same scale",
-    "none": "is left as it is stored, since the network reads the values themselves",
+    "zscore": "is normalised to mean 0 and standard deviation 1 per image, since its scale is arbitrary",
+    "percentile": "is scaled from its 1st to its 99th percentile per image, since its scale is arbitrary",
+    "rescale": "is scaled from its minimum to its maximum per image",
+    "rgb": "is divided by 255, since all colour images use the same scale",
+    "none": "is kept as stored, since the network uses the values themselves",
 }
 
 
 def explain(
     fingerprint: Fingerprint, plan: Plan, *, network: str = "U-Net", shape: Mapping[str, Any] | None = None
 ) -> tuple[str, ...]:
-    """Return a sentence for every decision in a plan.
+    """Return one sentence for each decision in a plan.
 
     Args:
-        fingerprint: Of the data set that the plan was made for.
+        fingerprint: Fingerprint of the data set that the plan was made for.
         plan: The plan.
-        network: Name of the network that the plan was made for, as shown to people.
-        shape: Its features_per_stage, strides and kernel_sizes, where it does not take those of the plan.
+        network: Display name of the network that the plan was made for.
+        shape: Its features_per_stage, strides and kernel_sizes, if they differ from those of the plan.
     """
     return (
         _data(fingerprint),
@@ -63,44 +63,44 @@ def _data(fingerprint: Fingerprint) -> str:
     size = _times(_median(fingerprint.shapes))
     cropped = _times(_median(fingerprint.content_shapes))
     border = "" if cropped == size else f", {cropped} without empty borders"
-    few = "" if count >= 20 else "; so few cases leave the figures of any model uncertain"
+    few = "" if count >= 20 else "; with so few cases, the metrics of any model are uncertain"
     return f"Data: {whose}, {fingerprint.channels} channel(s), median size {size} voxels (D x H x W){border}{few}."
 
 
 def _dimensions(fingerprint: Fingerprint, plan: Plan) -> str:
     depth = size_at(fingerprint, target_spacing_mm(fingerprint))[0]
     if plan.dimensions == 3 and dimensions_for(fingerprint) == 2:
-        return f"Dimensions: 3D as asked for, though {depth} slices are fewer than the {FEWEST_SLICES} of one halving."
+        return f"Dimensions: 3D as requested, although {depth} slices are too few to halve once ({FEWEST_SLICES})."
     if plan.dimensions == 3:
-        return f"Dimensions: 3D, since there are {depth} slices, enough to see across them."
+        return f"Dimensions: 3D, since {depth} slices are enough to learn across slices."
     if max(shape[0] for shape in fingerprint.shapes) == 1:
-        return "Dimensions: 2D, since the images are flat."
+        return "Dimensions: 2D, since the images are 2D."
     if dimensions_for(fingerprint) == 3:
-        return f"Dimensions: 2D, axial slices one by one as asked for, though {depth} slices would allow 3D."
-    return f"Dimensions: 2D, since {depth} slices are fewer than the {FEWEST_SLICES} that one halving needs."
+        return f"Dimensions: 2D, axial slices as requested, although {depth} slices would allow 3D."
+    return f"Dimensions: 2D, since {depth} slices are too few to halve once ({FEWEST_SLICES})."
 
 
 def _spacing(fingerprint: Fingerprint, plan: Plan) -> str:
     if plan.longest_side:
         return (
-            f"Resolution: the longer side is brought to {plan.longest_side} pixels, since radiographs seldom say how "
-            "large a pixel is."
+            f"Resolution: the longer side is resized to {plan.longest_side} pixels, since radiographs seldom state "
+            "their pixel size."
         )
     if not any(plan.spacing_mm):
-        return "Resolution: the images' own, since flat images seldom say how large a pixel is."
+        return "Resolution: as stored, since 2D images seldom state their pixel size."
     spacing, full = _millimetres(plan.spacing_mm), target_spacing_mm(fingerprint)
     if plan.dimensions == 3 and prod(plan.spacing_mm) > 1.001 * prod(full):
         return (
-            f"Resolution: {spacing}, coarser than the median's {_millimetres(full)} until a patch "
+            f"Resolution: {spacing}, coarser than the median {_millimetres(full)}, so that a patch "
             f"shows {SMALLEST_SHARE:.0%} of the image."
         )
     axis = coarse_axis(fingerprint)
     medians = _median_of(fingerprint.spacings_mm)
     if plan.dimensions == 3 and axis is not None and abs(full[axis] - medians[axis]) > 1e-9:
         return (
-            f"Resolution: {spacing}, the median, except along {_AXES[axis]}: slices there are more than "
-            f"{ANISOTROPY:g} times coarser and few, so the {COARSE_AXIS_PERCENTILE}th percentile ({full[axis]:.3g} mm "
-            f"in place of {medians[axis]:.3g} mm) keeps the slices of the finer images."
+            f"Resolution: {spacing}, the median, except along {_AXES[axis]}: it is more than "
+            f"{ANISOTROPY:g} times coarser with few slices, so the {COARSE_AXIS_PERCENTILE}th percentile "
+            f"({full[axis]:.3g} mm instead of {medians[axis]:.3g} mm) keeps the slices of the finer images."
         )
     coarse = "" if axis is None else f"; {_AXES[axis]} is more than {ANISOTROPY:g} times coarser than the others"
     return f"Resolution: {spacing}, the median of the cases{coarse}."
@@ -114,7 +114,7 @@ def _patch(fingerprint: Fingerprint, plan: Plan) -> str:
         return f"Patch: {patch}, the median image ({image}) rounded up to multiples of the strides {_times(total)}."
     return (
         f"Patch: {patch}, the median image ({image}) shrunk along its longest axes until a training step fits the "
-        f"memory and time of the device, then rounded up to multiples of the strides {_times(total)}."
+        f"device's memory and time, then rounded up to multiples of the strides {_times(total)}."
     )
 
 
@@ -123,15 +123,15 @@ def _coverage(fingerprint: Fingerprint, plan: Plan) -> str:
     if plan.dimensions == 2 or share >= SMALLEST_SHARE:
         return f"Field of view: a patch shows {share:.0%} of the median image, enough at this resolution."
     return (
-        f"Field of view: a patch shows only {share:.0%} of the median image; where a structure's place in the body "
-        "matters, low resolution may do better (train --configurations full low compares the two)."
+        f"Field of view: a patch shows only {share:.0%} of the median image; if the position of a structure in the "
+        "body matters, low resolution may do better (train --configurations full low compares the two)."
     )
 
 
 def _batch(plan: Plan) -> str:
     return (
-        f"Batch: {plan.batch_size} patches a step; instance norm needs no larger one, and at a given time more steps "
-        "teach more than larger ones."
+        f"Batch: {plan.batch_size} patches per step; instance norm does not need more, and in a given time more steps "
+        "help more than larger batches."
     )
 
 
@@ -142,9 +142,9 @@ def _stages(plan: Plan, title: str, shape: Mapping[str, Any]) -> str:
     flat = [list(kernel) for kernel in shape["kernel_sizes"] if min(kernel) == 1]
     size = max(max(kernel) for kernel in shape["kernel_sizes"])
     kernels = (
-        f"the first {len(flat)} stage(s) do not look across the coarse axis"
+        f"the first {len(flat)} stage(s) do not convolve along the coarse axis"
         if flat
-        else f"kernels are {size} along each axis"
+        else f"the kernel size is {size} along each axis"
     )
     return (
         f"Network: {title} with {len(shape['strides'])} stages, features "
@@ -162,22 +162,22 @@ def _scaling(scheme: Normalization) -> str:
     if scheme.scheme != "ct":
         return _SCALING[scheme.scheme]
     return (
-        f"is clipped to {scheme.lower:.0f} to {scheme.upper:.0f} and scaled by mean {scheme.mean:.0f} and standard "
-        f"deviation {scheme.std:.0f} of the labelled voxels, since Hounsfield units mean the same in every image"
+        f"is clipped to {scheme.lower:.0f} to {scheme.upper:.0f} and normalised by the mean {scheme.mean:.0f} and "
+        f"standard deviation {scheme.std:.0f} of the labelled voxels, since Hounsfield units mean the same in every image"
     )
 
 
 def _orientation(plan: Plan) -> str:
     if plan.orientation == "RAS":
-        return "Orientation: axes are turned to right, anterior, superior first, so that every scan lies alike."
-    return "Orientation: as stored, since flat images have none."
+        return "Orientation: axes are reoriented to RAS, so that all scans have the same orientation."
+    return "Orientation: as stored, since 2D images have no anatomical orientation."
 
 
 def _mirroring(fingerprint: Fingerprint, plan: Plan) -> str:
     if plan.mirror_axes:
-        return "Mirroring: left to right, since no label names a side and the body is nearly symmetric."
+        return "Mirroring: left to right, since no label is specific to a side and the body is nearly symmetric."
     if fingerprint.names_a_side:
-        return "Mirroring: none, since a label names a side."
+        return "Mirroring: none, since a label is specific to a side."
     return "Mirroring: none, since a mirrored image of this kind is not plausible."
 
 
@@ -188,7 +188,9 @@ def _classes(fingerprint: Fingerprint) -> list[str]:
     names = dict(zip(sorted(shares), fingerprint.label_names, strict=False))
     parts = ", ".join(f"{names.get(value, value)} {share:.2%}" for value, share in sorted(shares.items()))
     rare = [str(names.get(value, value)) for value, share in sorted(shares.items()) if share < _RARE_CLASS]
-    advice = f" Half of the patches are centred on labelled voxels, so that {', '.join(rare)} is seen." if rare else ""
+    advice = (
+        f" Half of the patches are centred on labelled voxels, so that {', '.join(rare)} is sampled." if rare else ""
+    )
     return [f"Classes (share of all voxels): {parts}.{advice}"]
 
 
@@ -221,6 +223,6 @@ def _times(sizes: Sequence[int]) -> str:
 
 
 def _millimetres(spacing_mm: Sequence[float]) -> str:
-    """Return a spacing in words; a slice's own where the plan gives none across slices."""
+    """Return a spacing in words; only the in-plane spacing if the plan has none across slices."""
     axes = "H x W" if not spacing_mm[0] else "D x H x W"
     return " x ".join(f"{step:.3g}" for step in spacing_mm if step) + f" mm ({axes})"

@@ -1,4 +1,4 @@
-"""The fingerprint: what the planner needs to know of a data set."""
+"""The fingerprint: what the planner needs to know about a data set."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint(JsonDataclass):
-    """A data set in numbers.
+    """Statistics of a data set.
 
     Attributes:
-        shapes: Sizes (D, H, W) of every case after turning its axes.
+        shapes: Sizes (D, H, W) of every case after reorientation.
         spacings_mm: Spacing (D, H, W) of every case, likewise.
         channels: Number of channels.
-        foreground: For each channel mean, std, lower (0.5th) and upper (99.5th percentile) of the labelled voxels.
-        cropped_shapes: Sizes (D, H, W) of the box outside which every channel is at its smallest value; empty:
+        foreground: For each channel, mean, std, lower (0.5th) and upper (99.5th percentile) of the labelled voxels.
+        cropped_shapes: Sizes (D, H, W) of the box outside which every channel has its smallest value; if empty,
             `shapes`.
-        channel_names: What the data set calls its channels, such as "CT" or "T1"; empty where it does not say.
-        class_shares: Share of all voxels that bear a label value, by value; without the background.
+        channel_names: Names of the channels, such as "CT" or "T1"; empty if unknown.
+        class_shares: Share of all voxels for each label value, without the background.
         label_names: Names of the labels.
-        subjects: Number of persons; 0: every case is one.
+        subjects: Number of subjects; 0: every case is a separate subject.
     """
 
     shapes: tuple[Size, ...]
@@ -44,11 +44,11 @@ class Fingerprint(JsonDataclass):
         for name in ("foreground", "channel_names", "label_names"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         requirements = (
-            (len(self.shapes) >= 1, "there is no case"),
-            (len(self.spacings_mm) == len(self.shapes), "spacings_mm needs one entry a case"),
-            (len(self.cropped_shapes) in (0, len(self.shapes)), "cropped_shapes needs one entry a case"),
-            (len(self.foreground) == self.channels >= 1, "foreground needs one entry a channel"),
-            (len(self.channel_names) in (0, self.channels), "channel_names needs one entry a channel"),
+            (len(self.shapes) >= 1, "there are no cases"),
+            (len(self.spacings_mm) == len(self.shapes), "spacings_mm needs one entry per case"),
+            (len(self.cropped_shapes) in (0, len(self.shapes)), "cropped_shapes needs one entry per case"),
+            (len(self.foreground) == self.channels >= 1, "foreground needs one entry per channel"),
+            (len(self.channel_names) in (0, self.channels), "channel_names needs one entry per channel"),
         )
         for holds, message in requirements:
             if not holds:

@@ -1,4 +1,4 @@
-"""How MONAI brings an image to its network and back, as data: steps in their order, tiles, and the way back."""
+"""MONAI's processing of an image as data: preprocessing steps, sliding-window tiles, and the way back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TILE_PADDINGS = ("constant", "replicate")
 
 @dataclass(frozen=True, kw_only=True)
 class Resample(JsonDataclass):
-    """Bring the image to the plan's spacing; voxel 0 stays in its place, and values beyond the end are repeated.
+    """Resample the image to the plan's spacing; voxel 0 stays in place, and values beyond the end are repeated.
 
     Attributes:
-        is_nearest: Take the nearest voxel; otherwise interpolate linearly.
+        is_nearest: Nearest-neighbour instead of linear interpolation.
     """
 
     step: Literal["resample"] = field(default="resample", init=False)
@@ -27,12 +27,12 @@ class Resample(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class CropForeground(JsonDataclass):
-    """Cut out the box of what is above 0 in any channel.
+    """Crop to the bounding box of voxels above 0 in any channel.
 
     Attributes:
-        margin: Voxels added on every side of an axis.
+        margin: Voxels added on both sides of each axis.
         divisor: Sizes are enlarged to multiples of this.
-        is_within: The margin ends at the edge of the image; otherwise zeros are added there.
+        is_within: The margin stops at the edge of the image; otherwise it is padded with zeros.
     """
 
     step: Literal["crop_foreground"] = field(default="crop_foreground", init=False)
@@ -49,12 +49,12 @@ class CropForeground(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleRange(JsonDataclass):
-    """Map a range of values linearly to another.
+    """Map a range of values linearly to another range.
 
     Attributes:
         source: Smallest and largest value.
-        target: What they become; None leaves them at 0 and 1.
-        is_clipped: Values end at the target.
+        target: Target range; None means 0 to 1.
+        is_clipped: Clip values to the target range.
     """
 
     step: Literal["scale_range"] = field(default="scale_range", init=False)
@@ -72,13 +72,13 @@ class ScaleRange(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class ScalePercentiles(JsonDataclass):
-    """Map the range between two percentiles of the image to another.
+    """Map the range between two percentiles of the image to another range.
 
     Attributes:
         percentiles: The lower and the upper one, 0 to 100.
-        target: What they become; None leaves them at 0 and 1.
-        is_clipped: Values end at the target.
-        is_each_channel: Each channel by its own percentiles; otherwise by those of all together.
+        target: Target range; None means 0 to 1.
+        is_clipped: Clip values to the target range.
+        is_each_channel: Use the percentiles of each channel; otherwise those of all channels together.
     """
 
     step: Literal["scale_percentiles"] = field(default="scale_percentiles", init=False)
@@ -90,7 +90,9 @@ class ScalePercentiles(JsonDataclass):
     def __post_init__(self) -> None:
         object.__setattr__(self, "percentiles", tuple(self.percentiles))
         lower, upper = self.percentiles
-        self.require(0 <= lower < upper <= 100, f"percentiles are {self.percentiles}: give two from 0 to 100, rising")
+        self.require(
+            0 <= lower < upper <= 100, f"percentiles are {self.percentiles}: give two increasing numbers from 0 to 100"
+        )
         if self.target is not None:
             object.__setattr__(self, "target", tuple(self.target))
         self.require(not self.is_clipped or self.target is not None, "values cannot be clipped without a target")
@@ -98,11 +100,11 @@ class ScalePercentiles(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleExtremes(JsonDataclass):
-    """Map the smallest and largest value of the image to others; an image of one value is multiplied by the first.
+    """Map the minimum and maximum of the image to a target range; a constant image is multiplied by its lower end.
 
     Attributes:
-        target: What they become.
-        is_each_channel: Each channel by its own extremes; otherwise by those of all together.
+        target: Target range.
+        is_each_channel: Use the extremes of each channel; otherwise those of all channels together.
     """
 
     step: Literal["scale_extremes"] = field(default="scale_extremes", init=False)
@@ -115,13 +117,13 @@ class ScaleExtremes(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class Standardise(JsonDataclass):
-    """Subtract a mean and divide by a standard deviation; a deviation of 0 counts as 1.
+    """Subtract a mean and divide by a standard deviation; a deviation of 0 is treated as 1.
 
     Attributes:
-        means: To subtract, one for all channels or one a channel; empty: the image's.
-        deviations: To divide by, likewise.
-        is_masked: Voxels of value 0 stay 0 and are left out of the statistics.
-        is_each_channel: Each channel by its own statistics; otherwise by those of all together.
+        means: Means to subtract, one for all channels or one per channel; empty: those of the image.
+        deviations: Standard deviations to divide by, likewise.
+        is_masked: Voxels of value 0 stay 0 and are excluded from the statistics.
+        is_each_channel: Use the statistics of each channel; otherwise those of all channels together.
     """
 
     step: Literal["standardise"] = field(default="standardise", init=False)
@@ -135,7 +137,7 @@ class Standardise(JsonDataclass):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
             self.require(
-                self.is_each_channel or len(values) <= 1, f"{name} are {values}: give one, or take each channel alone"
+                self.is_each_channel or len(values) <= 1, f"{name} are {values}: give one, or set is_each_channel"
             )
 
 
@@ -147,12 +149,12 @@ class Tiling(JsonDataclass):
     """How an image larger than the patch is divided.
 
     Attributes:
-        overlap: Share of a tile that neighbours have in common, 0 to below 1.
+        overlap: Overlap of neighbouring tiles as a fraction, 0 to below 1.
         weights: One of TILE_WEIGHTS.
-        sigma_ratio: Of the patch, for "gaussian".
-        padding: One of TILE_PADDINGS: how an image smaller than the patch is enlarged.
-        padding_value: For "constant".
-        whole_axes: Axes of (D, H, W) along which a tile is as large as the image, whatever the patch.
+        sigma_ratio: Standard deviation as a fraction of the patch, for "gaussian".
+        padding: One of TILE_PADDINGS: how an image smaller than the patch is padded.
+        padding_value: Value for "constant".
+        whole_axes: Axes of (D, H, W) along which a tile covers the whole image, regardless of the patch.
     """
 
     overlap: float = 0.25
@@ -164,14 +166,14 @@ class Tiling(JsonDataclass):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "whole_axes", tuple(self.whole_axes))
-        self.require(0 <= self.overlap < 1, f"overlap is {self.overlap}: give 0 to below 1")
+        self.require(0 <= self.overlap < 1, f"overlap is {self.overlap}: give a number from 0 to below 1")
         self.require(self.weights in TILE_WEIGHTS, f"weights is '{self.weights}': choose {' or '.join(TILE_WEIGHTS)}")
         self.require(self.sigma_ratio > 0, f"sigma_ratio is {self.sigma_ratio}: give a number above 0")
         self.require(self.padding in TILE_PADDINGS, f"padding is '{self.padding}': choose {' or '.join(TILE_PADDINGS)}")
         self.require(set(self.whole_axes) <= {0, 1, 2}, f"whole_axes are {self.whole_axes}: give some of 0, 1, 2")
 
     def patch_for(self, shape: tuple[int, int, int], patch_size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the sizes (D, H, W) of a tile of an image of sizes `shape`."""
+        """Return the sizes (D, H, W) of a tile for an image of size `shape`."""
         depth, height, width = (
             size if axis in self.whole_axes else patch
             for axis, (size, patch) in enumerate(zip(shape, patch_size, strict=True))
@@ -181,12 +183,12 @@ class Tiling(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiRecipe(JsonDataclass):
-    """What a plan holds for the conventions "monai".
+    """The part of a plan for the conventions "monai".
 
     Attributes:
-        steps: Applied in this order to the image whose axes are turned.
+        steps: Applied in this order to the reoriented image.
         tiling: How the image is divided.
-        restored: One of RESTORED: what is brought back to the image's grid; "classes" by the nearest voxel, the others
+        restored: One of RESTORED: what is resampled to the image's grid; "classes" by the nearest voxel, the others
             linearly.
     """
 
@@ -199,15 +201,15 @@ class MonaiRecipe(JsonDataclass):
         self.require(self.restored in RESTORED, f"restored is '{self.restored}': choose one of {', '.join(RESTORED)}")
         for kind in (Resample, CropForeground):
             if sum(isinstance(step, kind) for step in self.steps) > 1:
-                raise InputError(f"MonaiRecipe: {kind.__name__} is there twice: leave one out")
+                raise InputError(f"MonaiRecipe: {kind.__name__} occurs twice: remove one")
         if not self.crops_last and any(
             isinstance(step, CropForeground) and self._may_leave(step) for step in self.steps
         ):
-            raise InputError("MonaiRecipe: a crop that may lead out of the image comes before Resample: turn the two")
+            raise InputError("MonaiRecipe: a crop that may extend beyond the image comes before Resample: swap the two")
 
     @property
     def crops_last(self) -> bool:
-        """Whether the image is cut on the network's grid, after it was resampled or where it is not resampled."""
+        """Whether the image is cropped on the network's grid, after resampling or without resampling."""
         kinds = [type(step) for step in self.steps if isinstance(step, Resample | CropForeground)]
         return kinds != [CropForeground, Resample]
 

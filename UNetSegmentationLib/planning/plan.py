@@ -1,4 +1,4 @@
-"""The plan: how images of a data set are brought to a network and back."""
+"""The plan: preprocessing, patches and geometry for the images of a data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONVENTIONS: Registry[object] = Registry("set of conventions", "UNetSegmentation
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization(JsonDataclass):
-    """Intensity scaling of one channel.
+    """Intensity normalisation of one channel.
 
     Attributes:
         scheme: One of presets.contract.NORMALIZATIONS.
@@ -27,7 +27,7 @@ class Normalization(JsonDataclass):
         std: Foreground standard deviation, for "ct".
         lower: Clip from below, for "ct".
         upper: Clip from above, for "ct".
-        use_mask: For "zscore": mean and deviation of the voxels that are not zero, and only these are changed.
+        use_mask: For "zscore": normalise only the nonzero voxels, by their mean and standard deviation.
     """
 
     scheme: str
@@ -41,7 +41,7 @@ class Normalization(JsonDataclass):
         if self.scheme not in NORMALIZATIONS:
             raise InputError(f"normalization '{self.scheme}' is unknown: choose {', '.join(NORMALIZATIONS)}")
         if self.use_mask and self.scheme != "zscore":
-            raise InputError(f"normalization '{self.scheme}' knows no use_mask: leave it out, or take 'zscore'")
+            raise InputError(f"normalization '{self.scheme}' does not support use_mask: leave it out, or use 'zscore'")
         if self.scheme == "ct" and not (self.std > 0 and self.upper > self.lower):
             raise InputError(
                 "normalization 'ct' needs std above 0 and upper above lower: take them from the training set"
@@ -57,16 +57,16 @@ class Plan(JsonDataclass):
         spacing_mm: Spacing (D, H, W) of the network's input; 0 along an axis keeps the image's own.
         patch_size: Sizes (D, H, W) of a training patch and a prediction tile; D = 1 for 2D.
         batch_size: Patches in a training step.
-        longest_side: Where above 0, the longer side of a slice is brought to this many voxels and spacing_mm is not
-            used: radiographs seldom say how large a pixel is.
-        orientation: Three letters such as "RAS": where the axes (x, y, z) run once they are turned; "stored" takes them
-            as they are.
-        normalization: One a channel.
+        longest_side: If above 0, the longer side of a slice is resized to this many voxels and spacing_mm is not used:
+            radiographs seldom state their pixel size.
+        orientation: Three letters such as "RAS": the directions of the axes (x, y, z) after reorientation; "stored"
+            keeps them as they are.
+        normalization: One per channel.
         mirror_axes: Axes of (D, H, W) along which a mirrored image is as plausible.
-        transpose: For each axis of the network's (D, H, W) the axis that it is taken from, once they are oriented.
-        conventions: "own", or "nnunet" for weights from there: crop to what is not zero, resample by splines and
-            across thick slices by the nearest, pad with zeros, centre the tiles' weights on a voxel. "monai": as
-            `recipe` says, which also scales the intensities.
+        transpose: For each axis of the network's (D, H, W), the source axis after reorientation.
+        conventions: "own", or "nnunet" for nnU-Net's weights: crop to nonzero, resample with splines (nearest
+            neighbour across thick slices), pad with zeros, centre the tile weights on a voxel. "monai": as defined by
+            `recipe`, which also normalises the intensities.
         recipe: For the conventions "monai".
     """
 
@@ -95,7 +95,7 @@ class Plan(JsonDataclass):
                 self.orientation == "stored" or is_orientation(self.orientation),
                 f"orientation is '{self.orientation}': give 'stored' or three letters such as RAS",
             ),
-            (len(self.normalization) >= 1, "normalization needs one entry a channel"),
+            (len(self.normalization) >= 1, "normalization needs one entry per channel"),
             (self.longest_side >= 0, f"longest_side is {self.longest_side}: give 0 or a size"),
             (all(axis in (0, 1, 2) for axis in self.mirror_axes), "mirror_axes are out of 0, 1, 2"),
             (sorted(self.transpose) == [0, 1, 2], f"transpose is {self.transpose}: give 0, 1 and 2 in some order"),
@@ -109,7 +109,7 @@ class Plan(JsonDataclass):
             ),
             (
                 (self.conventions == "monai") == (self.recipe is not None),
-                "recipe belongs to the conventions 'monai': give both or none",
+                "recipe belongs to the conventions 'monai': give both or neither",
             ),
         )
         for holds, message in requirements:
@@ -124,16 +124,16 @@ class Plan(JsonDataclass):
 
     @property
     def spacing_in_words(self) -> str:
-        """Spacing that images are brought to, (W, H, D) in mm; empty where they keep their own."""
+        """Target spacing (W, H, D) in mm as text, or "" if images keep their own."""
         steps = [f"{step:.3g}" for step in self.oriented_spacing_mm[::-1] if step]
-        return " x ".join(steps) + (" mm" if len(steps) == 3 else " mm in the slice") if steps else ""
+        return " x ".join(steps) + (" mm" if len(steps) == 3 else " mm in-plane") if steps else ""
 
 
 def read_plan(path: Path) -> Plan:
-    """Return the plan in a file: one that `unetseg plan` wrote, or the plan alone.
+    """Return the plan in a file written by `unetseg plan`, or in a file with the plan alone.
 
     Raises:
-        InputError: The file cannot be read or holds no plan.
+        InputError: The file cannot be read or does not contain a plan.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

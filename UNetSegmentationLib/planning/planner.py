@@ -23,13 +23,13 @@ CT_NAMES = ("CT", "CBCT")
 def normalization_of(
     preset: str, *, statistics: dict[str, float] | None = None, channel_name: str = ""
 ) -> Normalization:
-    """Return the normalization that a preset asks for.
+    """Return the normalization for a preset.
 
     Args:
         preset: Registered name.
         statistics: mean, std, lower and upper of the training foreground; needed by "ct".
-        channel_name: What the channel is called; one that names CT is scaled as CT in any preset, and one that names
-            something else is not scaled as CT.
+        channel_name: Name of the channel; a CT channel is normalised as CT in any preset, and a channel with another
+            name never is.
     """
     scheme = PRESETS[preset].normalization
     if channel_name:
@@ -43,7 +43,7 @@ def normalization_of(
     )
 
 
-# Voxels of a patch that two CPU cores train on in about half a second a step with 16 features at full resolution.
+# Patch size for about half a second per training step on two CPU cores, with 16 features at full resolution.
 PATCH_VOXELS = {2: 256 * 256, 3: 96 * 96 * 96}
 
 
@@ -60,18 +60,18 @@ _SMALLEST_PATCH = 8
 LONGEST_RADIOGRAPH_SIDE = 256
 
 
-# nnU-Net's: above this ratio of spacings slices count as coarse.
+# As in nnU-Net: above this ratio of spacings, slices count as coarse.
 ANISOTROPY = 3.0
 
 
 COARSE_AXIS_PERCENTILE = 10
 
 
-# nnU-Net's: a patch that shows a smaller share of the image than this sees too little of its surroundings.
+# As in nnU-Net: a patch that shows a smaller share of the image than this has too little context.
 SMALLEST_SHARE = 0.25
 
 
-# A stack with fewer slices than one halving needs is segmented slice by slice, where a slice is large enough to learn.
+# A stack with fewer slices than needed to halve once is segmented slice by slice, if the slices are large enough.
 FEWEST_SLICES = 8
 
 
@@ -93,19 +93,19 @@ def make_plan(
     """Return the plan for a data set; the same arguments always give the same plan.
 
     The target spacing is the median, finer along coarse slices (see target_spacing_mm); the patch is the median size at
-    that spacing, shrunk along its longest axes until it fits, rounded up to what the strides divide. Radiographs are
-    brought to one size.
+    that spacing, shrunk along its longest axes until it fits, then rounded up to multiples of the strides. Radiographs
+    are resized to one size.
 
     Args:
-        fingerprint: Of the data set.
+        fingerprint: Fingerprint of the data set.
         preset: Registered name.
         batch_size: Patches in a training step in 3D; four times as many in 2D.
-        patch_voxels: The most voxels of a patch; PATCH_VOXELS by default.
+        patch_voxels: Maximum number of voxels in a patch; PATCH_VOXELS by default.
         resolution: "full", or "low": coarser, until the patch shows SMALLEST_SHARE of the median image.
-        dimensions: 2 (axial slices) or 3; by default what dimensions_for says.
+        dimensions: 2 (axial slices) or 3; by default chosen by dimensions_for.
 
     Raises:
-        InputError: Unknown resolution or preset, volumes for a preset of single images, or flat images for 3D.
+        InputError: Unknown resolution or preset, volumes with a preset for 2D images, or 2D images with 3 dimensions.
     """
     if resolution not in RESOLUTIONS:
         raise InputError(f"resolution is '{resolution}': choose {' or '.join(RESOLUTIONS)}")
@@ -113,7 +113,7 @@ def make_plan(
     is_flat = max(shape[0] for shape in fingerprint.shapes) == 1
     if not is_flat and PRESETS[preset].dimensions == (2,):
         volumes = ", ".join(name for name in PRESETS if 3 in PRESETS[name].dimensions)
-        raise InputError(f"the images have several slices, preset '{preset}' is for single images: choose {volumes}")
+        raise InputError(f"the images have several slices, but preset '{preset}' is for 2D images: choose {volumes}")
     is_radiograph = is_flat and PRESETS[preset].dimensions == (2,)
     limit = patch_voxels or PATCH_VOXELS[dimensions]
     spacing_mm = target_spacing_mm(fingerprint)
@@ -137,15 +137,15 @@ def make_plan(
 
 
 def dimensions_for(fingerprint: Fingerprint, *, wanted: int | None = None) -> int:
-    """Return what is wanted; without it 2 for flat images and for axial stacks too thin to be halved once, else 3.
+    """Return `wanted` if given, else 2 for 2D images and for axial stacks too thin to be halved once, else 3.
 
     Raises:
-        InputError: Neither 2 nor 3 is wanted, or 3 for flat images.
+        InputError: `wanted` is neither 2 nor 3, or 3 for 2D images.
     """
     if wanted not in (None, 2, 3):
         raise InputError(f"dimensions is {wanted}: choose 2 or 3")
     if wanted == 3 and max(shape[0] for shape in fingerprint.shapes) == 1:
-        raise InputError("the images are flat, which leaves nothing to plan in 3D: choose 2 dimensions")
+        raise InputError("the images are 2D and cannot be planned in 3D: choose 2 dimensions")
     if wanted is not None:
         return wanted
     depth, height, width = size_at(fingerprint, target_spacing_mm(fingerprint))
@@ -153,10 +153,10 @@ def dimensions_for(fingerprint: Fingerprint, *, wanted: int | None = None) -> in
 
 
 def target_spacing_mm(fingerprint: Fingerprint) -> tuple[float, float, float]:
-    """Return the spacing (D, H, W) that images are brought to: the median of each axis.
+    """Return the target spacing (D, H, W) of the images: the median along each axis.
 
-    Where slices are coarse (the largest spacing and the fewest voxels, both by more than ANISOTROPY) their axis takes
-    the 10th percentile instead, but no finer than the others: the finer images then keep their slices (nnU-Net's rule).
+    If slices are coarse (the largest spacing and the fewest voxels, both by more than ANISOTROPY), their axis uses the
+    10th percentile instead, but no finer than the others, so that finer images keep their slices (nnU-Net's rule).
     """
     target = list(_median(fingerprint.spacings_mm))
     size = _median(fingerprint.content_shapes)
@@ -170,7 +170,7 @@ def target_spacing_mm(fingerprint: Fingerprint) -> tuple[float, float, float]:
 
 
 def coarse_axis(fingerprint: Fingerprint) -> int | None:
-    """Return the axis (D, H, W) whose median spacing is more than ANISOTROPY times each other's; None without one."""
+    """Return the axis (D, H, W) with a median spacing more than ANISOTROPY times each of the others, or None."""
     target = _median(fingerprint.spacings_mm)
     axis = max(range(3), key=lambda index: target[index])
     others = [target[index] for index in range(3) if index != axis]
@@ -188,7 +188,7 @@ def size_at(fingerprint: Fingerprint, spacing_mm: Sequence[float]) -> list[int]:
 
 
 def network_shape_for(plan: Plan) -> dict[str, Any]:
-    """Return features_per_stage, strides and kernel_sizes for a network trained under a plan, as JSON."""
+    """Return features_per_stage, strides and kernel_sizes for a network trained with a plan, as JSON values."""
     stages = _stages_of(plan.patch_size, plan.spacing_mm, plan.dimensions)
     return {
         "features_per_stage": list(stages.features_per_stage),
@@ -213,7 +213,7 @@ def _radiograph_size(fingerprint: Fingerprint) -> list[int]:
 
 
 def _coarsened(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
-    """Enlarge the spacing a little: along the axes that are twice finer than the coarsest, or along all."""
+    """Enlarge the spacing a little: along the axes less than half as coarse as the coarsest, or along all."""
     coarsest = max(spacing_mm)
     is_finer = [coarsest / step > 2 for step in spacing_mm]
     depth, height, width = (
@@ -232,13 +232,13 @@ def _stages_of(patch_size: Sequence[int], spacing_mm: Sequence[float], dimension
 
 
 def _patch_size(size: Sequence[int], spacing_mm: Sequence[float], dimensions: int, limit: int) -> list[int]:
-    """Shrink the axis of the largest extent in millimetres until the patch fits, then round up to the strides."""
+    """Shrink the axis with the largest extent in mm until the patch fits, then round up to the strides."""
     patch = list(size)
     first = 3 - dimensions
     if dimensions == 2:
         patch[0] = 1
     while prod(patch) > max(limit, _SMALLEST_PATCH**dimensions):
-        # Few thick slices stay the longest axis however few they become.
+        # A few thick slices remain the longest axis however few they become.
         axes = [axis for axis in range(first, 3) if patch[axis] > _SMALLEST_PATCH]
         longest = max(axes, key=lambda axis: patch[axis] * spacing_mm[axis])
         patch[longest] = round(patch[longest] * 0.9)

@@ -1,4 +1,4 @@
-"""What a modality preset decides."""
+"""What a modality preset defines."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Preset:
     """Choices that follow from the modality.
 
     Attributes:
-        title: Name shown to people.
-        modalities: DICOM modality codes that it stands for.
+        title: Display name.
+        modalities: DICOM modality codes of the preset.
         normalization: "zscore" (per image), "ct" (clip and scale by the training foreground) or
             "percentile" (1st to 99th percentile to 0..1); "rescale" (smallest to largest to 0..1), "rgb" (divided by
-            255) and "none" (stored values) are for networks that want them.
-        display_window: (width, level) of the viewer in stored units; None lets the viewer choose.
+            255) and "none" (stored values) are for networks that require them.
+        display_window: (width, level) of the viewer in stored units, or None to let the viewer choose.
         dimensions: Spatial dimensions of images of this modality that can be segmented.
-        channel_names: Names offered for the first channels.
-        tissue_ranges_hu: Tissues that a stored value alone suggests, each (name, lower, upper); None has no limit.
+        channel_names: Suggested names for the first channels.
+        tissue_ranges_hu: Tissues suggested by the stored value alone, each (name, lower, upper); None means no limit.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Magnetic resonance imaging: arbitrary intensity scale, normalised image by image."""
+"""Magnetic resonance imaging: arbitrary intensity scale, normalised per image."""
 
 from .contract import PRESETS, Preset
 

@@ -1,4 +1,4 @@
-"""CT, PET and MRI of one patient on one grid; each channel is scaled as its name says."""
+"""CT, PET and MRI of one patient on one grid; each channel is normalised according to its name."""
 
 from .contract import PRESETS, Preset
 
