@@ -187,7 +187,7 @@ def test_an_image_of_the_wrong_shape_is_named(tmp_path, tiny_model, capsys):
     tiny_model()
     for name, shape, said in (
         ("film", (3, 9, 9, 9), "has 3 channels or time points, model 'tiny' takes 1 (sequence 1)"),
-        ("flat", (1, 1, 9, 9), "is 2D, model 'tiny' needs a 3D volume"),
+        ("flat", (1, 1, 9, 9), "is 2D, but model 'tiny' needs a 3D volume"),
     ):
         image = write_image(tmp_path / f"{name}.nii.gz", shape=shape, affine=np.eye(4))
         assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2

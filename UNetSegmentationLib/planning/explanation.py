@@ -163,7 +163,8 @@ def _scaling(scheme: Normalization) -> str:
         return _SCALING[scheme.scheme]
     return (
         f"is clipped to {scheme.lower:.0f} to {scheme.upper:.0f} and normalised by the mean {scheme.mean:.0f} and "
-        f"standard deviation {scheme.std:.0f} of the labelled voxels, since Hounsfield units mean the same in every image"
+        f"standard deviation {scheme.std:.0f} of the labelled voxels, since Hounsfield units mean the same in every "
+        "image"
     )
 
 
