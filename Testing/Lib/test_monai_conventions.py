@@ -210,5 +210,5 @@ def test_an_image_with_nothing_above_zero_is_refused_where_the_foreground_is_cut
 
 def test_a_grid_out_of_all_proportion_is_refused() -> None:
     plan = plan_of(spacing_mm=(1e-4, 1e-4, 1e-4), recipe=MonaiRecipe(steps=(Resample(),)))
-    with pytest.raises(InputError, match="mend the spacing"):
+    with pytest.raises(InputError, match="fix the spacing"):
         prepare(Volume(np.ones((1, 30, 40, 50)), np.eye(4)), plan)

@@ -130,12 +130,12 @@ def test_a_radiograph_is_brought_to_its_longest_side():
 @pytest.mark.parametrize("conventions", ["own", "nnunet"])
 def test_a_spacing_in_the_wrong_unit_is_noticed_before_memory_runs_out(conventions):
     volume = Volume(np.random.default_rng(0).random((1, 30, 40, 50)) + 1, np.diag((1e6, 1e6, 1e6, 1.0)))
-    with pytest.raises(InputError, match=r"50000000 voxels at the model's spacing: mend the spacing"):
+    with pytest.raises(InputError, match=r"50000000 voxels at the model's spacing: fix the spacing"):
         prepare(volume, plan_of(conventions=conventions))
 
 
 def test_the_number_of_channels_must_fit():
-    with pytest.raises(InputError, match=r"has 2 channel\(s\), the model needs 1"):
+    with pytest.raises(InputError, match=r"has 2 channel\(s\), but the model needs 1"):
         prepare(Volume(np.zeros((2, 3, 4, 5)), np.eye(4)), plan_of())
 
 

@@ -1,4 +1,4 @@
-"""Whether a segmentation would fit into memory: what the panel asks, and the worker's answer."""
+"""Check whether a segmentation would fit into memory: request and result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .message import Message
 
 @dataclass(frozen=True, kw_only=True)
 class ForeseeRequest(Message):
-    """Tell whether a segmentation would fit into memory; no voxels are needed for that.
+    """Check whether a segmentation would fit into memory; no voxels are needed.
 
     Attributes:
         model: Model folder.
@@ -17,8 +17,8 @@ class ForeseeRequest(Message):
         affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
         device: "auto", "cpu", "cuda" or "mps".
         tta: Average over mirrored copies.
-        with_probabilities: Uncertainty or probabilities are wanted.
-        region_to_ras: As of SegmentRequest.
+        with_probabilities: Uncertainty or probability maps are requested.
+        region_to_ras: As in SegmentRequest.
     """
 
     model: str
