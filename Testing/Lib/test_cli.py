@@ -186,8 +186,8 @@ def test_figures_have_no_more_decimals_than_anybody_reads(tiny_model, capsys):
 def test_an_image_of_the_wrong_shape_is_named(tmp_path, tiny_model, capsys):
     tiny_model()
     for name, shape, said in (
-        ("film", (3, 9, 9, 9), "has 3 channels or time points, model 'tiny' takes 1 (sequence 1)"),
-        ("flat", (1, 1, 9, 9), "is 2D, model 'tiny' needs a 3D volume"),
+        ("film", (3, 9, 9, 9), "has 3 channels or time points, but model 'tiny' needs 1 (sequence 1)"),
+        ("flat", (1, 1, 9, 9), "is 2D, but model 'tiny' needs a 3D volume"),
     ):
         image = write_image(tmp_path / f"{name}.nii.gz", shape=shape, affine=np.eye(4))
         assert run("segment", image, "-o", tmp_path / "o.nrrd") == 2
@@ -226,7 +226,7 @@ def test_channels_are_found_beside_each_other_or_named_with_commas(tmp_path, tin
     assert np.array_equal(read_labelmap(tmp_path / "o" / "T1.seg.nrrd").array[0], expected.labelmap)
     capsys.readouterr()
     assert run("segment", tmp_path / "q_0000.nii.gz", "-o", tmp_path / "o") == 2
-    assert "1 channel(s), model 'two' needs 2 (sequence 1, sequence 2)" in one_line(capsys.readouterr().err)
+    assert "1 channel(s), but model 'two' needs 2 (sequence 1, sequence 2)" in one_line(capsys.readouterr().err)
     assert run("segment", f"{tmp_path}/T1.nii.gz,{tmp_path}/T3.nii.gz", "-o", tmp_path / "o") == 2
     assert "T3.nii.gz does not exist" in one_line(capsys.readouterr().err)
 

@@ -335,14 +335,14 @@ def test_a_killed_worker_is_noticed_by_the_end_of_its_output(start, heavy):
 def test_memory_is_foreseen_by_sizes_alone(worker, tiny_model):
     request = ForeseeRequest(model=str(tiny_model()), shape=(1, 90, 90, 90), affine_ras=AFFINE)
     worker.send({"id": 1, "op": "foresee", **request.to_dict()})
-    assert worker.until(*FINAL) == {"id": 1, "event": "result", "doubt": ""}
+    assert worker.until(*FINAL) == {"id": 1, "event": "result", "warning": ""}
     endless = replace(request, shape=(1, 1500, 1500, 1500))
     worker.send({"id": 2, "op": "foresee", **endless.to_dict()})
-    doubt = worker.until(*FINAL)["doubt"]
-    assert re.search(r"needs about \d+\.\d GB of memory, .* GB is free: segment a region", doubt)
+    warning = worker.until(*FINAL)["warning"]
+    assert re.search(r"needs about \d+\.\d GB of memory, .* GB is free: segment a region", warning)
     region = tuple(map(tuple, np.diag([20.0, 20.0, 20.0, 1.0]).tolist()))
     worker.send({"id": 3, "op": "foresee", **replace(endless, region_to_ras=region).to_dict()})
-    assert worker.until(*FINAL) == {"id": 3, "event": "result", "doubt": ""}
+    assert worker.until(*FINAL) == {"id": 3, "event": "result", "warning": ""}
 
 
 def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp_path, tiny_model):

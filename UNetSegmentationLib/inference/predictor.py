@@ -25,7 +25,7 @@ from ..image.geometry import Array, Volume
 from ..image.labels import Label
 from ..image.missing_values import fill_gaps
 from ..models.description import find_previous
-from ..models.fit import check_image_fits, doubt_of_spacing, doubt_of_values, lowest_value
+from ..models.fit import check_image_fits, lowest_value, spacing_warning, value_warning
 from ..networks.parts.weights import load_network
 from ..postprocess import apply_steps
 from ..postprocess.parts.steps import FinishingSteps, refine_logits, sort_steps
@@ -251,9 +251,11 @@ class Predictor:
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
         names = [channel.name for channel in self.description.channels]
         array, warnings = _without_gaps(volume.array, names, may_be_missing=self.network.accepts_missing_channels)
-        doubt = doubt_of_values(self.description.preset, lowest=lowest_value(array))
-        doubts = [doubt, doubt_of_spacing(self.description, volume.spacing_mm)]
-        return Volume(array, volume.affine_ras), warnings + [doubt for doubt in doubts if doubt]
+        warnings += [
+            value_warning(self.description.preset, lowest=lowest_value(array)),
+            spacing_warning(self.description, volume.spacing_mm),
+        ]
+        return Volume(array, volume.affine_ras), [warning for warning in warnings if warning]
 
     def _refined(
         self, logits: torch.Tensor, prepared: PreparedVolume, steps: FinishingSteps, *, channels: int

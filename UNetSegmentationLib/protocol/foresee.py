@@ -35,8 +35,7 @@ class ForeseeResult(Message):
     """Whether a segmentation would fit.
 
     Attributes:
-        doubt: What to know before it begins, as a sentence: why it would be refused, or what would be done for want of
-            memory; empty where all is well.
+        warning: A sentence if the segmentation would be refused or changed for lack of memory, else "".
     """
 
-    doubt: str
+    warning: str

@@ -12,7 +12,7 @@ PROTOCOL_VERSION = 1
 
 MAX_LINE_BYTES = 16 * 2**20
 # Entries of a message that contain sentences for the user.
-SENTENCES = ("stage", "message", "doubt", "warnings")
+SENTENCES = ("stage", "message", "warning", "warnings")
 
 
 def with_templates(message: dict[str, Any]) -> dict[str, Any]:

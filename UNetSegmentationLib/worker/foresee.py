@@ -35,10 +35,10 @@ def foresee(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[s
         volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
     predictor = models.get(request.model, request.device)
     found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
-    doubt = found.refusal
+    warning = found.refusal
     if found.shortage:
-        doubt = sentence(f"memory is low: it will be computed {found.shortage}")
-    return ForeseeResult(doubt=doubt).to_dict()
+        warning = sentence(f"memory is low: it will be computed {found.shortage}")
+    return ForeseeResult(warning=warning).to_dict()
 
 
 def _empty_volume(request: ForeseeRequest) -> Volume:

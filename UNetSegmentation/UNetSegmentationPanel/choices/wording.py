@@ -6,7 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from UNetSegmentationLib.models.fit import UNTOLD_MODALITIES, doubt_of_values, why_unsuited
+from UNetSegmentationLib.models.fit import UNKNOWN_MODALITIES, value_warning, why_unsuited
 from UNetSegmentationLib.models.installed import InstalledModel
 from UNetSegmentationLib.presets import PRESETS
 from UNetSegmentationLib.protocol.segment import SegmentFound
@@ -77,7 +77,7 @@ def doubtOfModality(look: Look, presetName: str) -> str:
     reason = why_unsuited(presetName, lowest=look.lowest, is_flat=look.isFlat, modality=look.code)
     if reason:
         return _("The volume {reason}, and {chosen} is chosen: check the modality.").format(reason=reason, chosen=title)
-    if look.code in UNTOLD_MODALITIES and doubt_of_values(presetName, lowest=look.lowest):
+    if look.code in UNKNOWN_MODALITIES and value_warning(presetName, lowest=look.lowest):
         return _("The volume has no values as {chosen} has: check the modality.").format(chosen=title)
     return ""
 
