@@ -1,7 +1,7 @@
-"""Networks of the U-Net family for volumetric segmentation: library, worker process and command line.
+"""U-Net segmentation of medical images: library, worker process and command line.
 
-What a script needs is here: read a volume, segment it, write the result; list models, train, fine-tune and evaluate
-them.
+This module has what a script needs: read a volume, segment it, write the result; list, train, fine-tune and evaluate
+models.
 
 >>> import UNetSegmentationLib as unetseg
 >>> volume = unetseg.read_volume("Resources/Samples/mri_hippocampus.nii.gz")
@@ -11,7 +11,7 @@ True
 >>> [label.name for label in result.labels]
 ['Anterior hippocampus', 'Posterior hippocampus']
 
-Importing this package costs nothing: what a name needs, torch above all, is loaded when the name is used.
+Importing this package is fast: torch and other dependencies are loaded when a name is first used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `__all__` at its first use."""
+    """Import a name of `__all__` on first use."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
@@ -86,12 +86,12 @@ def __dir__() -> list[str]:
 
 
 def load_model(model: Path | str, *, device: str = "auto", backend: str | None = None) -> Predictor:
-    """Return a model in memory, ready for one volume after another with `segment`.
+    """Load a model into memory, to segment one volume after another with `segment`.
 
     Args:
         model: Id of an installed model, or a model folder.
         device: "auto" (the fastest), "cpu", "cuda", "cuda:1" or "mps".
-        backend: How the network is computed; by default the fastest that was validated on this machine.
+        backend: Backend for the network; by default the fastest one validated on this machine.
 
     Raises:
         InputError: There is no such model, device or backend, or the model is damaged.
@@ -116,17 +116,17 @@ def segment(
     with_probabilities: bool = False,
     task: Task | None = None,
 ) -> Segmentation:
-    """Segment a volume; the result lies on its grid.
+    """Segment a volume; the result has the same grid.
 
     Args:
-        volume: A volume (C, D, H, W) with one channel for each of the model's, or the file or DICOM folder of one.
-        model: What `load_model` returned, which is faster for several volumes, or the model's id or folder.
-        device: As of `load_model`, where the model is not loaded yet.
+        volume: A volume (C, D, H, W) with the model's channels, or its file or DICOM folder.
+        model: A model from `load_model`, which is faster for several volumes, or a model's id or folder.
+        device: As in `load_model`, if the model is not loaded yet.
         tta: Average over mirrored copies along the axes that the model was trained to mirror.
-        overlap: Share of a tile that neighbours have in common, 0 to below 1; None: the model's own.
-        postprocess: Steps as `name` or `name:option=value,...`; None: the model's own.
+        overlap: Overlap of neighbouring tiles as a fraction, 0 to below 1, or None for the model's own.
+        postprocess: Steps as `name` or `name:option=value,...`, or None for the model's own.
         with_probabilities: Also return probabilities (K, D, H, W).
-        task: Told the progress, and asked often whether to go on.
+        task: Receives progress; polled for cancellation.
 
     Raises:
         InputError: The volume cannot be read or does not fit the model, or there is no such model.
@@ -154,12 +154,12 @@ def segment(
 
 
 def write_segmentation(path: Path | str, result: Segmentation, volume: Volume) -> None:
-    """Write a result; a name ending in .seg.nrrd opens in Slicer as named, coloured segments.
+    """Write a result; a .seg.nrrd file opens in Slicer as a segmentation with segment names and colours.
 
     Args:
-        path: Where to; the format follows from the name.
-        result: What `segment` returned.
-        volume: What was segmented, whose geometry the file gets.
+        path: File to write; the name determines the format.
+        result: A result of `segment`.
+        volume: The segmented volume, which provides the geometry.
 
     Raises:
         InputError: The format is unknown, or the file cannot be written.
@@ -173,12 +173,12 @@ def evaluate(model: Predictor | Path | str, dataset: Path | str, *, device: str 
     """Segment the cases of a data set and compare them with their references.
 
     Args:
-        model: What `load_model` returned, or the model's id or folder.
-        dataset: nnU-Net raw folder, or one with images/ and labels/ with equal stems.
-        device: As of `load_model`, where the model is not loaded yet.
+        model: A model from `load_model`, or a model's id or folder.
+        dataset: nnU-Net raw folder, or a folder with images/ and labels/ with matching file names.
+        device: As in `load_model`, if the model is not loaded yet.
 
     Returns:
-        Of each case the figures of each label value: "dice", "iou", "hd95_mm", ...
+        For each case, the metrics of each label value: "dice", "iou", "hd95_mm", ...
 
     Raises:
         InputError: The data set or a case cannot be read or does not fit the model, or there is no such model.
@@ -203,25 +203,25 @@ def train(
     is_resumed: bool = False,
     task: Task | None = None,
 ) -> ModelDescription:
-    """Train a network and keep it as a model folder; `training.job` and `training.run` take all other options.
+    """Train a network and save it as a model folder; `training.job` and `training.run` accept all other options.
 
     Args:
-        dataset: nnU-Net raw folder, or one with images/ and labels/ with equal stems.
-        folder: Model folder to make.
+        dataset: nnU-Net raw folder, or a folder with images/ and labels/ with matching file names.
+        folder: Model folder to create.
         network: Registered name.
         preset: Registered name of the modality.
-        steps: Optimiser steps; None: 1250, or as many as fit into `minutes`.
-        minutes: Time budget of the loop.
-        device: As of `load_model`.
-        is_resumed: Go on from the folder's checkpoint.
-        task: Told every event of the training, and asked often whether to go on.
+        steps: Optimiser steps, or None for 1250, or as many as fit into `minutes`.
+        minutes: Time budget of the training loop.
+        device: As in `load_model`.
+        is_resumed: Continue from the folder's checkpoint.
+        task: Receives every event of the training; polled for cancellation.
 
     Returns:
-        What the model is, with its figures on the subjects that were held back.
+        The model's description, with its metrics on the held-back subjects.
 
     Raises:
-        InputError: The data set or an option cannot be used, or the folder holds a model.
-        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
+        InputError: The data set or an option is invalid, or the folder already contains a model.
+        CancelledError: The task was cancelled; once training has started, it can be resumed from the checkpoint.
     """
     from pathlib import Path
 
@@ -254,26 +254,26 @@ def finetune(
     is_resumed: bool = False,
     task: Task | None = None,
 ) -> ModelDescription:
-    """Continue a model on a few local cases; it stays as it is, and a new model folder is made.
+    """Fine-tune a model on a few local cases and save it as a new model folder; the original is not changed.
 
     `finetuning.job` takes all other options.
 
     Args:
-        model: Id or folder of the model to continue.
-        dataset: Local cases with the model's label values; 255 is unlabelled.
-        folder: Model folder to make.
-        steps: Optimiser steps; None: 120 and 40 a case, or as many as fit into `minutes`.
-        minutes: Time budget of the loop.
-        device: As of `load_model`.
-        is_resumed: Go on from the folder's checkpoint.
-        task: Told every event, and asked often whether to go on.
+        model: Id or folder of the model to fine-tune.
+        dataset: Local cases with the model's label values; 255 means unlabelled.
+        folder: Model folder to create.
+        steps: Optimiser steps, or None for 120 plus 40 per case, or as many as fit into `minutes`.
+        minutes: Time budget of the training loop.
+        device: As in `load_model`.
+        is_resumed: Continue from the folder's checkpoint.
+        task: Receives every event; polled for cancellation.
 
     Returns:
-        What the new model is, with the comparison of the two under `figures["gate"]`.
+        The new model's description, with the comparison of the two models in `figures["gate"]`.
 
     Raises:
-        InputError: The model, the cases or an option cannot be used, or the folder holds a model.
-        CancelledError: The task was cancelled; once the training has begun, the checkpoint allows to go on.
+        InputError: The model, the cases or an option is invalid, or the folder already contains a model.
+        CancelledError: The task was cancelled; once training has started, it can be resumed from the checkpoint.
     """
     from pathlib import Path
 

@@ -226,7 +226,7 @@ def test_channels_are_found_beside_each_other_or_named_with_commas(tmp_path, tin
     assert np.array_equal(read_labelmap(tmp_path / "o" / "T1.seg.nrrd").array[0], expected.labelmap)
     capsys.readouterr()
     assert run("segment", tmp_path / "q_0000.nii.gz", "-o", tmp_path / "o") == 2
-    assert "1 channel(s), model 'two' needs 2 (sequence 1, sequence 2)" in one_line(capsys.readouterr().err)
+    assert "1 channel(s), but model 'two' needs 2 (sequence 1, sequence 2)" in one_line(capsys.readouterr().err)
     assert run("segment", f"{tmp_path}/T1.nii.gz,{tmp_path}/T3.nii.gz", "-o", tmp_path / "o") == 2
     assert "T3.nii.gz does not exist" in one_line(capsys.readouterr().err)
 

@@ -122,7 +122,7 @@ def test_what_may_not_be_missing_is_told_in_one_line(tmp_path, capsys):
         ("fusion", "-,-,-", "an image without files does not exist"),
         ("fusion", f"-,-,{tmp_path}/gone.nii", "gone.nii does not exist"),
         ("fusion", f"{both},-,-", "has 2 channels: with '-', give one single-channel file for each of the others"),
-        ("fusion", lone, "1 channel(s), model 'fusion' needs 3"),
+        ("fusion", lone, "1 channel(s), but model 'fusion' needs 3"),
     ]
     for model, image, text in cases:
         assert run("segment", image, "-o", tmp_path / "o.nrrd", "--model", model) == 2

@@ -14,7 +14,7 @@ from UNetSegmentationLib.image.dicom_series import modality_of
 from UNetSegmentationLib.image.geometry import Volume
 from UNetSegmentationLib.image.volume_io import write_volume
 from UNetSegmentationLib.inference.predictor import Predictor
-from UNetSegmentationLib.models.fit import doubt_of_values, lowest_value, why_unsuited
+from UNetSegmentationLib.models.fit import lowest_value, value_warning, why_unsuited
 
 SHAPE = (1, 8, 9, 10)
 
@@ -130,4 +130,4 @@ def test_gaps_and_flat_pictures_say_nothing_of_a_modality():
     assert why_unsuited("xray", lowest=-900, is_flat=True) == ""
     assert why_unsuited("mri", lowest=0, is_flat=False, modality="OT") == ""
     assert why_unsuited("mri", lowest=0, is_flat=False, modality="PT")
-    assert doubt_of_values("xray", lowest=-600)
+    assert value_warning("xray", lowest=-600)

@@ -110,9 +110,9 @@ def test_a_gpu_gives_up_tiles_precision_memory_and_itself_in_this_order(tiny_mod
     assert said == [
         "",
         "with sums in half precision",
-        "with sums in half precision and with sums in the computer's memory",
-        "with sums in half precision and with sums in the computer's memory and on the CPU",
-        "with sums in half precision and with sums in the computer's memory and on the CPU",
+        "with sums in half precision and with sums in main memory",
+        "with sums in half precision and with sums in main memory and on the CPU",
+        "with sums in half precision and with sums in main memory and on the CPU",
     ]
     needs = [need_of(description, workload, way) for way in left]
     assert needs[0].device > needs[1].device > needs[2].device > 0 == needs[3].device
@@ -140,7 +140,7 @@ def test_after_running_out_of_memory_smaller_tiles_find_the_same_and_it_is_said(
     assert tiles[0] == 32 * 64 * 64
     assert min(tiles) == 32 * 32 * 32
     (warning,) = found.warnings
-    assert warning.startswith("memory is short: computed in tiles of 32 x 32 x 32 voxels")
+    assert warning.startswith("memory is low: computed in tiles of 32 x 32 x 32 voxels")
     # Drawn weights on noise: with other tiles the norms see other means.
     assert np.mean(found.labelmap == wished.labelmap) > 0.6
 
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_computed_in_a_thriftier_way_from_the_start_or_refu
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[2] / memory._USABLE_SHARE + 1)
     assert "in tiles of 32 x 32 x 32 voxels" in predictor.segment(volume()).warnings[0]
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[-1] * 0.9)
-    with pytest.raises(InputError, match=r"needs about .* MB of memory, .* MB are free: take a region"):
+    with pytest.raises(InputError, match=r"needs about .* MB of memory, .* MB is free: segment a region"):
         predictor.segment(volume())
     monkeypatch.setattr(memory, "tile_bytes", lambda *_: pytest.fail("small images do not wait for the estimate"))
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 2**34)
@@ -202,7 +202,7 @@ def test_what_would_be_done_is_told_without_a_voxel(tiny_model, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda _device: needs[-1] * 0.9)
     foreseen = predictor.foresee(empty)
     assert (foreseen.way, foreseen.shortage) == (left[-1], "")
-    assert "take a region of it, or close other programs" in foreseen.refusal
+    assert "segment a region, or close other programs" in foreseen.refusal
     with pytest.raises(InputError, match="has 2 channel"):
         predictor.foresee(Volume(np.broadcast_to(np.int8(0), (2, 80, 72, 70)), half))
 

@@ -54,7 +54,9 @@ def test_a_sentence_within_a_sentence_is_translated_too():
 
 
 def test_a_message_carries_templates_of_all_its_sentences():
-    message = with_templates({"event": "result", "warnings": ("on the CPU", "unheard of"), "doubt": "", "fraction": 1})
+    message = with_templates(
+        {"event": "result", "warnings": ("on the CPU", "unheard of"), "warning": "", "fraction": 1}
+    )
     assert message["said"]["unheard of"] == {"template": "unheard of", "values": []}
     assert message["said"]["on the CPU"] == {"template": "on the {0}", "values": ["CPU"]}
     assert "said" not in with_templates({"event": "cancelled"})

@@ -150,8 +150,8 @@ def test_spacing_far_from_the_training_is_warned_about(model):
 @pytest.mark.parametrize(
     ("volume", "words"),
     [
-        (volume_of(channels=2), "has 2 channels or time points, model 'tiny' takes 1"),
-        (volume_of((1, 20, 20)), "is 2D, model 'tiny' needs a 3D volume"),
+        (volume_of(channels=2), "has 2 channels or time points, but model 'tiny' needs 1"),
+        (volume_of((1, 20, 20)), "is 2D, but model 'tiny' needs a 3D volume"),
         (Volume(np.full((1, 4, 4, 4), np.nan), np.eye(4)), "no finite value"),
         (Volume(np.full((1, 4, 4, 4), 7.0), np.eye(4)), "every voxel is 7"),
     ],
@@ -249,14 +249,14 @@ def test_mirrored_copies_of_a_model_that_never_saw_any_are_left_out_and_it_is_sa
     plain, mirrored = (Predictor(model, device="cpu").segment(volume_of(), tta=tta) for tta in (False, True))
     assert np.array_equal(plain.labelmap, mirrored.labelmap)
     assert [text for text in mirrored.warnings if text not in plain.warnings] == [
-        "the model was not trained on mirrored images: averaging over them was left out"
+        "the model was not trained with mirroring: test-time averaging over mirrored copies was skipped"
     ]
 
 
 def test_nothing_found_is_said(model, monkeypatch):
     monkeypatch.setattr(contract, "labelmap_of_slabs", lambda _, __, shape, **___: np.zeros(shape, np.uint8))
     result = Predictor(model, device="cpu").segment(volume_of())
-    assert any("nothing was found: the model looks for A, B" in warning for warning in result.warnings)
+    assert any("nothing was found: the model segments A, B" in warning for warning in result.warnings)
 
 
 def test_steps_of_both_kinds_are_taken_and_a_misspelt_one_is_noticed_first(model):

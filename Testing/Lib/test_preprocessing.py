@@ -135,7 +135,7 @@ def test_a_spacing_in_the_wrong_unit_is_noticed_before_memory_runs_out(conventio
 
 
 def test_the_number_of_channels_must_fit():
-    with pytest.raises(InputError, match=r"has 2 channel\(s\), the model needs 1"):
+    with pytest.raises(InputError, match=r"has 2 channel\(s\), but the model needs 1"):
         prepare(Volume(np.zeros((2, 3, 4, 5)), np.eye(4)), plan_of())
 
 

@@ -196,5 +196,5 @@ def test_array_file_of_the_wrong_length_is_refused(tmp_path: Path, size: int | N
     file = ArrayFile(path=str(tmp_path / "v.raw"), dtype="uint8", shape=(2, 3, 4))
     if size is not None:
         Path(file.path).write_bytes(bytes(size))
-    with pytest.raises(InputError, match=r"v\.raw has -?\d+ bytes, 24 are needed: write it again"):
+    with pytest.raises(InputError, match=r"v\.raw has -?\d+ bytes, but 24 are needed: write it again"):
         file.open()

@@ -171,7 +171,7 @@ def test_channels_on_grids_of_their_own_are_segmented_as_the_predictor_does_on_o
     expected = models.get(request["model"], "cpu").segment(Volume(array, np.array(AFFINE)))
     # Whether a voxel on the very border counts as inside is a matter of rounding.
     assert np.mean(result.labelmap.open() == expected.labelmap) > 0.99
-    assert result.warnings[0] == "sequence 2: on another grid than the volume, and resampled onto it"
+    assert result.warnings[0] == "sequence 2: resampled to the grid of the volume"
 
 
 def test_only_a_region_is_segmented_and_lies_in_the_whole_as_it_was_found(tmp_path, tiny_model):
@@ -335,14 +335,14 @@ def test_a_killed_worker_is_noticed_by_the_end_of_its_output(start, heavy):
 def test_memory_is_foreseen_by_sizes_alone(worker, tiny_model):
     request = ForeseeRequest(model=str(tiny_model()), shape=(1, 90, 90, 90), affine_ras=AFFINE)
     worker.send({"id": 1, "op": "foresee", **request.to_dict()})
-    assert worker.until(*FINAL) == {"id": 1, "event": "result", "doubt": ""}
+    assert worker.until(*FINAL) == {"id": 1, "event": "result", "warning": ""}
     endless = replace(request, shape=(1, 1500, 1500, 1500))
     worker.send({"id": 2, "op": "foresee", **endless.to_dict()})
-    doubt = worker.until(*FINAL)["doubt"]
-    assert re.search(r"needs about \d+\.\d GB of memory, .* GB are free: take a region of it", doubt)
+    warning = worker.until(*FINAL)["warning"]
+    assert re.search(r"needs about \d+\.\d GB of memory, .* GB is free: segment a region", warning)
     region = tuple(map(tuple, np.diag([20.0, 20.0, 20.0, 1.0]).tolist()))
     worker.send({"id": 3, "op": "foresee", **replace(endless, region_to_ras=region).to_dict()})
-    assert worker.until(*FINAL) == {"id": 3, "event": "result", "doubt": ""}
+    assert worker.until(*FINAL) == {"id": 3, "event": "result", "warning": ""}
 
 
 def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp_path, tiny_model):
@@ -359,11 +359,11 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         (b"[" * 100_000 + b"\n", 0, "is not a JSON object"),
         ({"id": 3, "op": "segment"}, 3, "SegmentRequest lacks model, volume, affine_ras, output"),
         ({"id": 4, **good, "volume": 3}, 4, "volume is 3: give an object"),
-        ({"id": 5, **good, "volume": {**good["volume"], "shape": [1, 9, 9, 8]}}, 5, "1458 bytes, 1296 are needed"),
+        ({"id": 5, **good, "volume": {**good["volume"], "shape": [1, 9, 9, 8]}}, 5, "1458 bytes, but 1296 are needed"),
         ({"id": 6, **good, "volume": {**good["volume"], "shape": [9, 9, 9]}}, 6, "is not (channels, depth"),
-        ({"id": 7, **good, "volume": {**good["volume"], "dtype": "wood"}}, 7, "cannot be understood"),
+        ({"id": 7, **good, "volume": {**good["volume"], "dtype": "wood"}}, 7, "the segment request is invalid"),
         ({"id": 8, **good, "affine_ras": [[1, 0], [0, 1]]}, 8, "is not a finite 4x4 affine matrix"),
-        ({"id": 9, **good, "affine_ras": [[1, 0], [0]]}, 9, "cannot be understood"),
+        ({"id": 9, **good, "affine_ras": [[1, 0], [0]]}, 9, "the segment request is invalid"),
         ({"id": 10, **good, "model": str(tmp_path)}, 10, "is not a model folder"),
         ({"id": 11, **good, "model": 5}, 11, "SegmentRequest: model is 5: give a text"),
         ({"id": 12, **good, "device": "abacus"}, 12, "this machine has no device 'abacus'"),
@@ -371,13 +371,13 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 14, **good, "postprocess": [3]}, 14, "postprocess is [3]: give a list of strings or null"),
         ({"id": 17, **good, "channels": [{"affine_ras": AFFINE}]}, 17, "ChannelFile lacks volume"),
         ({"id": 18, **good, "channels": [None, None]}, 18, "there are 2 channels, the model takes sequence 1: give"),
-        ({"id": 19, **good, "region_to_ras": [[1, 0], [0]]}, 19, "cannot be understood"),
+        ({"id": 19, **good, "region_to_ras": [[1, 0], [0]]}, 19, "the segment request is invalid"),
         ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region is empty"),
         ({"id": 21, **good, "uncertainty": 3}, 21, "uncertainty is 3: give a string or null"),
         ({"id": 16, "op": "import", "path": 3}, 16, "ImportRequest lacks models, incoming"),
         ({"id": 26, "op": "import", "path": "", "models": "m", "incoming": "i"}, 26, "path is empty: give a path"),
         ({"id": 22, "op": "foresee", "shape": [1, 2, 3]}, 22, "ForeseeRequest lacks model, affine_ras"),
-        ({"id": 23, **foresee, "shape": [1, -9, 9, 9]}, 23, "the foresee request cannot be understood"),
+        ({"id": 23, **foresee, "shape": [1, -9, 9, 9]}, 23, "the foresee request is invalid"),
         ({"id": 24, **foresee, "affine_ras": [[0] * 4] * 4}, 24, "is not a finite 4x4 affine matrix"),
         ({"id": 25, **foresee, "shape": [2, 9, 9, 9]}, 25, "has 2 channel"),
         ({"id": 15, **good, "output": str(tmp_path / "volume.raw" / "labels.raw")}, 15, "cannot write"),
@@ -396,7 +396,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
 def test_an_image_of_the_wrong_kind_is_the_users_error(worker, tmp_path, tiny_model):
     model = tiny_model()
     worker.send({"id": 1, **request_for(tmp_path, model, random_volume((2, 9, 9, 9)))})
-    assert "2 channels or time points, model 'tiny' takes 1" in worker.until(*FINAL)["message"]
+    assert "2 channels or time points, but model 'tiny' needs 1" in worker.until(*FINAL)["message"]
     worker.send({"id": 2, **request_for(tmp_path, model, random_volume((1, 1, 9, 9)))})
     assert "the image is 2D" in worker.until(*FINAL)["message"]
 

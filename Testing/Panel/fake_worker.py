@@ -138,7 +138,7 @@ def foresee(request: dict) -> None:
     if request["region_to_ras"] is not None:
         voxels = 8 * np.linalg.det(np.array(request["region_to_ras"])[:3, :3])
     isTooMuch = behaviour == "vast" and voxels > 8000
-    send(id=request["id"], event="result", doubt="the image needs <b>40</b> GB of memory" if isTooMuch else "")
+    send(id=request["id"], event="result", warning="the image needs <b>40</b> GB of memory" if isTooMuch else "")
 
 
 OPERATIONS = {"segment": segment, "foresee": foresee, "import": import_model}

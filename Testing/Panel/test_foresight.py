@@ -39,7 +39,7 @@ def test_an_answer_that_comes_too_late_is_not_told(panel):
     assert spin(lambda: panel.says == TOO_MUCH)
     asked = panel.widget.panel._foresight._request
     panel.parameters.inputVolume = panel.addVolume(spheres(18), name="Small")
-    panel.widget.panel._foresight._onMessage(asked, {"event": "result", "doubt": "late"})
+    panel.widget.panel._foresight._onMessage(asked, {"event": "result", "warning": "late"})
     assert panel.says == ""
 
 

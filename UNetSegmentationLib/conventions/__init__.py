@@ -1,4 +1,4 @@
-"""How an image becomes the network's input, and logits become the image's labels: a file for each tool's way."""
+"""How an image becomes the network's input, and logits become a labelmap: one file per tool's conventions."""
 
 from .contract import CONVENTIONS, OVERLAP, Conventions, PreparedVolume, Tiling, conventions_of, prepare
 

@@ -1,7 +1,7 @@
-"""What conventions are: how one tool brings an image to a network's grid, divides it, and brings the logits back.
+"""What conventions are: how a tool resamples an image to the network's grid, tiles it, and resamples the logits back.
 
-A plan names its conventions; `conventions_of` returns them. Everything that depends on the tool is decided in its own
-file: a flow asks these objects and never which conventions they are.
+A plan names its conventions; `conventions_of` returns them. Everything specific to a tool is in that tool's file: other
+code calls these objects and never checks which conventions they are.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .parts.tiles import gaussian_weights, tile_starts
 Sizes = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
-OVERLAP = 0.5  # of neighbouring tiles, as in nnU-Net
+OVERLAP = 0.5  # fraction of a tile, as in nnU-Net
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """How an image larger than the patch is divided into tiles, and how these are blended: by a Gaussian.
+    """How an image larger than the patch is divided into tiles, which are blended with Gaussian weights.
 
     Attributes:
         patch_size: Sizes (D, H, W) of a tile.
         dimensions: 2 or 3; a 2D network takes the slices of a tile as its batch.
-        overlap: Share of a tile that neighbours have in common.
-        mirror_axes: Logits are averaged over mirrored copies along all combinations of these axes of (D, H, W).
+        overlap: Overlap of neighbouring tiles as a fraction.
+        mirror_axes: Axes of (D, H, W); logits are averaged over mirrored copies along all combinations of them.
     """
 
     patch_size: Sizes
@@ -51,11 +51,11 @@ class Tiling:
 
     @property
     def padding(self) -> str:
-        """How an image smaller than a tile is enlarged: "constant" or "replicate"."""
+        """How an image smaller than a tile is padded: "constant" or "replicate"."""
         return "constant"
 
     def patch_for(self, shape: Sizes) -> Sizes:
-        """Return the sizes (D, H, W) of a tile of an image of sizes `shape`."""
+        """Return the sizes (D, H, W) of a tile for an image of size `shape`."""
         del shape
         return self.patch_size
 
@@ -70,16 +70,16 @@ class Tiling:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedVolume:
-    """A volume on the network's grid, and the way back; by default both cover the same extent.
+    """A volume on the network's grid, with the mapping back; by default both have the same extent.
 
     Attributes:
         image: Normalised voxels (C, D, H, W), float32; a missing channel is NaN.
-        padding: Value (C,) that stands for what lies outside the image.
+        padding: Value (C,) used outside the image.
         spacing_mm: Spacing (D, H, W) of the network's grid.
-        shape: Sizes (D, H, W) after turning the axes and cropping, before resampling.
-        order: How the axes were turned.
-        box: Where the cropped part lies in the turned volume.
-        turned_shape: Sizes (D, H, W) of that volume.
+        shape: Sizes (D, H, W) after reorientation and cropping, before resampling.
+        order: How the axes were reoriented.
+        box: The cropped part of the reoriented volume.
+        turned_shape: Sizes (D, H, W) of the reoriented volume.
     """
 
     image: Tensor
@@ -97,21 +97,21 @@ class PreparedVolume:
         return depth, height, width
 
     def labels_on_grid(self, labels: Tensor) -> Tensor:
-        """Return a labelmap (*shape) brought to the network's grid, by the nearest voxel."""
+        """Return a labelmap (*shape) resampled to the network's grid, by nearest neighbour."""
         return resample_labels(labels, self.grid_shape)
 
     def values_on_image(self, values: Tensor) -> Tensor:
-        """Return values (C, d, h, w) of the network's grid on (C, *shape), linearly."""
+        """Return values (C, d, h, w) of the network's grid resampled linearly to (C, *shape)."""
         return F.interpolate(values[None], size=self.shape, mode="trilinear", align_corners=False)[0]
 
     def classes_on_image(self, slabs: Iterable[Tensor], *, output: str, task: Task = UNWATCHED) -> Array:
         """Return the class of every voxel (*shape).
 
         Args:
-            slabs: Logits (K, rows, h, w) of what the network saw, slab by slab; all in one where the conventions need
-                all logits.
+            slabs: Logits (K, rows, h, w) of the network's output, slab by slab, or in a single slab if the
+                conventions need all logits.
             output: One of models.description.OUTPUTS.
-            task: Asked often whether to go on.
+            task: Polled for cancellation.
 
         Raises:
             CancelledError: The task was cancelled.
@@ -122,17 +122,17 @@ class PreparedVolume:
         """Return probabilities (K, *shape), float16, background first.
 
         Args:
-            logits: Of what the network saw, (K, d, h, w).
+            logits: Output of the network, (K, d, h, w).
             output: One of models.description.OUTPUTS.
         """
         return probabilities_on_grid(logits, self.shape, output=output)
 
     def with_found_labels(self, labelmap: Array, label_values: Sequence[int]) -> Self:
-        """Return the volume with a further channel for each label value: 1 where it was found, 0 elsewhere.
+        """Return the volume with an extra channel for each label value: 1 where it was found, 0 elsewhere.
 
         Args:
-            labelmap: What the first network of a cascade found (D, H, W), on the grid of the volume that was prepared.
-            label_values: Which values, in the order of the channels.
+            labelmap: Labelmap (D, H, W) of a cascade's first stage, on the grid of the original volume.
+            label_values: Label values, in the order of the channels.
         """
         labels = self.order.apply(labelmap)[self.box].astype(np.int32)
         resampled = self._found_on_grid(labels)
@@ -147,11 +147,11 @@ class PreparedVolume:
         return resample_labels_by_share(labels, self.grid_shape, across=None)
 
     def restore(self, array: Array, *, outside: Sequence[float] | float = 0) -> Array:
-        """Return an array (..., *shape) on the grid of the volume that was prepared.
+        """Return an array (..., *shape) on the grid of the original volume.
 
         Args:
             array: A result.
-            outside: Value of the voxels that were cropped away; one for each channel of (C, *shape).
+            outside: Value of voxels that were cropped away, or one value for each channel of (C, *shape).
         """
         if self.shape != self.turned_shape:
             whole = np.empty((*array.shape[:-3], *self.turned_shape), dtype=array.dtype)
@@ -162,15 +162,15 @@ class PreparedVolume:
 
 
 class Conventions(ABC):
-    """One tool's way to a network and back.
+    """The preprocessing and postprocessing of one tool.
 
     Attributes:
-        needs_all_logits: The way back looks at all logits at once, not slab by slab.
-        may_shrink_tiles: Tiles smaller than the plan's patch give as good a result; imported models keep their patch,
-            and with it their results.
+        needs_all_logits: Postprocessing needs all logits at once, not slab by slab.
+        may_shrink_tiles: Tiles smaller than the plan's patch give equally good results; imported models keep their
+            patch, so that their results stay the same.
 
     Args:
-        plan: By which images are prepared.
+        plan: The plan to prepare images with.
     """
 
     needs_all_logits: ClassVar[bool] = False
@@ -187,16 +187,16 @@ class Conventions(ABC):
         label_values: Sequence[int] = (),
         task: Task = UNWATCHED,
     ) -> PreparedVolume:
-        """Turn the axes, normalise and resample as the plan says.
+        """Reorient, normalise and resample a volume according to the plan.
 
         Args:
             volume: One channel for each normalization of the plan.
-            found_first: Labelmap (D, H, W) of the first network of a cascade.
-            label_values: Those of its values that the second network takes a channel of.
-            task: Asked often whether to go on.
+            found_first: Labelmap (D, H, W) of a cascade's first stage.
+            label_values: Its label values that are input channels of the second stage.
+            task: Polled for cancellation.
 
         Raises:
-            InputError: Another number of channels than the plan's, or a spacing that is out of all proportion.
+            InputError: The number of channels differs from the plan's, or the spacing is implausible.
             CancelledError: The task was cancelled.
         """
         if volume.channels != len(self.plan.normalization):
@@ -211,25 +211,25 @@ class Conventions(ABC):
 
     @abstractmethod
     def _prepare(self, turned: Volume, order: AxisOrder, *, labelled: Array | None, task: Task) -> PreparedVolume:
-        """Normalise and resample a turned volume; `labelled` (D, H, W) is where a first network found something."""
+        """Normalise and resample a reoriented volume; `labelled` (D, H, W) is the foreground of a first stage."""
 
     def foreseen_shape(self, volume: Volume) -> Sizes:
-        """Return about which sizes (D, H, W) `prepare` will give a volume, by its geometry alone.
+        """Return the approximate sizes (D, H, W) of a prepared volume, from its geometry alone.
 
-        Cropping to the content may leave less; a grid that does not keep the extent may be one voxel larger.
+        Cropping to nonzero may give a smaller size; a grid with another extent may be one voxel larger.
 
         Args:
-            volume: Of whose voxels nothing but their number is looked at.
+            volume: A volume, of which only the geometry is used.
 
         Raises:
-            InputError: A spacing that is out of all proportion.
+            InputError: The spacing is implausible.
         """
         turned, _ = turn(volume, self.plan)
         return network_shape(turned, self.plan)
 
     @property
     def overlap(self) -> float:
-        """Share of a tile that neighbours have in common unless the user says otherwise."""
+        """Default overlap of neighbouring tiles as a fraction."""
         return OVERLAP
 
     def tiling(
@@ -240,12 +240,12 @@ class Conventions(ABC):
         overlap: float | None = None,
         is_mirrored: bool = False,
     ) -> Tiling:
-        """Return how a prepared image is divided.
+        """Return the tiling of a prepared image.
 
         Args:
             shape: Its sizes (D, H, W).
-            alignment: Sizes that the network pads to multiples of, along its axes.
-            overlap: Share of a tile that neighbours have in common; None: as the conventions have it.
+            alignment: The network pads its input to multiples of these sizes.
+            overlap: Overlap of neighbouring tiles as a fraction, or None for the default of the conventions.
             is_mirrored: Average over mirrored copies along the plan's axes.
         """
         return self._tiling(
@@ -272,5 +272,5 @@ def conventions_of(plan: Plan) -> Conventions:
 
 
 def prepare(volume: Volume, plan: Plan, *, task: Task = UNWATCHED) -> PreparedVolume:
-    """Return a volume as a plan's network takes it; see Conventions.prepare."""
+    """Return a volume prepared for a plan's network; see Conventions.prepare."""
     return conventions_of(plan).prepare(volume, task=task)

@@ -1,4 +1,4 @@
-"""MONAI's conventions, for weights of its bundles (arXiv:2211.02701): what the recipe of the plan says."""
+"""MONAI's conventions, for models from its bundles (arXiv:2211.02701): defined by the plan's recipe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .parts.monai_math import (
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiTiling(Tiling):
-    """Tiles at equal steps.
+    """Tiles at regular steps.
 
     Attributes:
         recipe: Weights and padding.
@@ -43,11 +43,11 @@ class MonaiTiling(Tiling):
 
     @property
     def padding(self) -> str:
-        """How an image smaller than a tile is enlarged."""
+        """How an image smaller than a tile is padded."""
         return self.recipe.padding
 
     def patch_for(self, shape: Sizes) -> Sizes:
-        """Return the sizes (D, H, W) of a tile of an image of sizes `shape`."""
+        """Return the sizes (D, H, W) of a tile for an image of size `shape`."""
         return self.recipe.patch_for(shape, self.patch_size)
 
     def starts(self, size: int, patch: int) -> list[int]:
@@ -61,22 +61,22 @@ class MonaiTiling(Tiling):
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiVolume(PreparedVolume):
-    """A volume on a grid that need not cover the extent of the image.
+    """A volume on a grid that may differ from the extent of the image.
 
     Attributes:
         grid: The network's grid.
-        restored: One of monai_recipe.RESTORED: what is brought back to the image's grid.
+        restored: One of monai_recipe.RESTORED: what is resampled to the image's grid.
     """
 
     grid: SteppedGrid
     restored: str
 
     def labels_on_grid(self, labels: Tensor) -> Tensor:
-        """Return a labelmap (*shape) brought to the network's grid, by the nearest voxel."""
+        """Return a labelmap (*shape) resampled to the network's grid, by nearest neighbour."""
         return self.grid.labels(labels)
 
     def values_on_image(self, values: Tensor) -> Tensor:
-        """Return values (C, d, h, w) of the network's grid on (C, *shape), linearly."""
+        """Return values (C, d, h, w) of the network's grid resampled linearly to (C, *shape)."""
         return linear_at(self.grid.whole(values), self.grid.back_positions)
 
     def classes_on_image(self, slabs: Iterable[Tensor], *, output: str, task: Task = UNWATCHED) -> Array:
@@ -102,7 +102,7 @@ class MonaiVolume(PreparedVolume):
         )
 
     def _scores(self, logits: Tensor, *, output: str, is_activated: bool) -> Tensor:
-        """Return logits or probabilities on the whole grid, 0 where the network saw nothing."""
+        """Return logits or probabilities on the whole grid, 0 outside the network's input."""
         if is_activated:
             logits = logits.sigmoid() if output == "regions" else logits.softmax(dim=0)
         return self.grid.whole(logits)
@@ -117,7 +117,7 @@ class MonaiConventions(Conventions):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         if plan.recipe is None:
-            raise InputError("the plan has the conventions 'monai' and no recipe: import the bundle again")
+            raise InputError("the plan has the conventions 'monai' but no recipe: import the bundle again")
         self._recipe: MonaiRecipe = plan.recipe
 
     def _prepare(self, turned: Volume, order: AxisOrder, *, labelled: Array | None, task: Task) -> MonaiVolume:
@@ -145,7 +145,7 @@ class MonaiConventions(Conventions):
 
     @property
     def overlap(self) -> float:
-        """Share of a tile that neighbours have in common unless the user says otherwise."""
+        """Default overlap of neighbouring tiles as a fraction."""
         return self._recipe.tiling.overlap
 
     def _tiling(self, **options: Any) -> MonaiTiling:

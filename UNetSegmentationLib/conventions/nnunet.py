@@ -1,7 +1,7 @@
-"""nnU-Net's conventions, for weights from there (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
+"""nnU-Net's conventions, for models trained with it (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z).
 
-Images are cropped to what is not zero, resampled by splines and across thick slices by the nearest, and padded with
-zeros; tiles' weights are centred on a voxel.
+Images are cropped to nonzero, resampled with splines (nearest neighbour across thick slices) and padded with zeros;
+tile weights are centred on a voxel.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from .parts.nnunet_math import (
 from .parts.tiles import gaussian_weights
 
 SMALLEST_DEVIATION = 1e-8
-# nnU-Net marks what lies outside the content as a label of its own, which takes its share when it is resampled.
+# nnU-Net marks voxels outside the nonzero region with a separate label, which is resampled like the others.
 _OUTSIDE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class NNUNetTiling(Tiling):
-    """Even sizes have their centre on the voxel after the middle, and no weight is too small."""
+    """For even sizes, the centre is the voxel after the middle; small weights are kept."""
 
     def weights(self, patch_size: Sizes) -> Tensor:
         """Return the blending weights (D, H, W) of a tile."""
@@ -46,11 +46,11 @@ class NNUNetTiling(Tiling):
 
 @dataclass(frozen=True, kw_only=True)
 class NNUNetVolume(PreparedVolume):
-    """A volume cropped to its content.
+    """A volume cropped to nonzero.
 
     Attributes:
-        image_spacing_mm: Spacing (D, H, W) of the turned volume that nnU-Net's rules go by.
-        content: Voxels (D, H, W) of the cropped part that are not empty.
+        image_spacing_mm: Spacing (D, H, W) of the reoriented volume, as used by nnU-Net's rules.
+        content: Nonzero voxels (D, H, W) of the cropped part.
     """
 
     image_spacing_mm: tuple[float, float, float]
@@ -59,18 +59,18 @@ class NNUNetVolume(PreparedVolume):
     def classes_on_image(self, slabs: Iterable[Tensor], *, output: str, task: Task = UNWATCHED) -> Array:
         """Return the class of every voxel (*shape)."""
         return labelmap_of_slabs(
-            slabs, self.grid_shape[0], self.shape, output=output, across=self._across_on_the_way_back, task=task
+            slabs, self.grid_shape[0], self.shape, output=output, across=self._nearest_plane_axis, task=task
         )
 
     def probabilities_on_image(self, logits: Tensor, *, output: str) -> Array:
         """Return probabilities (K, *shape), float16, background first."""
-        across = self._across_on_the_way_back
+        across = self._nearest_plane_axis
         planes = logits if across is None else take_nearest_planes(logits, across, self.shape[across])
         return probabilities_on_grid(planes, self.shape, output=output)
 
     @property
-    def _across_on_the_way_back(self) -> int | None:
-        """Axis along which logits take the nearest plane; None: they are interpolated along all."""
+    def _nearest_plane_axis(self) -> int | None:
+        """Axis along which logits use the nearest plane, or None if they are interpolated along all axes."""
         return plane_axis(self.spacing_mm, self.image_spacing_mm)
 
     def _found_on_grid(self, labels: Array) -> Array:
@@ -81,7 +81,7 @@ class NNUNetVolume(PreparedVolume):
 
 @CONVENTIONS.register("nnunet", title="nnU-Net")
 class NNUNetConventions(Conventions):
-    """Crop, normalise and resample as nnU-Net does, in this order."""
+    """Crop, normalise and resample in this order, as in nnU-Net."""
 
     def _prepare(self, turned: Volume, order: AxisOrder, *, labelled: Array | None, task: Task) -> NNUNetVolume:
         mask, box = content_mask(turned.array)
@@ -111,7 +111,7 @@ class NNUNetConventions(Conventions):
         )
 
     def foreseen_shape(self, volume: Volume) -> Sizes:
-        """Return about which sizes (D, H, W) `prepare` will give a volume, by its geometry alone."""
+        """Return the approximate sizes (D, H, W) of a prepared volume, from its geometry alone."""
         turned, _ = turn(volume, self.plan)
         spacing_mm = self._rule_spacing_mm(turned)
         shape = shape_at(turned.shape, spacing_mm, target_mm_of(spacing_mm, self.plan))

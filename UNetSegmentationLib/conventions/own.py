@@ -1,4 +1,4 @@
-"""Our own conventions: normalised, and resampled linearly over the extent of the image."""
+"""The library's own conventions: normalise, then resample linearly over the extent of the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parts.axes import network_shape, stack_channels
 from .parts.intensity import normalize, padding_of
 from .parts.resampling import resample_image
 
-# Voxels along an axis where the network's grid is coarsest; one alone is its own mean, and nothing is left of it.
+# Minimum size at the network's bottleneck: instance norm would turn a single voxel into 0.
 _FEWEST_AT_THE_BOTTOM = 2
 
 
@@ -31,7 +31,7 @@ class OwnConventions(Conventions):
         def channels() -> Iterator[Tensor]:
             for channel, scheme in zip(turned.array, self.plan.normalization, strict=True):
                 task.check()
-                # Not all at once: blurring takes several times what it blurs.
+                # One at a time: blurring needs several times the memory of its input.
                 yield resample_image(normalize(channel, scheme)[None], shape, task=task)[0]
 
         depth, height, width = (

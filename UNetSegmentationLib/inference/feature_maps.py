@@ -1,4 +1,4 @@
-"""What a network's skips and gates carry on a volume, read out as volumes on its own grid."""
+"""A network's skip connections and attention gates for a volume, as volumes on the same grid."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .sliding_window import predict_logits
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Where features can be read.
+    """A feature map that can be read out.
 
     Attributes:
-        name: "skip 0", "gate 1"; a second one of the same kind and level is "skip 0 (2)".
+        name: Such as "skip 0" or "gate 1"; a second one of the same kind and level is "skip 0 (2)".
         kind: "skip" or "gate".
-        level: Stage of the encoder whose grid it has, 0 the finest.
-        stride: Voxels of the network's input that one of its voxels spans, along each axis.
+        level: Encoder stage with the same grid, 0 is the finest.
+        stride: Size of its voxels in voxels of the network's input, along each axis.
     """
 
     name: str
@@ -38,18 +38,18 @@ class FeatureMap:
 
 
 def list_feature_maps(network: SegmentationNetwork) -> tuple[FeatureMap, ...]:
-    """Return what can be read out of a network, finest first."""
+    """Return the feature maps of a network, finest first."""
     return tuple(entry for entry, _ in _taps(network))
 
 
 class FeatureReader(nn.Module):
-    """Answers with feature maps instead of logits, so that whatever segments a volume can read them out of it.
+    """Returns feature maps instead of logits, so that sliding-window prediction can be used to read them out.
 
     Args:
         network: In evaluation mode.
         names: Which maps, by name; empty: all.
-        channel: This channel of every map; None: the root mean square over all channels, which is how much a skip
-            carries there. A gate has one channel, its weight from 0 to 1.
+        channel: Channel of each map, or None for the root mean square over all channels, which shows the magnitude of a
+            skip. A gate has one channel, its weight from 0 to 1.
 
     Raises:
         InputError: The network has no such map.
@@ -68,7 +68,7 @@ class FeatureReader(nn.Module):
         self._wanted = [tap for entry, tap in taps if entry in self.maps]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map image (B, C, ...) to the chosen maps (B, M, ...), enlarged linearly to the image's size."""
+        """Map image (B, C, ...) to the chosen maps (B, M, ...), upsampled linearly to the image's size."""
         seen: dict[int, Tensor] = {}
         with ExitStack() as stack:
             for index, tap in enumerate(self._wanted):
@@ -92,7 +92,7 @@ class FeatureReader(nn.Module):
             shown = features[:, self.channel, None]
         else:
             raise InputError(f"{entry.name} has channels 0 to {features.shape[1] - 1}, not {self.channel}")
-        # Small images were padded at their far end: enlarge the whole grid, then cut.
+        # Small images were padded at the end: upsample the whole grid, then crop.
         padded = [extent * step for extent, step in zip(shown.shape[2:], entry.stride, strict=True)]
         if list(shown.shape[2:]) != padded:
             shown = F.interpolate(shown, size=padded, mode=LINEAR_MODES[len(padded)], align_corners=False)
@@ -107,17 +107,17 @@ def view_features(
     channel: int | None = None,
     task: Task = UNWATCHED,
 ) -> dict[str, Volume]:
-    """Return feature maps of a model on a volume, each a volume of one channel with the geometry of the input.
+    """Return feature maps of a model for a volume, each a single-channel volume with the geometry of the input.
 
     Args:
         predictor: A model in memory.
-        volume: One channel for each of the model's.
-        names: Which maps, as `list_feature_maps` calls them; empty: all.
-        channel: This channel of every skip; None: the root mean square over all.
-        task: Told the finished share, and asked often whether to go on.
+        volume: A volume with the model's channels.
+        names: Names of the maps, as in `list_feature_maps`; empty: all.
+        channel: Channel of each skip, or None for the root mean square over all.
+        task: Receives progress; polled for cancellation.
 
     Raises:
-        InputError: The volume does not fit the model, or it has no such map.
+        InputError: The volume does not fit the model, or the model has no such map.
         CancelledError: The task was cancelled.
     """
     reader = FeatureReader(predictor.network, names=names, channel=channel)

@@ -1,4 +1,4 @@
-"""Memory: how much is free, how much a segmentation takes at its peak, and what takes less where that is too much."""
+"""Memory: how much is free, how much a segmentation needs at its peak, and alternatives that need less."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..models.description import ModelDescription
 from ..networks.parts.cost import NetworkSummary, summarise_network
 
 _FLOAT = 4
-# Of what is free, the rest is for what the estimate may miss and for other programs.
+# Share of free memory to use; the rest is a margin for the estimate and for other programs.
 _USABLE_SHARE = 0.85
 _SMALLEST_TILE = 32
-# As many full-resolution feature maps of the first stage as no network here holds at once.
+# More full-resolution feature maps of the first stage than any network here keeps at once.
 _MAPS_ASSUMED, _WIDTH_ASSUMED = 64, 16
 
 
@@ -35,9 +35,9 @@ class Way:
     Attributes:
         tile: Sizes (D, H, W).
         is_half: Sums of logits are in half precision.
-        is_on_host: They, and the image, lie in the computer's memory, whatever computes the tiles.
-        device: What computes the tiles.
-        backend: The only one of BACKENDS that may come to work; "" where any may.
+        is_on_host: The sums and the image are in host memory, whichever device computes the tiles.
+        device: Device that computes the tiles.
+        backend: The only one of BACKENDS to use, or "" for any.
     """
 
     tile: tuple[int, int, int]
@@ -47,12 +47,12 @@ class Way:
     backend: str = ""
 
     def changes(self, first: Way) -> str:
-        """Return in words what is other than in the first way."""
+        """Return the differences from the first way in words."""
         size = " x ".join(map(str, self.tile[::-1]))
         words = [
             sentence(f"in tiles of {size} voxels") if self.tile != first.tile else "",
             sentence("with sums in half precision") if self.is_half and not first.is_half else "",
-            sentence("with sums in the computer's memory") if self.is_on_host and not first.is_on_host else "",
+            sentence("with sums in main memory") if self.is_on_host and not first.is_on_host else "",
             sentence(f"on the {self.device.upper()}") if self.device != first.device else "",
         ]
         said = ""
@@ -63,11 +63,11 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Peak memory in bytes beyond the model and the volume as it was read.
+    """Peak memory in bytes, not counting the model and the volume as read.
 
     Attributes:
-        host: In the computer.
-        device: On the device that computes the tiles; 0 where that is the computer.
+        host: Host memory.
+        device: Memory of the device that computes the tiles; 0 for the CPU.
     """
 
     host: int
@@ -76,12 +76,12 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is to be segmented, as far as memory goes.
+    """The properties of a segmentation that affect memory.
 
     Attributes:
         source: Sizes (C, D, H, W) of the volume.
         shape: Sizes (D, H, W) of the network's grid.
-        is_whole: All logits are kept, as for probabilities.
+        is_whole: All logits are kept, as for probability maps.
         is_mirrored: Tiles are averaged over mirrored copies.
     """
 
@@ -92,14 +92,14 @@ class Workload:
 
 
 def surely_fits(description: ModelDescription, workload: Workload, way: Way) -> bool:
-    """Tell whether a segmentation fits even if a tile took several times what tiles take.
+    """Return whether a segmentation fits even if a tile needed several times the usual memory.
 
-    Small images are not to wait for the exact estimate, whose first one takes a second and a half.
+    This spares small images the exact estimate, which takes a second and a half the first time.
 
     Args:
-        description: Of the model.
-        workload: What is to be segmented.
-        way: How.
+        description: The model.
+        workload: The segmentation.
+        way: How the network is applied.
     """
     widths = description.network_config.get("features_per_stage") or [_WIDTH_ASSUMED]
     features = _MAPS_ASSUMED * max(_WIDTH_ASSUMED, int(widths[0])) * _FLOAT * prod(way.tile)
@@ -107,13 +107,13 @@ def surely_fits(description: ModelDescription, workload: Workload, way: Way) -> 
 
 
 def need_of(description: ModelDescription, workload: Workload, way: Way, *, features: int | None = None) -> Need:
-    """Return what a segmentation takes at its peak.
+    """Return the peak memory of a segmentation.
 
     Args:
-        description: Of the model.
-        workload: What is to be segmented.
-        way: How.
-        features: Bytes that forwarding a tile takes; by default they are counted, with what backends hold of weights.
+        description: The model.
+        workload: The segmentation.
+        way: How the network is applied.
+        features: Bytes for the forward pass of a tile; by default computed, including the backends' copies of weights.
     """
     classes = int(description.network_config["num_classes"])
     channels, *shape = workload.source
@@ -122,7 +122,7 @@ def need_of(description: ModelDescription, workload: Workload, way: Way, *, feat
     channel = _FLOAT * prod(shape)
     is_resampled = workload.shape != tuple(shape)
     schemes = description.plan.normalization
-    # Channels are made one by one; what is blurred, sorted or masked is there once more.
+    # Channels are prepared one by one; blurring, sorting and masking need a second copy.
     is_twice = is_resampled or any(entry.scheme == "percentile" or entry.use_mask for entry in schemes)
     network_grid = _FLOAT * channels * prod(workload.shape) if is_resampled or channels > 1 else 0
     preparing = (2 if is_twice else 1) * channel + network_grid
@@ -138,7 +138,7 @@ def need_of(description: ModelDescription, workload: Workload, way: Way, *, feat
         copies = description.members * _weight_copies(way)
         features = tile_bytes(*network) + copies * weight_bytes(*network)
     tile = features
-    # The sum over mirrored copies.
+    # Sum over mirrored copies.
     tile += _FLOAT * classes * prod(way.tile) if workload.is_mirrored else 0
     segmenting = image + sums + across + logits + labels
     finishing = 3 * labels + (image + logits + 2 * (classes + 1) * prod(shape) if workload.is_whole else 0)
@@ -150,7 +150,7 @@ def need_of(description: ModelDescription, workload: Workload, way: Way, *, feat
 
 
 def tile_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
-    """Return what forwarding one tile takes at its peak, the weights not counted.
+    """Return the peak memory of a tile's forward pass, without the weights.
 
     Args:
         network: Registered name.
@@ -158,18 +158,18 @@ def tile_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
         tile: Sizes (D, H, W).
     """
     summary = _summary(network, config, tile)
-    # A 2D network takes the slices of a tile as its batch.
+    # A 2D network processes the slices of a tile as a batch.
     batch = prod(tile[: 3 - len(summary.size)])
     return (summary.memory_bytes - _FLOAT * summary.weights) * batch
 
 
 def weight_bytes(network: str, config: str, tile: tuple[int, int, int]) -> int:
-    """Return what the weights of a network take.
+    """Return the memory of a network's weights.
 
     Args:
         network: Registered name.
         config: Its configuration as JSON text.
-        tile: Sizes (D, H, W) that it accepts.
+        tile: An accepted tile size (D, H, W).
     """
     return _FLOAT * _summary(network, config, tile).weights
 
@@ -181,10 +181,10 @@ def _summary(network: str, config: str, tile: tuple[int, int, int]) -> NetworkSu
 
 
 def _weight_copies(way: Way) -> int:
-    """Return how often the backends that may come to work hold the weights beside the network."""
+    """Return how many extra copies of the weights the usable backends keep."""
     here = torch.device(way.device)
     if here.type != "cpu":
-        # Which ones a GPU can use is told by the GPU alone.
+        # Only a GPU can tell which backends it supports.
         return Backend.weight_copies
     names = [way.backend] if way.backend else BACKENDS
     usable = (BACKENDS[name] for name in names if not BACKENDS[name]().obstacle(here))
@@ -192,12 +192,12 @@ def _weight_copies(way: Way) -> int:
 
 
 def ways(first: Way, *, may_shrink: bool, alignment: Sequence[int]) -> Iterator[Way]:
-    """Yield ways that need less and less: smaller tiles, lower precision, host memory, the CPU.
+    """Yield ways with decreasing memory needs: smaller tiles, lower precision, host memory, the CPU.
 
     Args:
-        first: The way that is wished for.
-        may_shrink: Tiles may be smaller than the model's; imported models keep theirs, and with them their results.
-        alignment: Sizes that the network pads to multiples of, along its axes.
+        first: The preferred way.
+        may_shrink: Tiles may be smaller than the model's; imported models keep theirs, so that results stay equal.
+        alignment: The network pads its input to multiples of these sizes.
     """
     yield first
     way = first
@@ -216,7 +216,7 @@ def ways(first: Way, *, may_shrink: bool, alignment: Sequence[int]) -> Iterator[
 
 
 def _halved(tile: tuple[int, int, int], alignment: Sequence[int]) -> tuple[int, int, int]:
-    """Return the tile with its longest axis halved; the same where that is as small as tiles get."""
+    """Return the tile with its longest axis halved, or unchanged if it is as small as allowed."""
     steps = (*(1,) * (3 - len(alignment)), *alignment)
     longest = max(range(3), key=lambda axis: tile[axis])
     smaller = -(-tile[longest] // 2 // steps[longest]) * steps[longest]
@@ -227,19 +227,19 @@ def _halved(tile: tuple[int, int, int], alignment: Sequence[int]) -> tuple[int, 
 
 
 def fits(need: Need, device: str) -> bool:
-    """Tell whether a need fits what is free now; where that is unknown, it does."""
+    """Return whether a need fits into the memory that is free now; true if that is unknown."""
     pairs = ((need.host, free_bytes("cpu")), (need.device, free_bytes(device) if need.device else None))
     return all(free is None or needed <= _USABLE_SHARE * free for needed, free in pairs)
 
 
 def check_fits(need: Need, way: Way) -> None:
-    """Raise InputError where a need is beyond what is free, so that no system has to end the process."""
+    """Raise InputError if a need exceeds the free memory, before the system kills the process."""
     for needed, device in ((need.host, "cpu"), (need.device, way.device)):
         free = free_bytes(device) if needed else None
         if free is not None and needed > free:
             raise InputError(
-                f"the image needs about {_in_words(needed)} of memory, {_in_words(free)} are free: "
-                "take a region of it, or close other programs"
+                f"the image needs about {_in_words(needed)} of memory, but only {_in_words(free)} is free: "
+                "segment a region, or close other programs"
             )
 
 
@@ -248,7 +248,7 @@ def _in_words(size: int) -> str:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return the memory in bytes that a device has to give; None where it does not tell.
+    """Return the free memory of a device in bytes, or None if unknown.
 
     Args:
         device: "cpu", "cuda", "cuda:1" or "mps".
@@ -256,5 +256,5 @@ def free_bytes(device: str) -> int | None:
     if device.startswith("cuda"):
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    # On Apple's processors the GPU has no memory of its own.
+    # On Apple silicon the GPU shares the host memory.
     return host_memory().available

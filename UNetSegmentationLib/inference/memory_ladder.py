@@ -1,4 +1,4 @@
-"""A network applied to a prepared image within the memory that is free."""
+"""Applying a network to a prepared image within the free memory."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def apply_network(
     tiling: Tiling,
     task: Task = UNWATCHED,
 ) -> tuple[Tensor | None, Array | None, str]:
-    """Return all logits, or the class of every voxel of the image; and a sentence where memory was short.
+    """Return all logits, or the class of every voxel of the image; and a warning if memory was short.
 
-    What does not fit by an estimate is computed in a thriftier way from the start; where memory runs out nevertheless,
-    the next thriftier way is tried.
+    If the estimate exceeds the free memory, a way that needs less is used from the start; if memory runs out anyway,
+    the next one is tried.
 
     Args:
         engine: The network on its device.
-        description: Of the model.
-        prepared: What it sees.
-        workload: The same as far as memory goes; `is_whole` asks for all logits.
-        tiling: How the image is divided where memory suffices.
-        task: Told the finished share, and asked often whether to go on.
+        description: The model.
+        prepared: The network's input.
+        workload: Its memory-related properties; `is_whole` requests all logits.
+        tiling: Tiling of the image if memory suffices.
+        task: Receives progress; polled for cancellation.
 
     Raises:
-        InputError: Not even the thriftiest way fits.
+        InputError: Not even the way that needs the least memory fits.
         CancelledError: The task was cancelled.
     """
     left = _ways(engine, description, workload)
@@ -66,12 +66,10 @@ def apply_network(
         else:
             changes = way.changes(first)
             said = (
-                sentence(f"memory is short: computed {changes}, which may change the result a little")
-                if changes
-                else ""
+                sentence(f"memory is low: computed {changes}, which may change the result slightly") if changes else ""
             )
             return logits, classes, said
-        # Not before the error is gone, whose traceback holds what the failed attempt made.
+        # Only after the error is gone, whose traceback keeps the tensors of the failed attempt.
         gc.collect()
         if engine.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -79,13 +77,13 @@ def apply_network(
 
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
-    """How a segmentation would be computed with the memory that is free now.
+    """How a segmentation would be computed with the currently free memory.
 
     Attributes:
-        need: What it takes at its peak; None where it surely fits and nothing was counted.
+        need: Peak memory, or None if it certainly fits and was not computed.
         way: How it would be computed.
-        shortage: What of that is owed to a shortage, in words; empty where nothing is.
-        refusal: Why it would be refused, as a sentence; empty where it would not.
+        shortage: Changes due to low memory, in words, or "".
+        refusal: Why it would be refused, as a sentence, or "".
     """
 
     need: Need | None
@@ -95,13 +93,13 @@ class Foresight:
 
 
 def foresee(engine: Engine, description: ModelDescription, workload: Workload, *, is_exact: bool = False) -> Foresight:
-    """Tell how `apply_network` would go about a workload now.
+    """Return how `apply_network` would compute a workload now.
 
     Args:
         engine: The network on its device.
-        description: Of the model.
-        workload: What is to be segmented.
-        is_exact: Count the need also where it surely fits.
+        description: The model.
+        workload: The segmentation.
+        is_exact: Compute the need even if it certainly fits.
     """
     left = _ways(engine, description, workload)
     first = left[0]
@@ -116,7 +114,7 @@ def foresee(engine: Engine, description: ModelDescription, workload: Workload, *
 
 
 def _first_that_fits(description: ModelDescription, workload: Workload, left: list[Way]) -> tuple[Need, Way]:
-    """Return the first way that fits, and what it takes; the last where none does. Those before it leave the list."""
+    """Return the first way that fits (or the last one) with its need; earlier ones are removed from the list."""
     while True:
         need = need_of(description, workload, left[0])
         if len(left) == 1 or fits(need, left[0].device):
@@ -146,7 +144,7 @@ def _apply(
     if way.device != str(engine.device):
         device = torch.device(way.device)
         applied = Engine(deepcopy(engine.network).to(device), device=device, backend=default_backend(device))
-        # Whoever asks the engine how it was done is to hear of this.
+        # So that the engine reports how it was computed.
         engine.used, engine.computed_on = applied.used, device
     image = prepared.image.to("cpu" if way.is_on_host else way.device)
     tiling = replace(tiling, patch_size=way.tile)

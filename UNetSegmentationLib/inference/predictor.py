@@ -25,7 +25,7 @@ from ..image.geometry import Array, Volume
 from ..image.labels import Label
 from ..image.missing_values import fill_gaps
 from ..models.description import find_previous
-from ..models.fit import check_image_fits, doubt_of_spacing, doubt_of_values, lowest_value
+from ..models.fit import check_image_fits, lowest_value, spacing_warning, value_warning
 from ..networks.parts.weights import load_network
 from ..postprocess import apply_steps
 from ..postprocess.parts.steps import FinishingSteps, refine_logits, sort_steps
@@ -34,7 +34,7 @@ from .memory_ladder import Foresight, apply_network, foresee
 
 # Shares of the progress bar: (start, end).
 _PREPARING, _PREDICTING, _FINISHING = (0.0, 0.05), (0.05, 0.9), (0.9, 1.0)
-# The first stage of a cascade sees coarser voxels, so that it takes less of the time.
+# The first stage of a cascade uses coarser voxels and is faster.
 _FIRST_STAGE_SHARE = 0.3
 _FIRST_STAGE = sentence("First stage")
 
@@ -45,8 +45,8 @@ class Segmentation:
 
     Attributes:
         labelmap: Label values (D, H, W), uint8 or uint16.
-        labels: What the model looks for, found or not.
-        probabilities: (K, D, H, W) float16, background first; None unless asked for.
+        labels: All labels of the model, found or not.
+        probabilities: (K, D, H, W) float16, background first, or None if not requested.
         duration_s: Seconds by stage, and "total".
         warnings: Sentences for the user.
         provenance: Model, checksum, device, settings and versions.
@@ -69,7 +69,7 @@ class Predictor:
         backend: One of BACKENDS; by default that of the environment variable UNETSEG_BACKEND, or the fastest.
 
     Raises:
-        InputError: The folder is no usable model, or the machine has no such device or cannot use that backend.
+        InputError: The folder is not a valid model, or the machine has no such device or cannot use that backend.
     """
 
     def __init__(self, folder: Path | str, *, device: str = "auto", backend: str | None = None) -> None:
@@ -101,12 +101,12 @@ class Predictor:
         """Segment a volume.
 
         Args:
-            volume: One channel for each of the model's.
+            volume: A volume with the model's channels.
             tta: Average over mirrored copies along the axes that the model was trained to mirror.
-            overlap: Share of a tile that neighbours have in common; None takes the model's own, else OVERLAP.
-            postprocess: Steps as `name` or `name:option=value,...`; None takes the model's own.
+            overlap: Overlap of neighbouring tiles as a fraction, or None for the default of the model's conventions.
+            postprocess: Steps as `name` or `name:option=value,...`, or None for the model's own.
             with_probabilities: Also return probabilities.
-            task: Told the finished share and the stage, and asked often whether to go on.
+            task: Receives progress and stage; polled for cancellation.
 
         Raises:
             InputError: The volume does not fit the model.
@@ -135,7 +135,9 @@ class Predictor:
             )
         warnings += [shortage] if shortage else []
         if tta and not plan.mirror_axes:
-            warnings.append("the model was not trained on mirrored images: averaging over them was left out")
+            warnings.append(
+                "the model was not trained with mirroring: test-time averaging over mirrored copies was skipped"
+            )
         with clock.stage("Finishing", _FINISHING):
             if logits is not None:
                 logits = self._refined(logits, prepared, steps, channels=volume.channels)
@@ -152,7 +154,7 @@ class Predictor:
         clock.finish()
         if not labelmap.any():
             looked_for = ", ".join(label.name for label in self.description.labels)
-            warnings.append(f"nothing was found: the model looks for {looked_for}")
+            warnings.append(f"nothing was found: the model segments {looked_for}")
         return Segmentation(
             labelmap=labelmap,
             labels=self.description.labels,
@@ -169,11 +171,11 @@ class Predictor:
         tta: bool = False,
         with_probabilities: bool = False,
     ) -> Foresight:
-        """Tell how a volume would be segmented with the memory that is free now; of a cascade, its last stage.
+        """Return how a volume would be segmented with the currently free memory; for a cascade, its last stage.
 
         Args:
-            volume: Of whose voxels nothing but their number and type is looked at.
-            tta: As of `segment`.
+            volume: A volume, of which only the geometry and the voxel type are used.
+            tta: As for `segment`.
             with_probabilities: Likewise.
 
         Raises:
@@ -194,17 +196,17 @@ class Predictor:
         tta: bool,
         with_probabilities: bool,
     ) -> Workload:
-        """Return what is to be segmented, of sizes `shape` (D, H, W) on the network's grid."""
-        # Only these look at all logits at once; otherwise labels are chosen while the network still computes.
+        """Return the workload for a volume of size `shape` (D, H, W) on the network's grid."""
+        # Only these need all logits at once; otherwise labels are computed while the network is still running.
         is_whole = with_probabilities or bool(steps.on_probabilities) or self.conventions.needs_all_logits
         return Workload(source=(volume.channels, *volume.shape), shape=shape, is_whole=is_whole, is_mirrored=tta)
 
     def prepare(self, volume: Volume, *, task: Task = UNWATCHED) -> PreparedVolume:
-        """Return a volume as the network takes it, with what the first stage of a cascade finds.
+        """Return a volume prepared for the network, including the result of a cascade's first stage.
 
         Args:
-            volume: Without NaN and infinity, as `check` returns it.
-            task: Asked often whether to go on.
+            volume: Volume without NaN and infinity, as returned by `check`.
+            task: Polled for cancellation.
 
         Raises:
             InputError: The volume does not fit the model.
@@ -221,9 +223,9 @@ class Predictor:
         overlap: float,
         task: Task,
     ) -> Segmentation | None:
-        """Return what the first stage of a cascade finds, None where the model is no cascade.
+        """Return the result of a cascade's first stage, or None if the model is not a cascade.
 
-        What it warns of is left out: the second stage warns of the same image, and the first may miss what it finds.
+        Its warnings are dropped: the second stage warns about the same image, and may find what the first one missed.
         """
         if self.previous is None:
             return None
@@ -241,22 +243,24 @@ class Predictor:
         )
 
     def check(self, volume: Volume) -> tuple[Volume, list[str]]:
-        """Return the volume without NaN or infinity, and warnings.
+        """Return the volume without NaN and infinity, and warnings.
 
         Raises:
-            InputError: Wrong number of channels or dimensions, or no finite, varying values.
+            InputError: Wrong number of channels or dimensions, or no finite or no varying values.
         """
         check_image_fits(self.description, channels=volume.channels, shape=volume.shape)
         names = [channel.name for channel in self.description.channels]
         array, warnings = _without_gaps(volume.array, names, may_be_missing=self.network.accepts_missing_channels)
-        doubt = doubt_of_values(self.description.preset, lowest=lowest_value(array))
-        doubts = [doubt, doubt_of_spacing(self.description, volume.spacing_mm)]
-        return Volume(array, volume.affine_ras), warnings + [doubt for doubt in doubts if doubt]
+        warnings += [
+            value_warning(self.description.preset, lowest=lowest_value(array)),
+            spacing_warning(self.description, volume.spacing_mm),
+        ]
+        return Volume(array, volume.affine_ras), [warning for warning in warnings if warning]
 
     def _refined(
         self, logits: torch.Tensor, prepared: PreparedVolume, steps: FinishingSteps, *, channels: int
     ) -> torch.Tensor:
-        """Return the logits after the steps on probabilities, which see the channels that are there."""
+        """Return the logits after the steps on probabilities, which use the available channels."""
         image = prepared.image[:channels]
         present = ~image.flatten(1).isnan().any(dim=1)
         return refine_logits(
@@ -301,7 +305,7 @@ class Predictor:
 
 
 class _Clock:
-    """Times the stages and gives each its share of a task."""
+    """Times the stages and gives each its part of the task."""
 
     def __init__(self, task: Task, *, first: Segmentation | None = None) -> None:
         self._task = task.part(_FIRST_STAGE_SHARE, 1) if first else task
@@ -309,7 +313,7 @@ class _Clock:
 
     @contextmanager
     def stage(self, name: str, share: tuple[float, float]) -> Iterator[Task]:
-        """Time a stage that covers `share` of the task; gives the task of the stage."""
+        """Time a stage that covers `share` of the task, and yield the task of the stage."""
         self._task.check()
         stage = self._task.part(*share, stage=name)
         stage.progress(0.0)
@@ -324,12 +328,12 @@ class _Clock:
 
 
 def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool) -> tuple[Array, list[str]]:
-    """Return (C, D, H, W) with gaps filled, and what to warn of.
+    """Return (C, D, H, W) with NaN and infinity filled, and warnings.
 
-    NaN and infinity become the channel's smallest value; a channel of nothing else is missing, and stays NaN.
+    NaN and infinity become the channel's smallest value; a channel without finite values is missing, and stays NaN.
 
     Raises:
-        InputError: A channel that must be there is missing, or every voxel of one is the same.
+        InputError: A required channel is missing, or all voxels of a channel are the same.
     """
     filled, gaps = zip(*(fill_gaps(channel) for channel in array), strict=True)
     if sum(gaps) == array.size:
@@ -344,5 +348,5 @@ def _without_gaps(array: Array, channels: Sequence[str], *, may_be_missing: bool
         elif channel.min() == channel.max():
             raise InputError(f"channel {name} is empty: every voxel is {channel.flat[0]:g}; use another image")
         elif count:
-            warnings.append(f"{count} voxels of {name} were NaN or infinite and were taken as background")
+            warnings.append(f"{count} voxels of {name} were NaN or infinite and were treated as background")
     return (np.stack(filled) if warnings else array), warnings

@@ -1,4 +1,4 @@
-"""Segmentation of a part of a volume, such as a region that the user placed."""
+"""Segmentation of part of a volume, such as a region placed by the user."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .predictor import Predictor, Segmentation
 def segment_region(
     predictor: Predictor, volume: Volume, region_to_ras: Array | None = None, **options: Any
 ) -> Segmentation:
-    """Segment what lies within a region; the result is on the grid of the whole volume, background outside.
+    """Segment the part of a volume in a region; the result is on the grid of the whole volume, background outside.
 
     Args:
         predictor: A model in memory.
-        volume: One channel for each of the model's.
-        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region, which may be oblique; None: all of it.
-        options: Of Predictor.segment.
+        volume: A volume with the model's channels.
+        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region, which may be oblique, or None for all of it.
+        options: Options of Predictor.segment.
 
     Raises:
-        InputError: The region lies outside the volume, or the volume does not fit the model.
+        InputError: The region is outside the volume, or the volume does not fit the model.
         CancelledError: The task was cancelled.
     """
     if region_to_ras is None:

@@ -1,4 +1,4 @@
-"""Prediction of volumes larger than a patch: overlapping tiles blended by a Gaussian (Isensee 2021, nnU-Net)."""
+"""Sliding-window prediction: overlapping tiles blended with Gaussian weights (Isensee 2021, nnU-Net)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..core.errors import InputError
 from ..core.task import UNWATCHED, Task
 
 _SMALLEST_HALF_WEIGHT = 2**-10
-# As many float32 numbers as a cache line holds.
+# The float32 numbers in a cache line.
 _FEW_CLASSES = 16
 
 
@@ -29,22 +29,22 @@ def logit_slabs(
     device: torch.device | None = None,
     task: Task = UNWATCHED,
 ) -> Iterator[Tensor]:
-    """Map a prepared image (C, D, H, W) to slabs of logits (K, rows, H, W) that together make all D slices, in order.
+    """Map a prepared image (C, D, H, W) to slabs of logits (K, rows, H, W) that together cover all D slices, in order.
 
-    Only the slices that open tiles still reach are in memory. A slab may be written over once the next is asked for.
+    Only slices that unfinished tiles still reach are in memory. A slab may be overwritten when the next is requested.
 
     Args:
-        network: In evaluation mode; takes (B, C, D, H, W), or (B, C, H, W) where the tiling has 2 dimensions.
-        image: Any size; smaller than a tile is padded evenly on both sides.
-        tiling: How the image is divided.
+        network: In evaluation mode; accepts (B, C, D, H, W), or (B, C, H, W) if the tiling has 2 dimensions.
+        image: Any size; if smaller than a tile, it is padded evenly on both sides.
+        tiling: Tiling of the image.
         padding: Values (C,) to pad with; zeros by default.
-        dtype: Of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
-        device: Where the network is; that of the image by default.
-        task: Told the finished share after each tile, and asked before each tile and each layer whether to go on.
+        dtype: Type of the sums of logits; float16 halves their memory and changes logits by up to a thousandth.
+        device: Device of the network; by default that of the image.
+        task: Receives progress after each tile; polled for cancellation before each tile and each layer.
 
     Raises:
         CancelledError: The task was cancelled.
-        InputError: The image holds no voxels.
+        InputError: The image has no voxels.
     """
     patch = tiling.patch_for(_sizes(image))
     padded, inner = _pad_to(image, patch, padding, mode=tiling.padding)
@@ -73,7 +73,7 @@ def predict_logits(network: nn.Module, image: Tensor, tiling: Tiling, **options:
     Args:
         network: In evaluation mode.
         image: Any size.
-        tiling: How it is divided.
+        tiling: Tiling of the image.
         options: See logit_slabs, which needs less memory.
     """
     logits: Tensor | None = None
@@ -88,16 +88,16 @@ def predict_logits(network: nn.Module, image: Tensor, tiling: Tiling, **options:
 
 
 class _Blending:
-    """Weighted sums of the tiles that reach the slices from the first unfinished one on.
+    """Weighted sums of tiles, from the first unfinished slice on.
 
     Args:
-        weights: Of a tile (D, H, W).
-        size: Of the padded image (D, H, W).
-        dtype: Of the sums.
+        weights: Blending weights of a tile (D, H, W).
+        size: Size of the padded image (D, H, W).
+        dtype: Type of the sums.
     """
 
     def __init__(self, weights: Tensor, size: tuple[int, int, int], dtype: torch.dtype) -> None:
-        # What float16 cannot hold would be lost against the sum of weights.
+        # Weights too small for float16 would be lost in the sum of weights.
         self._weights = weights if dtype == torch.float32 else weights.clamp(min=_SMALLEST_HALF_WEIGHT).to(dtype)
         self._shape = (len(weights), *size[1:])
         self._dtype = dtype
@@ -108,8 +108,8 @@ class _Blending:
         """Add a tile (K, d, h, w) at its place (H, W)."""
         if self._total is None:
             self._total = torch.zeros((len(logits), *self._shape), dtype=self._dtype, device=self._weights.device)
-        # Part by part: a product of all would take the memory of the tile's logits once more. Of many classes that lie
-        # channels-last, each number of one class is in a cache line of its own: 2.5 times slower than by slices.
+        # Part by part: a product of all would need the memory of the tile's logits again. With many classes in
+        # channels-last order, the numbers of a class are in separate cache lines: 2.5 times slower than by slices.
         axis = 1 if len(logits) > _FEW_CLASSES else 0
         weights = self._weights.unbind() if axis else repeat(self._weights, len(logits))
         totals = self._total[:, :, place[0], place[1]].unbind(axis)
@@ -118,16 +118,16 @@ class _Blending:
         self._weight_sum[:, place[0], place[1]] += self._weights
 
     def mean(self, rows: int) -> Tensor:
-        """Return the blended logits (K, rows, H, W) of the first slices; it is called once for each."""
+        """Return the blended logits (K, rows, H, W) of the first slices; called once per slice."""
         assert self._total is not None
         blended = self._total[:, :rows]
         for channel in blended:
-            # Class by class: half precision is divided in float32, which would take twice the memory of all sums.
+            # Class by class: half precision is divided in float32, which would need twice the memory of all sums.
             channel.div_(self._weight_sum[:rows])
         return blended
 
     def drop(self, rows: int) -> None:
-        """Go on to the slices after the first ones."""
+        """Drop the first slices."""
         assert self._total is not None
         for sums in (self._weight_sum, *self._total):
             kept = len(sums) - rows
@@ -138,12 +138,12 @@ class _Blending:
 
 
 class _Tiles:
-    """Forwards tiles, those of one and the same value only once.
+    """Runs the network on tiles, and on constant tiles only once.
 
     Args:
         network: In evaluation mode.
-        tiling: Whose dimensions and mirroring they have.
-        task: Asked before each layer, while entered.
+        tiling: Provides the dimensions and mirroring.
+        task: Polled before each layer while the context is active.
     """
 
     def __init__(self, network: nn.Module, tiling: Tiling, task: Task) -> None:
@@ -163,7 +163,7 @@ class _Tiles:
     def logits(self, tile: Tensor) -> Tensor:
         """Return the logits (K, d, h, w) of a tile (C, d, h, w).
 
-        Air that was clipped, and padding, are the same everywhere: so are their logits, which are kept.
+        Tiles of clipped air or padding are constant and have the same logits, which are cached.
         """
         self._task.check()
         corner = tile[:, :1, :1, :1]
@@ -187,7 +187,7 @@ def _sizes(image: Tensor) -> tuple[int, int, int]:
 def _pad_to(
     image: Tensor, patch_size: tuple[int, int, int], padding: Tensor | None, *, mode: str = "constant"
 ) -> tuple[Tensor, tuple[slice, ...]]:
-    """Pad (C, D, H, W) to at least the patch; return also where the image lies in the result."""
+    """Pad (C, D, H, W) to at least the patch size; also return the position of the image in the result."""
     missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
     before = [amount // 2 for amount in missing]
     inner = tuple(slice(first, first + size) for first, size in zip(before, image.shape[1:], strict=True))
@@ -223,7 +223,7 @@ def _mirrorings(axes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def _forward(network: nn.Module, tile: Tensor, dimensions: int) -> Tensor:
-    """Run the network on (C, d, h, w); a 2D network takes the slices as its batch."""
+    """Run the network on (C, d, h, w); a 2D network processes the slices as a batch."""
     logits: Tensor
     if dimensions == 3:
         logits = network(tile[None])[0]
@@ -233,7 +233,7 @@ def _forward(network: nn.Module, tile: Tensor, dimensions: int) -> Tensor:
 
 
 class _cancellable:
-    """While entered, every layer of the network first asks whether the job was cancelled."""
+    """While the context is active, every layer of the network first checks for cancellation."""
 
     def __init__(self, network: nn.Module, task: Task) -> None:
         self._network = network

@@ -1,4 +1,4 @@
-"""How undecided a model was, voxel by voxel, and where to look first."""
+"""Uncertainty map of a segmentation, and the most uncertain slices."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ..image.geometry import Array
 
 
 def uncertainty_of(probabilities: Array, *, output: str) -> Array:
-    """Return the entropy of probabilities as a share of the largest possible, 0 (sure) to 1, float32 (D, H, W).
+    """Return the entropy of probabilities relative to its maximum, from 0 (certain) to 1, float32 (D, H, W).
 
     Args:
         probabilities: (K, D, H, W), background first.
-        output: "labels": the K classes exclude each other; "regions": the K - 1 after the background are independent of
-            each other, and the most uncertain of them counts.
+        output: "labels": the K classes are mutually exclusive; "regions": the K - 1 classes after the background are
+            independent, and the most uncertain one counts.
     """
     uncertainty = np.zeros(probabilities.shape[1:], dtype=np.float32)
     for index in range(len(uncertainty)):
-        # Slice by slice: all classes of a whole image in single precision would take twice their memory.
+        # Slice by slice: single precision would double the memory of all classes.
         plane = probabilities[:, index].astype(np.float32)
         if output == "regions":
             entropy = (_surprise(plane[1:]) + _surprise(1 - plane[1:])).max(axis=0) / np.log(2)
@@ -29,7 +29,7 @@ def uncertainty_of(probabilities: Array, *, output: str) -> Array:
 
 
 def most_uncertain(uncertainty: Array) -> tuple[int, int, int]:
-    """Return the slice with the largest sum of uncertainty along each axis (D, H, W), the middle one of equal ones."""
+    """Return the slice with the largest total uncertainty along each axis (D, H, W), the middle one of ties."""
     sums = [uncertainty.sum(axis=axes, dtype=np.float64) for axes in ((1, 2), (0, 2), (0, 1))]
     first, second, third = (_middle_of_largest(values) for values in sums)
     return first, second, third

@@ -15,7 +15,7 @@ CT_BELOW = -500
 # DICOM codes for channel names (in capitals) used by data sets.
 MODALITIES_OF_NAMES = {"CT": "CT", "CBCT": "CT", "PET": "PT", "SPECT": "NM", "MR": "MR", "MRI": "MR"}
 # Codes of exported and scanned images, whose modality is unknown.
-UNTOLD_MODALITIES = ("", "OT", "SC")
+UNKNOWN_MODALITIES = ("", "OT", "SC")
 
 
 def lowest_value(array: Array) -> float:
@@ -35,14 +35,14 @@ def why_unsuited(preset: str, *, lowest: float, is_flat: bool, modality: str = "
         modality: DICOM modality code of the image, if known.
     """
     allowed = PRESETS[preset].modalities
-    if modality not in UNTOLD_MODALITIES:
+    if modality not in UNKNOWN_MODALITIES:
         return "" if modality in allowed else f"is {modality} according to its DICOM header"
     if not is_flat and lowest < CT_BELOW and "CT" not in allowed:
         return sentence(f"has values down to {lowest:.0f}, as CT has")
     return ""
 
 
-def doubt_of_values(preset: str, *, lowest: float) -> str:
+def value_warning(preset: str, *, lowest: float) -> str:
     """Return a warning if the values of an image do not match a preset's modality, or ""."""
     title, modalities = PRESETS[preset].title, PRESETS[preset].modalities
     if "CT" not in modalities and lowest < CT_BELOW:
@@ -94,7 +94,7 @@ def check_image_fits(
         )
 
 
-def doubt_of_spacing(description: ModelDescription, spacing_mm: tuple[float, float, float]) -> str:
+def spacing_warning(description: ModelDescription, spacing_mm: tuple[float, float, float]) -> str:
     """Return a warning if voxels are much larger or smaller than in a model's training, or "".
 
     Args:

@@ -70,14 +70,14 @@ def _data(fingerprint: Fingerprint) -> str:
 def _dimensions(fingerprint: Fingerprint, plan: Plan) -> str:
     depth = size_at(fingerprint, target_spacing_mm(fingerprint))[0]
     if plan.dimensions == 3 and dimensions_for(fingerprint) == 2:
-        return f"Dimensions: 3D as requested, although {depth} slices are too few to halve once ({FEWEST_SLICES})."
+        return f"Dimensions: 3D as requested, although {depth} slices are too few; halving once needs {FEWEST_SLICES}."
     if plan.dimensions == 3:
         return f"Dimensions: 3D, since {depth} slices are enough to learn across slices."
     if max(shape[0] for shape in fingerprint.shapes) == 1:
         return "Dimensions: 2D, since the images are 2D."
     if dimensions_for(fingerprint) == 3:
         return f"Dimensions: 2D, axial slices as requested, although {depth} slices would allow 3D."
-    return f"Dimensions: 2D, since {depth} slices are too few to halve once ({FEWEST_SLICES})."
+    return f"Dimensions: 2D, since {depth} slices are too few; halving once needs {FEWEST_SLICES}."
 
 
 def _spacing(fingerprint: Fingerprint, plan: Plan) -> str:

@@ -1,1 +1,1 @@
-"""Messages between the panel and the worker: one file an operation, besides lines and arrays."""
+"""Messages between the panel and the worker: one file per operation, plus lines and arrays."""

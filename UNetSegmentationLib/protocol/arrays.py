@@ -1,4 +1,4 @@
-"""Voxels that travel in a memory-mapped file beside the pipe."""
+"""Voxel arrays exchanged in memory-mapped files instead of the pipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.json_dataclass import JsonDataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayFile(JsonDataclass):
-    """A C-contiguous array in a raw file that both processes map.
+    """A C-contiguous array in a raw file that both processes map into memory.
 
     Attributes:
         path: The file.
@@ -43,13 +43,13 @@ class ArrayFile(JsonDataclass):
             expected = int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
             found = Path(self.path).stat().st_size if Path(self.path).is_file() else -1
             if found != expected:
-                raise InputError(f"array file {self.path} has {found} bytes, {expected} are needed: write it again")
+                raise InputError(f"array file {self.path} has {found} bytes, but {expected} are needed: write it again")
         return np.memmap(self.path, dtype=self.dtype, mode=mode, shape=self.shape)  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelFile(JsonDataclass):
-    """A channel on a grid of its own.
+    """A channel with its own grid.
 
     Attributes:
         volume: Voxels (1, D, H, W).

@@ -1,4 +1,4 @@
-"""Whether a segmentation would fit into memory: what the panel asks, and the worker's answer."""
+"""Check whether a segmentation would fit into memory: request and result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .message import Message
 
 @dataclass(frozen=True, kw_only=True)
 class ForeseeRequest(Message):
-    """Tell whether a segmentation would fit into memory; no voxels are needed for that.
+    """Check whether a segmentation would fit into memory; no voxels are needed.
 
     Attributes:
         model: Model folder.
@@ -17,8 +17,8 @@ class ForeseeRequest(Message):
         affine_ras: 4x4 from voxel index (x, y, z) to RAS millimetres.
         device: "auto", "cpu", "cuda" or "mps".
         tta: Average over mirrored copies.
-        with_probabilities: Uncertainty or probabilities are wanted.
-        region_to_ras: As of SegmentRequest.
+        with_probabilities: Uncertainty or probability maps are requested.
+        region_to_ras: As in SegmentRequest.
     """
 
     model: str
@@ -35,8 +35,7 @@ class ForeseeResult(Message):
     """Whether a segmentation would fit.
 
     Attributes:
-        doubt: What to know before it begins, as a sentence: why it would be refused, or what would be done for want of
-            memory; empty where all is well.
+        warning: A sentence if the segmentation would be refused or changed for lack of memory, else "".
     """
 
-    doubt: str
+    warning: str

@@ -1,4 +1,4 @@
-"""Import of a model: what the panel asks for, and the worker's answer."""
+"""Import of a model: request and result."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .message import Message
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRequest(Message):
-    """Bring a model into a folder of models.
+    """Import a model into a folder of models.
 
     Attributes:
         path: Folder or zip archive of the model.
         models: Folder of models.
-        incoming: Folder to work in, beside the models; made and removed by the worker, and after its death by whoever
-            asked.
+        incoming: Temporary folder beside the models; created and removed by the worker, or removed by the client if the
+            worker dies.
     """
 
     path: str
@@ -29,7 +29,7 @@ class ImportRequest(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(Message):
-    """Where an imported model lies.
+    """The location of an imported model.
 
     Attributes:
         folder: Its model folder.

@@ -1,4 +1,4 @@
-"""Messages on a pipe: one JSON object a line."""
+"""Messages on a pipe: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PROTOCOL_VERSION = 1
 
 
 MAX_LINE_BYTES = 16 * 2**20
-# Entries of a message that hold sentences for the user.
-SENTENCES = ("stage", "message", "doubt", "warnings")
+# Entries of a message that contain sentences for the user.
+SENTENCES = ("stage", "message", "warning", "warnings")
 
 
 def with_templates(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message with "said": its sentences for the user as templates and values, by the sentence."""
+    """Return a message with "said": a map from its sentences for the user to their templates and values."""
     texts = [text for key in SENTENCES for text in _texts(message.get(key))]
     return {**message, "said": {text: to_template(text) for text in texts}} if texts else message
 
@@ -32,9 +32,9 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 class LineDecoder:
-    """Collects bytes as they come from a pipe and returns whole messages.
+    """Collects bytes from a pipe and returns complete messages.
 
-    Lines that are not JSON objects (a library that prints) are kept in `noise` for the report of a crash.
+    Lines that are not JSON objects (printed by libraries) are kept in `noise` for crash reports.
     """
 
     def __init__(self) -> None:

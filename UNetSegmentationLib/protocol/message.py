@@ -1,4 +1,4 @@
-"""What every message between panel and worker has in common."""
+"""The base of all messages between panel and worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ..core.json_dataclass import JsonDataclass
 
-# Of the line, not of the message in it: which job it belongs to, what it is, and its sentences taken apart.
+# Keys of the line, not of the message in it: the job, the kind of message, and the templates of its sentences.
 ENVELOPE = ("id", "op", "event", "said")
 
 
@@ -18,5 +18,5 @@ class Message(JsonDataclass):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **unstored: Any) -> Self:
-        """Return the message of a line, whose envelope is passed over."""
+        """Return the message of a line, ignoring the envelope."""
         return super().from_dict({name: value for name, value in values.items() if name not in ENVELOPE}, **unstored)

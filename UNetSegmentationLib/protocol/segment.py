@@ -1,4 +1,4 @@
-"""Messages between the panel and the worker: one JSON object a line, voxels in memory-mapped files.
+"""Messages between the panel and the worker: one JSON object per line, voxels in memory-mapped files.
 
 Requests carry `id` and `op`: "segment" (SegmentRequest), "foresee" (ForeseeRequest), "import" (ImportRequest), "cancel"
 (`target`: id of the job), "shutdown".
@@ -8,10 +8,11 @@ The worker answers with `id` and `event`:
 - "progress": `fraction` 0 to 1, `stage` in words; at least twice a second while a job runs.
 - "result": SegmentResult, ForeseeResult or ImportResult.
 - "cancelled".
-- "error": `kind` "input" (the user's), "memory" or "fault" (ours), `message` in one sentence, `details` (traceback).
+- "error": `kind` "input" (invalid input), "memory" or "fault" (internal), `message` in one sentence, `details`
+  (traceback).
 
-Each request for work ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer of their
-own. What is no request is answered by an error of kind "input", with id 0 where it has none.
+Each request for work ends in exactly one of result, cancelled or error; "cancel" and "shutdown" get no answer. Invalid
+requests are answered by an error of kind "input", with id 0 if they have none.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class SegmentRequest(Message):
         output: Raw file that the worker creates for the labelmap (D, H, W).
         device: "auto", "cpu", "cuda" or "mps".
         tta: Average over mirrored copies.
-        postprocess: Names of steps; None takes the model's own.
-        channels: The channels one by one, None where one is missing; empty: those of `volume`.
-        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the only part to segment; None for all of it.
-        uncertainty: Raw file that the worker creates for the uncertainty (D, H, W); None where it is not wanted.
-        probabilities: Raw file that the worker creates for the probabilities (K, D, H, W); None likewise.
+        postprocess: Names of steps, or None for the model's own.
+        channels: One entry per channel, None for a missing one; empty: the channels of `volume`.
+        region_to_ras: 4x4 that maps the cube from -1 to 1 onto the region to segment, or None for the whole volume.
+        uncertainty: Raw file that the worker creates for the uncertainty map (D, H, W), or None.
+        probabilities: Raw file that the worker creates for the probability maps (K, D, H, W), or None.
     """
 
     model: str
@@ -62,8 +63,8 @@ class SegmentFound(JsonDataclass):
 
     Attributes:
         label: Value, name, colour and term.
-        voxels: Number of voxels; 0 when the label was not found.
-        bounds: ((first, last), ...) along D, H, W, inclusive; None when not found.
+        voxels: Number of voxels; 0 if the label was not found.
+        bounds: ((first, last), ...) along D, H, W, inclusive, or None if not found.
     """
 
     label: Label
@@ -73,17 +74,17 @@ class SegmentFound(JsonDataclass):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentResult(Message):
-    """What the worker found.
+    """The result of a segmentation.
 
     Attributes:
         labelmap: Voxels (D, H, W) on the grid of the request's volume.
-        segments: Every label of the model, also those not found.
+        segments: All labels of the model, including those not found.
         provenance: model_id, weights_sha256, device, precision, versions, settings.
         duration_s: Seconds by stage, and "total".
         warnings: Sentences for the user.
-        uncertainty: (D, H, W), 0 to 1; None unless asked for.
-        probabilities: (K, D, H, W), background first, then the labels in order; None unless asked for.
-        most_uncertain: The slice along D, H, W with most uncertainty; None where that was not asked for.
+        uncertainty: (D, H, W), 0 to 1, or None if not requested.
+        probabilities: (K, D, H, W), background first, then the labels in order, or None if not requested.
+        most_uncertain: The most uncertain slice along D, H and W, or None if uncertainty was not requested.
     """
 
     labelmap: ArrayFile

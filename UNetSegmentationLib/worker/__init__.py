@@ -1,1 +1,1 @@
-"""The warm child process that computes for the panel: one file an operation."""
+"""The worker process that computes for the panel: one file per operation."""

@@ -1,4 +1,4 @@
-"""Whether a segmentation would fit into memory, without one."""
+"""Checks whether a segmentation would fit into memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .contract import OPERATIONS
 from .warm_models import WarmModels
 
 
-@OPERATIONS.register("foresee", title="Tell whether a volume fits into memory")
+@OPERATIONS.register("foresee", title="Check whether a volume fits into memory")
 def foresee(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[str, Any]:
-    """Serve a "foresee" request and return the fields of its result; the model is in memory from then on.
+    """Serve a "foresee" request and return the fields of its result; the model stays in memory.
 
     Args:
-        values: The request as it came.
-        models: Where the model comes from.
-        task: Asked once, before the model is loaded, whether to go on.
+        values: The raw request.
+        models: Models in memory.
+        task: Checked for cancellation once, before the model is loaded.
 
     Raises:
-        InputError: The request cannot be understood, or the volume or its region does not fit the model.
+        InputError: The request is invalid, or the volume or its region does not fit the model.
         CancelledError: The task was cancelled.
     """
     request = ForeseeRequest.from_dict(values)
@@ -35,10 +35,10 @@ def foresee(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[s
         volume, _where = crop_to_region(volume, np.array(request.region_to_ras))
     predictor = models.get(request.model, request.device)
     found = predictor.foresee(volume, tta=request.tta, with_probabilities=request.with_probabilities)
-    doubt = found.refusal
+    warning = found.refusal
     if found.shortage:
-        doubt = sentence(f"memory is short: it will be computed {found.shortage}")
-    return ForeseeResult(doubt=doubt).to_dict()
+        warning = sentence(f"memory is low: it will be computed {found.shortage}")
+    return ForeseeResult(warning=warning).to_dict()
 
 
 def _empty_volume(request: ForeseeRequest) -> Volume:
@@ -48,4 +48,4 @@ def _empty_volume(request: ForeseeRequest) -> Volume:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"the foresee request cannot be understood: {error}") from error
+        raise InputError(f"the foresee request is invalid: {error}") from error

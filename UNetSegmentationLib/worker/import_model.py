@@ -17,11 +17,11 @@ def import_model(values: dict[str, Any], _models: WarmModels, *, task: Task) -> 
     """Serve an "import" request and return the fields of its result.
 
     Args:
-        values: The request as it came.
-        task: Told the stage, and asked between the stages whether to go on; how far it is cannot be told.
+        values: The raw request.
+        task: Receives the stage, without a fraction; polled for cancellation between stages.
 
     Raises:
-        InputError: The request cannot be understood, or the model cannot be imported.
+        InputError: The request is invalid, or the model cannot be imported.
         CancelledError: The task was cancelled.
     """
     request = ImportRequest.from_dict(values)

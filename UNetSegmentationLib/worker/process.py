@@ -1,7 +1,7 @@
-"""The warm child process: requests on standard input, messages on standard output (see protocol).
+"""The worker process: requests on standard input, messages on standard output (see protocol).
 
 One thread computes and owns the models, because cuDNN's plans belong to a thread; the main thread listens, so that a
-cancel or a closed input is noticed at any moment; a third repeats the progress.
+cancel or a closed input is noticed immediately; a third one sends the progress.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 TICK_S = 0.1
 HEARTBEAT_S = 0.3
 LAST_GRACE_S = 2.0
-IDLE_S = 1.0  # without a request: whoever looks at a result has the machine for himself first
+IDLE_S = 1.0  # without a request, so that a user looking at a result is not slowed down
 
 
 class Job:
-    """A request at work or waiting for its turn."""
+    """A running or waiting request."""
 
     def __init__(self, number: int, values: dict[str, Any]) -> None:
         self.id = number
@@ -45,11 +45,11 @@ class Job:
         self._told_at = 0.0
 
     def _note(self, event: Event) -> None:
-        if event["event"] == "progress":  # the heartbeat tells it
+        if event["event"] == "progress":  # sent by the heartbeat
             self._latest = (event["fraction"], event["stage"])
 
     def due_progress(self) -> dict[str, Any] | None:
-        """Return the progress message where it has changed or its last repetition is long ago."""
+        """Return the progress message if it has changed or is due for repetition."""
         now = monotonic()
         if self._latest == self._told and now - self._told_at < HEARTBEAT_S:
             return None
@@ -59,10 +59,10 @@ class Job:
 
 
 class Worker:
-    """The three threads' common ground.
+    """State shared by the three threads.
 
     Args:
-        sink: File descriptor that messages are written to.
+        sink: File descriptor to write messages to.
     """
 
     def __init__(self, sink: int) -> None:
@@ -72,7 +72,7 @@ class Worker:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
 
     def listen(self, source: int) -> None:
-        """Take requests from a file descriptor until it closes or one says "shutdown"."""
+        """Accept requests from a file descriptor until it closes or "shutdown" arrives."""
         decoder = LineDecoder()
         while data := os.read(source, 1 << 16):
             messages = decoder.feed(data)
@@ -85,7 +85,7 @@ class Worker:
                 self._take(message)
 
     def work(self) -> None:
-        """Load torch, say "ready", then do one job after the other; None ends it."""
+        """Load torch, send "ready", then run one job after another; None ends the loop."""
         import torch
 
         from ..backends.parts.devices import list_devices
@@ -102,7 +102,7 @@ class Worker:
                 self._write(answer)
 
     def _next_job(self, models: WarmModels) -> Job | None:
-        """Return the next request; while there is none, let the models become faster."""
+        """Return the next request; while idle, look for faster backends for the models."""
         with suppress(Empty):
             return self._queue.get(timeout=IDLE_S)
         with closing(models.improvements()) as improvements:
@@ -122,7 +122,7 @@ class Worker:
             sleep(TICK_S)
 
     def close(self) -> None:
-        """Cancel what is at work and let the computing thread end after it."""
+        """Cancel all jobs and let the computing thread end."""
         for job in list(self._open.values()):
             job.cancelled.set()
         self._queue.put(None)
@@ -155,28 +155,28 @@ class Worker:
             while line:
                 line = line[os.write(self._sink, line) :]
         except OSError:
-            os._exit(1)  # nobody reads any more
+            os._exit(1)  # nobody is reading any more
 
 
 def _answer(job: Job, models: WarmModels) -> bytes:
-    """Do a job and return its last message."""
+    """Run a job and return its final message."""
     from ..backends.parts.devices import is_out_of_memory
 
     try:
         if job.cancelled.is_set():
-            raise CancelledError("cancelled before it began")
+            raise CancelledError("cancelled before it started")
         fields = OPERATIONS[job.values["op"]](job.values, models, task=job.task)
         return encode(with_templates({**fields, "id": job.id, "event": "result"}))
     except CancelledError:
         return encode({"id": job.id, "event": "cancelled"})
     except InputError as error:
         return encode(_error(job.id, "input", str(error)))
-    except Exception as error:  # noqa: BLE001  # the worker goes on; whoever asked learns what happened
+    except Exception as error:  # noqa: BLE001  # the worker goes on; the client gets the error
         details = traceback.format_exc()
         if not is_out_of_memory(error):
             return encode(_error(job.id, "fault", f"the worker failed ({type(error).__name__}: {error})", details))
     _free_memory(models)
-    reason = "there is not enough memory for this image: crop it, choose another device, or close other programs"
+    reason = "not enough memory for this image: crop it, choose another device, or close other programs"
     return encode(_error(job.id, "memory", reason, details))
 
 
@@ -194,15 +194,15 @@ def _error(number: int, kind: str, message: str, details: str = "") -> dict[str,
 
 
 def _end_with_thread(arguments: threading.ExceptHookArgs) -> None:
-    """End the process with a thread that failed: half a worker would keep the panel waiting."""
+    """End the process if a thread fails: otherwise the panel would wait forever."""
     traceback.print_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
     os._exit(1)
 
 
 def main() -> None:
-    """Serve standard input until it closes, then end the process within seconds, whatever is at work."""
+    """Serve standard input until it closes, then end the process within seconds, whatever is running."""
     settle_environment()
-    # Whatever a library prints must not get between the messages: file 1 becomes standard error.
+    # Output of libraries must not get between the messages: redirect file 1 to standard error.
     sink = os.dup(1)
     os.dup2(2, 1)
     threading.excepthook = _end_with_thread
@@ -218,5 +218,5 @@ def main() -> None:
     worker.close()
     computing.join(LAST_GRACE_S)
     sys.stderr.flush()
-    # Without the interpreter's long farewell, which would wait for a running computation.
+    # Skip the interpreter's shutdown, which would wait for a running computation.
     os._exit(status)

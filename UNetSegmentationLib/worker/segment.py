@@ -1,4 +1,4 @@
-"""What the worker does for each kind of request, with models that stay in memory between them."""
+"""Segmentation requests, with models that stay in memory between them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def segment(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[s
     """Serve a "segment" request and return the fields of its result.
 
     Args:
-        values: The request as it came.
-        models: Where the model comes from.
-        task: Told the finished share and the stage, and asked often whether to go on.
+        values: The raw request.
+        models: Models in memory.
+        task: Receives progress and stage; polled for cancellation.
 
     Raises:
-        InputError: The request, its files or its model cannot be used, or the output cannot be written.
+        InputError: The request, its files or its model are invalid, or the output cannot be written.
         CancelledError: The task was cancelled.
     """
     began = perf_counter()
@@ -65,7 +65,7 @@ def segment(values: dict[str, Any], models: WarmModels, *, task: Task) -> dict[s
 
 
 def _write_maps(request: SegmentRequest, probabilities: Array | None, output: str) -> dict[str, Any]:
-    """Write what was asked for of probabilities and uncertainty, and return the result's fields."""
+    """Write the requested probability and uncertainty maps, and return the fields for the result."""
     fields: dict[str, Any] = {}
     if probabilities is None:
         return fields
@@ -81,24 +81,24 @@ def _write_maps(request: SegmentRequest, probabilities: Array | None, output: st
 def _with_channels(
     volume: Volume, channels: Sequence[Volume | None], description: ModelDescription
 ) -> tuple[Volume, list[str]]:
-    """Return all channels on the grid of the volume, and which of them had to be resampled."""
+    """Return all channels on the grid of the volume, and a warning if any were resampled."""
     if not channels:
         return volume, []
     names = [channel.name for channel in description.channels]
     if len(channels) != len(names):
-        raise InputError(f"there are {len(channels)} channels, the model takes {', '.join(names)}: give one for each")
+        raise InputError(
+            f"there are {len(channels)} channels, but the model needs {', '.join(names)}: select one volume per channel"
+        )
     given = zip(names, channels, strict=True)
     moved = [name for name, channel in given if channel is not None and not same_grid(channel, volume)]
-    warnings = (
-        [sentence(f"{', '.join(moved)}: on another grid than the volume, and resampled onto it")] if moved else []
-    )
+    warnings = [sentence(f"{', '.join(moved)}: resampled to the grid of the volume")] if moved else []
     return stack_channels(volume, channels, names=names), warnings
 
 
 def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound, ...]:
     """Return size and bounds of every label in a labelmap (D, H, W)."""
     largest = max(label.value for label in labels)
-    # Slice by slice: bincount widens its input to eight bytes a voxel.
+    # Slice by slice: bincount converts its input to eight bytes per voxel.
     counts = np.zeros(largest + 1, dtype=np.int64)
     for plane in labelmap:
         counts += np.bincount(plane.ravel(), minlength=largest + 1)[: largest + 1]
@@ -114,7 +114,7 @@ def segments_of(labelmap: Array, labels: Sequence[Label]) -> tuple[SegmentFound,
 
 
 def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[Volume | None]]:
-    """Return the request, its volume and its channels, whose voxels stay in their files."""
+    """Return the request, its volume and its channels, with memory-mapped voxels."""
     try:
         request = SegmentRequest.from_dict(values)
         volume = Volume(np.asarray(request.volume.open()), np.array(request.affine_ras, dtype=np.float64))
@@ -126,12 +126,12 @@ def _read_request(values: dict[str, Any]) -> tuple[SegmentRequest, Volume, list[
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"the segment request cannot be understood: {error}") from error
+        raise InputError(f"the segment request is invalid: {error}") from error
     return request, volume, channels
 
 
 def _write_array(path: str, array: Array) -> ArrayFile:
-    """Write the voxels; a mapped file would end the process with a bus error where the disk is full."""
+    """Write the voxels; with a mapped file, a full disk would crash the process with a bus error."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(np.ascontiguousarray(array).data)
     return ArrayFile(path=path, dtype=array.dtype.name, shape=array.shape)

@@ -1,4 +1,4 @@
-"""The models used last, in memory."""
+"""Recently used models, kept in memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WARM_MODELS = 3
 
 
 class WarmModels:
-    """The models used last, in memory, as long as their files do not change.
+    """Recently used models, kept in memory until their files change.
 
     Args:
-        limit: How many are kept.
+        limit: Maximum number of models.
     """
 
     def __init__(self, limit: int = WARM_MODELS) -> None:
@@ -26,10 +26,10 @@ class WarmModels:
         self._predictors: OrderedDict[tuple[Any, ...], Predictor] = OrderedDict()
 
     def get(self, folder: str, device: str) -> Predictor:
-        """Return the predictor of a model folder on a device, loaded where it is not there yet.
+        """Return the predictor for a model folder on a device, loading it if necessary.
 
         Raises:
-            InputError: The folder is no usable model, or the machine has no such device.
+            InputError: The folder is not a valid model, or the machine has no such device.
         """
         files = (
             DESCRIPTION_FILE,
@@ -45,9 +45,9 @@ class WarmModels:
         return predictor
 
     def improvements(self) -> Generator[None, None, None]:
-        """Measure how the models' networks are best computed, the model used last first, as long as this is asked.
+        """Measure the fastest backends for the models, most recently used first, while the caller iterates.
 
-        What goes wrong here is nobody's loss: the models compute as before.
+        Errors here are harmless: the models keep their current backend.
         """
         for predictor in reversed(list(self._predictors.values())):
             stages = (predictor, predictor.previous) if predictor.previous else (predictor,)
@@ -56,7 +56,7 @@ class WarmModels:
                     yield from stage.engine.improvements()
 
     def forget(self) -> None:
-        """Let go of all models, so that their memory is free."""
+        """Drop all models to free their memory."""
         self._predictors.clear()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from UNetSegmentationLib.models.fit import UNTOLD_MODALITIES, doubt_of_values, why_unsuited
+from UNetSegmentationLib.models.fit import UNKNOWN_MODALITIES, value_warning, why_unsuited
 from UNetSegmentationLib.models.installed import InstalledModel
 from UNetSegmentationLib.presets import PRESETS
 from UNetSegmentationLib.protocol.segment import SegmentFound

@@ -82,7 +82,7 @@ class Foresight:
         # The run itself will report any error.
         if message["event"] != "result" or request != self._request or self._onChanged is None:
             return
-        doubt = wording.sentence(ForeseeResult.from_dict(message).doubt)
+        doubt = wording.sentence(ForeseeResult.from_dict(message).warning)
         if doubt != self.doubt:
             self.doubt = doubt
             self._onChanged()

@@ -5,7 +5,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from UNetSegmentationLib.image.geometry import spacing_of
-from UNetSegmentationLib.models.fit import doubt_of_spacing
+from UNetSegmentationLib.models.fit import spacing_warning
 
 from ..choices import channels, wording
 from ..choices.choices import Choices
@@ -59,7 +59,7 @@ def doubts(parameters: Any, found: Choices, look: Look | None) -> list[str]:
     spacing = spacing_of(scene_exchange.worldAffine(parameters.inputVolume))
     possible = [
         wording.doubtOfModality(look, found.preset) if isFirst else "",
-        wording.sentence(doubt_of_spacing(description, spacing)),
+        wording.sentence(spacing_warning(description, spacing)),
     ]
     return [doubt for doubt in possible if doubt]
 

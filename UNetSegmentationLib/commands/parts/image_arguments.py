@@ -15,7 +15,7 @@ from ...image.dicom_series import modality_of
 from ...image.geometry import Volume
 from ...image.volume_io import check_labelmap_name, read_channels, stem_of
 from ...models.description import Channel, ModelDescription
-from ...models.fit import check_image_fits, doubt_of_values, lowest_value, why_unsuited
+from ...models.fit import check_image_fits, lowest_value, value_warning, why_unsuited
 from ...models.installed import InstalledModel, find_model, list_models
 from ...presets import PRESETS
 
@@ -158,7 +158,7 @@ def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, 
         return ""
     title, own_id = PRESETS[model.description.preset].title, model.description.id
     if is_chosen:
-        is_told_by_values = doubt_of_values(model.description.preset, lowest=lowest_value(volume.array))
+        is_value_warned = value_warning(model.description.preset, lowest=lowest_value(volume.array))
         return (
             "" if is_told_by_values else f"the image {reason}, but the model is for {title}: do not rely on the result"
         )

@@ -1,1 +1,1 @@
-"""What conventions share: axes, intensities, resampling, tiles, and the arithmetic of other tools."""
+"""Code shared by the conventions: axes, intensities, resampling, tiles, and the arithmetic of other tools."""

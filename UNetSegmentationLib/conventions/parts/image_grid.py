@@ -1,4 +1,4 @@
-"""Logits of the network's grid on the image's: labels and probabilities, a few slices and one class at a time."""
+"""From logits on the network's grid to labels and probabilities on the image's, in small parts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def labelmap_of_slabs(
     slices_at_once: int = SLICES_AT_ONCE,
     task: Task = UNWATCHED,
 ) -> Array:
-    """Return the class of every voxel on a grid of sizes `shape`, from logits that come slab by slab.
+    """Return the class of every voxel on a grid of size `shape`, from slabs of logits.
 
     Logits are interpolated linearly, a few slices and one class at a time, as soon as the slabs allow it, so that
-    neither all logits nor those of the full resolution ever exist together.
+    the full logits are never in memory, neither on the network's grid nor on the image's.
 
     Args:
-        slabs: Logits (K, rows, h, w), which together are all `depth` slices in their order.
+        slabs: Logits (K, rows, h, w), which together make up all `depth` slices, in order.
         depth: Slices of the network's grid.
         shape: Sizes (D, H, W).
         output: One of models.description.OUTPUTS. "labels": the class of the highest logit; "regions": logit n > 0
@@ -45,7 +45,7 @@ def labelmap_of_slabs(
         positions: Where the grid's voxels lie along each axis, in voxels of the logits; None: over the same extent.
         across: Axis of (D, H, W) along which the nearest plane is taken instead; None: none.
         slices_at_once: How many slices are interpolated together.
-        task: Asked before each class whether to go on.
+        task: Polled for cancellation before each class.
 
     Raises:
         CancelledError: The task was cancelled.
@@ -75,19 +75,19 @@ def labelmap_of_slabs(
 
 
 class _Window:
-    """The slices of logits that are known and still needed: few of earlier slabs, and those of the last one."""
+    """The slices of logits that are available and still needed: a few of earlier slabs, and those of the last one."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[int, Tensor]] = []  # each with its first slice
+        self._parts: list[tuple[int, Tensor]] = []  # (first slice, slab)
         self.end = 0
 
     @property
     def classes(self) -> int:
-        """How many classes have logits."""
+        """Number of classes."""
         return len(self._parts[-1][1])
 
     def add(self, slab: Tensor) -> None:
-        """Take the next slices (K, rows, h, w)."""
+        """Add the next slices (K, rows, h, w)."""
         self._parts.append((self.end, slab))
         self.end += slab.shape[1]
 
@@ -101,7 +101,7 @@ class _Window:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def keep_from(self, row: int) -> None:
-        """Let go of the slices before `row`, and of the slab itself, which may be written over."""
+        """Drop the slices before `row`, and copy the rest, since the slab may be overwritten."""
         kept = [
             (max(first, row), slab[:, max(row - first, 0) :].clone())
             for first, slab in self._parts
@@ -111,10 +111,10 @@ class _Window:
 
 
 def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], **options: Any) -> Array:
-    """Return the class of every voxel on a grid of sizes `shape`, from all logits (K, d, h, w).
+    """Return the class of every voxel on a grid of size `shape`, from all logits (K, d, h, w).
 
     Args:
-        logits: Of the network.
+        logits: Output of the network.
         shape: Sizes (D, H, W).
         options: See labelmap_of_slabs.
     """
@@ -123,12 +123,12 @@ def labelmap_on_grid(logits: Tensor, shape: tuple[int, int, int], **options: Any
 
 @dataclass(frozen=True)
 class _Rows:
-    """Between which slices of the network's grid each slice of the image lies.
+    """The slices of the network's grid between which each slice of the image lies.
 
     Attributes:
-        lower: The slice before, for each.
-        upper: The slice after.
-        weight: Of the slice after.
+        lower: The slice before each slice of the image.
+        upper: The slice after it.
+        weight: Weight of the slice after it.
     """
 
     lower: Tensor
@@ -137,7 +137,7 @@ class _Rows:
 
     @classmethod
     def over(cls, depth: int, target: int, *, positions: Positions | None, is_nearest: bool) -> Self:
-        """Return the rows of a grid of `target` slices over the extent of `depth`, or at positions."""
+        """Return the rows for `target` slices with the same extent as `depth` slices, or at positions."""
         if positions is not None:
             at = positions[0].double().clamp(0, depth - 1)
         elif is_nearest:
@@ -145,7 +145,7 @@ class _Rows:
         else:
             at = ((torch.arange(target) + 0.5) * (depth / target) - 0.5).clamp(0, depth - 1)
         lower = at.floor().long()
-        # Not every device knows float64.
+        # Not every device supports float64.
         return cls(lower=lower, upper=(lower + 1).clamp(max=depth - 1), weight=(at - lower).float())
 
     def span(self, part: range) -> range:
@@ -171,8 +171,8 @@ class _Rows:
         return self.lower[places], self.upper[places], self.weight[places]
 
     def ready(self, known: int) -> int:
-        """Return how many slices of the image the first `known` slices give."""
-        # Of a slice that lies on another one exactly, the one after is not needed.
+        """Return how many slices of the image can be computed from the first `known` slices."""
+        # A slice that coincides with the lower one does not need the upper one.
         last = torch.where(self.weight > 0, self.upper, self.lower)
         return int((last < known).cumprod(0).sum())
 
@@ -209,7 +209,7 @@ def probabilities_on_grid(
     positions: Positions | None = None,
     is_activated: bool = False,
 ) -> Array:
-    """Return probabilities, float16, background first, on a grid of sizes `shape` over the same extent.
+    """Return probabilities, float16, background first, on a grid of size `shape` with the same extent.
 
     Args:
         logits: (K, d, h, w).
@@ -231,7 +231,7 @@ def probabilities_on_grid(
             slices = slices if is_activated else slices.sigmoid()
             slices = torch.cat([1 - slices.amax(dim=0, keepdim=True), slices])
         elif is_activated:
-            # Towards what the network did not see all classes fade alike, and the labelmap goes by their ratio.
+            # At the border of the network's input all classes fade alike, and the labelmap depends on their ratio.
             slices[0] += slices.sum(dim=0) == 0
             slices /= slices.sum(dim=0)
         else:
@@ -243,7 +243,7 @@ def probabilities_on_grid(
 def _interpolated(
     channel: Tensor, shape: tuple[int, int, int], part: range, rows: _Rows, positions: Positions | None
 ) -> Tensor:
-    """Return slices `part` on (D, H, W) from the slices of logits (rows, h, w) that they need.
+    """Return slices `part` of (D, H, W), interpolated from the logits (rows, h, w) that they need.
 
     Along H and W they are interpolated linearly, with aligned extents or at positions.
     """

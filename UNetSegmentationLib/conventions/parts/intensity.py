@@ -1,4 +1,4 @@
-"""Stored values scaled to what a network takes."""
+"""Normalising stored values for a network."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def normalize(
 ) -> Tensor:
     """Map stored values to float32 by one of the schemes of planning.plan.Normalization.
 
-    A channel of NaN, one that is missing, stays NaN.
+    A missing channel (NaN) stays NaN.
 
     Args:
         channel: Stored values (D, H, W).
-        scheme: How to scale them.
-        mask: Voxels (D, H, W) with content, for schemes that use a mask; by default those that are not zero.
-        smallest_deviation: "zscore" and "rescale" divide by no less.
+        scheme: How to normalise them.
+        mask: Foreground (D, H, W) for schemes that use a mask; by default the nonzero voxels.
+        smallest_deviation: Lower limit of the divisor of "zscore" and "rescale".
     """
     image = torch.from_numpy(np.array(channel, dtype=np.float32, order="C"))
     if scheme.scheme == "ct":
@@ -52,6 +52,6 @@ def normalize(
 
 
 def padding_of(array: Array, schemes: Sequence[Normalization]) -> Tensor:
-    """Return (C,): 0 where values are normalised, the smallest value (air) where they stay as they are stored."""
+    """Return the padding values (C,): 0 for normalised channels, the smallest value (air) for unchanged ones."""
     pairs = zip(array, schemes, strict=True)
     return torch.tensor([float(channel.min()) if scheme.scheme == "none" else 0.0 for channel, scheme in pairs])

@@ -1,4 +1,4 @@
-"""How MONAI brings an image to its network's grid and back (Cardoso et al. 2022, arXiv:2211.02701)."""
+"""How MONAI resamples an image to its network's grid and back (Cardoso et al. 2022, arXiv:2211.02701)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ...planning.monai_recipe import (
     Step,
 )
 
-# Spacings, and ratios of spacings, that differ by less count as equal.
+# Spacings, and ratios of spacings, that differ by less than this count as equal.
 TOLERANCE = 1e-3
-_CORNER_TOLERANCE = 1e-8  # in voxels: above it the corners of a volume count as not its own
+_CORNER_TOLERANCE = 1e-8  # in voxels, for comparing the corners of volumes
 _MOST_VALUES_OF_QUANTILE = 1_000_000
-_PLANES = 8  # that are interpolated at a time
+_PLANES = 8  # interpolated at a time
 SMALLEST_WEIGHT = 1e-3
 
 Sizes = tuple[int, int, int]
@@ -41,15 +41,15 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class SteppedGrid:
-    """The network's grid, whose voxel n lies at `origin` + n times `step`, and the part of it that the network sees.
+    """The network's grid, whose voxel n is at `origin` + n times `step`, and the part that is the network's input.
 
     Attributes:
         shape: Sizes (D, H, W) of the image.
         size: Sizes of the whole grid.
-        step: Distance of its voxels in voxels of the image.
-        origin: Where its voxel 0 lies in voxels of the image.
-        start: First voxel that the network sees; below 0 where zeros were added.
-        stop: The one after the last; above `size` where zeros were added.
+        step: Distance between its voxels, in voxels of the image.
+        origin: Position of its voxel 0, in voxels of the image.
+        start: First voxel of the network's input; below 0 if zeros were added.
+        stop: One past the last voxel; above `size` if zeros were added.
     """
 
     shape: Sizes
@@ -61,12 +61,12 @@ class SteppedGrid:
 
     @classmethod
     def of(cls, shape: Sizes) -> SteppedGrid:
-        """Return the grid of an image that is not resampled and seen as a whole."""
+        """Return the grid of an image that is neither resampled nor cropped."""
         return cls(shape, shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0, 0, 0), shape)
 
     @property
     def positions(self) -> Positions:
-        """Where the grid's voxels lie along each axis, in voxels of the image."""
+        """Positions of the grid's voxels along each axis, in voxels of the image."""
         depth, height, width = (
             torch.arange(size, dtype=torch.float64) * step + origin
             for size, step, origin in zip(self.size, self.step, self.origin, strict=True)
@@ -75,7 +75,7 @@ class SteppedGrid:
 
     @property
     def back_positions(self) -> Positions:
-        """Where the image's voxels lie along each axis, in voxels of the grid."""
+        """Positions of the image's voxels along each axis, in voxels of the grid."""
         depth, height, width = (
             (torch.arange(size, dtype=torch.float64) - origin) / step
             for size, step, origin in zip(self.shape, self.step, self.origin, strict=True)
@@ -83,27 +83,27 @@ class SteppedGrid:
         return depth, height, width
 
     def seeing(self, start: Sizes, stop: Sizes) -> SteppedGrid:
-        """Return the grid of which the network sees another part."""
+        """Return the grid with another part as the network's input."""
         return replace(self, start=start, stop=stop)
 
     def cut(self, values: Tensor) -> Tensor:
-        """Return the part (C, d, h, w) of values (C, *size) that the network sees."""
+        """Crop values (C, *size) to the network's input (C, d, h, w)."""
         return _cut(values, self.start, self.stop)
 
     def whole(self, values: Tensor) -> Tensor:
-        """Return values (C, d, h, w) of the part that the network sees on the whole grid, zeros elsewhere."""
+        """Return values (C, d, h, w) of the network's input on the whole grid, zeros elsewhere."""
         ends = zip(self.start, self.size, strict=True)
         return _cut(values, [-start for start in self.start], [size - start for start, size in ends])
 
     def labels(self, labels: Tensor) -> Tensor:
-        """Return a labelmap (D, H, W) on the image's grid brought to what the network sees, by the nearest voxel."""
+        """Resample a labelmap (D, H, W) from the image's grid to the network's input, by nearest neighbour."""
         return self.cut(nearest_at(labels, self.positions)[None])[0]
 
 
 def spacing_for(spacing_mm: Sequence[float], target_spacing_mm: Sequence[float]) -> Triple:
-    """Return the spacing (D, H, W) that an image is brought to.
+    """Return the target spacing (D, H, W) of an image.
 
-    An axis whose target is 0, or whose spacing is within TOLERANCE of it, keeps its own.
+    An axis keeps its spacing if the target is 0 or within TOLERANCE of it.
     """
     depth, height, width = (
         new if new and abs(new - old) > TOLERANCE else old
@@ -115,13 +115,13 @@ def spacing_for(spacing_mm: Sequence[float], target_spacing_mm: Sequence[float])
 def grid_for(shape: Sizes, axes_mm: Array, spacing_mm: Triple) -> SteppedGrid:
     """Return the grid of an image at another spacing.
 
-    Its voxel 0 lies on that of the image where the axes are perpendicular to the last digits. Where they are not, as in
-    most oblique files, whose headers hold few digits, the middles of the two are put together.
+    Its voxel 0 coincides with the image's if the axes are perpendicular to within rounding. If they are not, as in
+    most oblique files, whose headers have few digits, the centres of the two grids coincide instead.
 
     Args:
         shape: Sizes (D, H, W).
         axes_mm: (3, 3), the steps from voxel to voxel along (D, H, W) as columns.
-        spacing_mm: Wanted, (D, H, W).
+        spacing_mm: Target spacing (D, H, W).
     """
     upper = np.linalg.cholesky(axes_mm.T @ axes_mm).T
     wanted_mm = axes_mm @ np.linalg.inv(upper) @ np.diag(spacing_mm)
@@ -146,21 +146,21 @@ def follow(
     check_size: Callable[[Sizes], None],
     task: Task,
 ) -> tuple[Tensor, SteppedGrid, Box]:
-    """Apply the steps of a recipe in their order.
+    """Apply the steps of a recipe in order.
 
     Args:
         recipe: The steps.
-        image: Stored values (C, D, H, W), float32, its axes turned.
-        grid_of: Returns the network's grid for an image of some sizes.
-        check_size: Called with the sizes of a grid before it is filled.
-        task: Asked before each step whether to go on.
+        image: Stored values (C, D, H, W), float32, reoriented.
+        grid_of: Returns the network's grid for an image size.
+        check_size: Called with the size of a grid before it is filled.
+        task: Polled for cancellation before each step.
 
     Returns:
-        What the network sees (C, d, h, w); its grid; and which box of the image that grid covers, all of it unless the
-        image is cropped before it is resampled.
+        The network's input (C, d, h, w); its grid; and the box of the image that the grid covers, the whole image
+        unless it is cropped before resampling.
 
     Raises:
-        InputError: Nothing is above 0 where the foreground is cut out.
+        InputError: The image has no foreground to crop to.
     """
     grid = SteppedGrid.of(_sizes(image))
     box = (slice(None), slice(None), slice(None))
@@ -190,7 +190,7 @@ def scale(image: Tensor, step: Step) -> Tensor:
 
 
 def foreground_box(image: Tensor, step: CropForeground) -> tuple[Sizes, Sizes]:
-    """Return the first voxel of the box that a step cuts out of (C, D, H, W), and the one after its last.
+    """Return the start and stop of the box that a step crops from (C, D, H, W).
 
     Raises:
         InputError: No voxel is above 0.
@@ -213,14 +213,14 @@ def foreground_box(image: Tensor, step: CropForeground) -> tuple[Sizes, Sizes]:
 
 
 def linear_at(values: Tensor, positions: Positions) -> Tensor:
-    """Return values (..., D, H, W) interpolated at positions along each axis, in voxels; ends are repeated."""
+    """Return values (..., D, H, W) interpolated at positions along each axis, in voxels; edges are repeated."""
     for axis in range(3):
         values = linear_along(values, axis - 3, positions[axis])
     return values
 
 
 def linear_in_double_precision(image: Tensor, positions: Positions) -> Tensor:
-    """Return what linear_at makes of an image (C, D, H, W) in double precision, but float32, a few planes at a time."""
+    """Apply linear_at to an image (C, D, H, W) in double precision, a few planes at a time; returns float32."""
     along_depth = positions[0].double().clamp(0, image.shape[1] - 1)
     sampled = image.new_empty((len(image), *(len(axis) for axis in positions)), dtype=torch.float32)
     for first in range(0, len(along_depth), _PLANES):
@@ -232,7 +232,7 @@ def linear_in_double_precision(image: Tensor, positions: Positions) -> Tensor:
 
 
 def linear_along(values: Tensor, axis: int, positions: Tensor) -> Tensor:
-    """Return values interpolated at positions (n,) along one axis, in voxels; ends are repeated."""
+    """Return values interpolated at positions (n,) along one axis, in voxels; edges are repeated."""
     last = values.shape[axis] - 1
     clamped = positions.to(values.device, torch.float64).clamp(0, last)
     if len(clamped) == last + 1 and torch.equal(clamped, torch.arange(last + 1.0, device=clamped.device).double()):
@@ -245,7 +245,7 @@ def linear_along(values: Tensor, axis: int, positions: Tensor) -> Tensor:
 
 
 def nearest_at(values: Tensor, positions: Positions) -> Tensor:
-    """Return values (..., D, H, W) of the voxel nearest to positions along each axis, in voxels."""
+    """Return values (..., D, H, W) at positions along each axis, in voxels, by nearest neighbour."""
     for axis in range(3):
         nearest = positions[axis].round().long().clamp(0, values.shape[axis - 3] - 1)
         values = values.index_select(axis - 3, nearest.to(values.device))
@@ -253,7 +253,7 @@ def nearest_at(values: Tensor, positions: Positions) -> Tensor:
 
 
 def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """Return the first voxel of each tile along one axis: at equal steps, the last moved back to end with the axis."""
+    """Return the first voxel of each tile along one axis: at regular steps, the last one moved back to fit."""
     interval = max(1, int(patch * (1 - overlap)))
     return [*range(0, size - patch, interval), size - patch]
 
@@ -264,7 +264,7 @@ def tile_weights(patch_size: Sizes, *, kind: str, sigma_ratio: float) -> Tensor:
     Args:
         patch_size: Sizes (D, H, W).
         kind: One of monai_recipe.TILE_WEIGHTS.
-        sigma_ratio: Width of the Gaussian in patches.
+        sigma_ratio: Standard deviation of the Gaussian as a fraction of the patch.
     """
     if kind == "constant":
         return torch.ones(patch_size)
@@ -297,7 +297,7 @@ def _scale_percentiles(image: Tensor, step: ScalePercentiles) -> Tensor:
 
 
 def _percentile(values: Tensor, percentile: float) -> float:
-    # torch's quantile takes no more than 16 million values.
+    # torch.quantile accepts at most 16 million values.
     if values.numel() > _MOST_VALUES_OF_QUANTILE:
         return float(np.percentile(values.numpy(), percentile))
     return float(torch.quantile(values, percentile / 100))
@@ -333,9 +333,7 @@ def _standardised(values: Tensor, step: Standardise, index: int) -> Tensor:
 
 def _entry(values: tuple[float, ...], index: int, name: str) -> float:
     if index >= len(values):
-        raise InputError(
-            f"the model has {len(values)} {name} to standardise by, the image more channels: export it again"
-        )
+        raise InputError(f"the image has more channels than the model has {name}: export the model again")
     return values[index]
 
 
@@ -348,7 +346,7 @@ _SCALINGS: dict[type[Step], Callable[[Tensor, Any], Tensor]] = {
 
 
 def _cut(values: Tensor, start: Sequence[int], stop: Sequence[int]) -> Tensor:
-    """Return voxels `start` to `stop` of (C, D, H, W); zeros where these lie outside."""
+    """Return voxels `start` to `stop` of (C, D, H, W), padded with zeros outside."""
     sizes = values.shape[1:]
     inside = tuple(slice(max(0, first), min(size, last)) for first, last, size in zip(start, stop, sizes, strict=True))
     ends = [(max(0, -first), max(0, last - size)) for first, last, size in zip(start, stop, sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""How nnU-Net brings an image to its network's grid and back (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z)."""
+"""nnU-Net's resampling to the network's grid and back (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...image.geometry import Array
 
-ANISOTROPY = 3.0  # slices that are thicker than this many pixels are resampled plane by plane
+ANISOTROPY = 3.0  # slices more than this many times thicker than the pixels are resampled plane by plane
 SPLINE_ORDER = 3
-# Of samples in a spline, far below float32's precision; numbers that are almost too small for it take 20 times longer.
+# Of samples in a spline, far below float32's precision; denormal numbers are 20 times slower.
 _SMALLEST_WEIGHT = 1e-12
-# Spacings that come out of direction matrices differ in their last digits from those in the file.
+# Spacings computed from direction matrices differ in the last digits from those in the file.
 _SPACING_DIGITS = 9
-# A single picture has no spacing across: nnU-Net's reader takes one that is certainly the largest.
+# A 2D image has no slice spacing: nnU-Net's reader sets one that is certainly the largest.
 _FLAT_SPACING = 999.0
 
 Box = tuple[slice, slice, slice]
 
 
 def spacing_for_rules(spacing_mm: Sequence[float], *, is_picture: bool = False) -> tuple[float, float, float]:
-    """Return the spacing (D, H, W) that the rules below compare, free of rounding noise.
+    """Return the spacing (D, H, W) that the rules below compare, without rounding noise.
 
     Args:
         spacing_mm: Spacing (D, H, W).
-        is_picture: The image is a single 2D picture, whose spacing across says nothing.
+        is_picture: Whether the image is a single 2D image, whose slice spacing is meaningless.
     """
     depth, height, width = (float(f"{step:.{_SPACING_DIGITS}g}") for step in spacing_mm)
     return (max(height, width) * _FLAT_SPACING if is_picture else depth), height, width
@@ -56,7 +56,7 @@ def shape_at(
     shape: Sequence[int], spacing_mm: Sequence[float], target_spacing_mm: Sequence[float]
 ) -> tuple[int, int, int]:
     """Return the sizes (D, H, W) at another spacing."""
-    # In this order of operations: halves are rounded as they come out of it.
+    # The order of operations affects the rounding of halves.
     depth, height, width = (
         max(1, round(old / new * size)) for size, old, new in zip(shape, spacing_mm, target_spacing_mm, strict=True)
     )
@@ -64,9 +64,9 @@ def shape_at(
 
 
 def plane_axis(spacing_mm: Sequence[float], target_spacing_mm: Sequence[float]) -> int | None:
-    """Return the axis across which planes are resampled one by one; None where all axes are resampled together.
+    """Return the axis along which planes are resampled one by one, or None if all axes are resampled together.
 
-    It is the thickest axis of the first of both spacings that is anisotropic, unless two axes are as thick.
+    It is the coarsest axis of the first anisotropic spacing of the two, unless two axes are equally coarse.
     """
     for spacing in (spacing_mm, target_spacing_mm):
         if max(spacing) / min(spacing) > ANISOTROPY:
@@ -76,12 +76,12 @@ def plane_axis(spacing_mm: Sequence[float], target_spacing_mm: Sequence[float]) 
 
 
 def resample_spline(image: Array, shape: tuple[int, int, int], *, across: int | None) -> Array:
-    """Resample (D, H, W) to sizes `shape` over the same extent by cubic splines that stay in the range of values.
+    """Resample (D, H, W) to size `shape` over the same extent with cubic splines, clipped to the range of values.
 
     Args:
         image: Voxels.
-        shape: Sizes (D, H, W) wanted.
-        across: Axis of (D, H, W) along which the nearest plane is taken; None: none.
+        shape: Target size (D, H, W).
+        across: Axis of (D, H, W) along which the nearest plane is used, or None.
 
     Returns:
         (*shape) float32.
@@ -96,15 +96,15 @@ def resample_spline(image: Array, shape: tuple[int, int, int], *, across: int | 
 
 
 def resample_labels_by_share(labels: Array, shape: tuple[int, int, int], *, across: int | None) -> Array:
-    """Resample a labelmap (D, H, W) to sizes `shape` over the same extent: the label with the largest share wins.
+    """Resample a labelmap (D, H, W) to size `shape` over the same extent: the label with the largest share wins.
 
-    Shares are those of linear interpolation. Of equal ones that of the nearest voxel wins, where it is among them, else
-    the lowest value, as in batchgenerators since 0.25.2.
+    Shares are those of linear interpolation. Ties go to the label of the nearest voxel if it is among them, else to the
+    lowest value, as in batchgenerators since 0.25.2.
 
     Args:
         labels: Label values, negative ones included.
-        shape: Sizes (D, H, W) wanted.
-        across: Axis of (D, H, W) along which the nearest plane is taken; None: none.
+        shape: Target size (D, H, W).
+        across: Axis of (D, H, W) along which the nearest plane is used, or None.
     """
     if across is None:
         return _resized_labels(labels, shape)
@@ -116,30 +116,30 @@ def resample_labels_by_share(labels: Array, shape: tuple[int, int, int], *, acro
 
 
 def nearest_planes(size: int, target_size: int) -> Array:
-    """Return for each of `target_size` planes over the extent of `size` planes the index of the nearest."""
+    """Return the index of the nearest of `size` planes for each of `target_size` planes over the same extent."""
     centres = size / target_size * (np.arange(target_size) + 0.5) - 0.5
     nearest: Array = np.clip(np.floor(centres + 0.5).astype(np.int64), 0, size - 1)
     return nearest
 
 
 def take_nearest_planes(logits: Tensor, axis: int, target_size: int) -> Tensor:
-    """Return logits (K, D, H, W) with axis `axis` of (D, H, W) brought to `target_size` planes, each the nearest."""
+    """Return logits (K, D, H, W) with axis `axis` of (D, H, W) resampled to `target_size` nearest planes."""
     indices = torch.from_numpy(nearest_planes(logits.shape[1 + axis], target_size)).to(logits.device)
     return logits.index_select(1 + axis, indices)
 
 
 def _resized(array: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array at other sizes by cubic splines, as scikit-image's `resize` does it with mode "edge".
+    """Return an array resized with cubic splines, like scikit-image's `resize` with mode "edge".
 
-    Splines are linear and axes independent of each other: so each axis is one product with a matrix. A CT of 244 x 202
-    x 224 voxels took 1.3 s point by point in double precision, and takes 0.03 s once the matrices are known.
+    Splines are linear and the axes independent, so each axis is one matrix product. A CT of 244 x 202 x 224 voxels
+    took 1.3 s point by point in double precision, and takes 0.03 s once the matrices are cached.
     """
     if array.shape == shape:
         # Splines pass through the samples.
         return array
     result = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     lower, upper = result.aminmax()
-    # The axis that leaves the least comes first.
+    # The axis that shrinks the most comes first.
     for axis in sorted(range(array.ndim), key=lambda axis: shape[axis] / array.shape[axis]):
         if shape[axis] != array.shape[axis]:
             matrix = _spline_matrix(array.shape[axis], shape[axis])
@@ -153,9 +153,9 @@ def _resized(array: Array, shape: tuple[int, ...]) -> Array:
     return clipped
 
 
-@lru_cache(maxsize=4)  # a volume needs three; those of large pictures take 100 MB
+@lru_cache(maxsize=4)  # a volume needs three; those of large images take 100 MB
 def _spline_matrix(size: int, target_size: int) -> Tensor:
-    """Return (target_size, size): how the samples along an axis make up those at another spacing."""
+    """Return the matrix (target_size, size) that resamples an axis with splines."""
     matrix = torch.empty(size, target_size)
     for sample, row in enumerate(matrix):
         weights = _zoomed(np.eye(1, size, sample)[0], (target_size,), order=SPLINE_ORDER)
@@ -169,7 +169,7 @@ def _resized_labels(labels: Array, shape: tuple[int, ...]) -> Array:
         return labels
     nearest = _zoomed(labels, shape, order=0).astype(labels.dtype)
     winner = np.empty(shape, dtype=labels.dtype)
-    # Shares stay in double precision: whether two are equal decides.
+    # Double precision, since ties matter.
     largest, of_nearest = np.full(shape, -1.0), np.zeros(shape)
     for value in np.unique(labels):
         share = _zoomed(labels == value, shape, order=1)

@@ -1,4 +1,4 @@
-"""Where tiles begin along an axis, and how they are weighted where they overlap (Isensee et al. 2021, nnU-Net)."""
+"""Tile positions along an axis, and the blending weights of overlapping tiles (Isensee et al. 2021, nnU-Net)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor
 from ...core.errors import InputError
 
 GAUSSIAN_SIGMA_RATIO = 1 / 8  # of the patch, as in nnU-Net
-# float32 blending: a corner weight of 1e-11 would be lost against its neighbours' sum.
+# In float32, a corner weight of 1e-11 would be lost in the sum of its neighbours.
 SMALLEST_WEIGHT = 1e-5
 
 
 def tile_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """Return the first voxel of each tile along one axis: evenly spread, covering all, overlapping at least so much.
+    """Return the first voxel of each tile along one axis: evenly spaced, covering the axis, with at least this overlap.
 
     Args:
         size: Voxels along the axis, at least `patch`.
         patch: Voxels of a tile.
-        overlap: Share of a tile that neighbours have in common, 0 to below 1.
+        overlap: Overlap of neighbouring tiles as a fraction, 0 to below 1.
 
     Raises:
-        InputError: The overlap is out of range or the patch larger than the axis.
+        InputError: The overlap is out of range or the patch is larger than the axis.
     """
     if not 0 <= overlap < 1:
-        raise InputError(f"overlap is {overlap}: give 0 to below 1")
+        raise InputError(f"overlap is {overlap}: give a number from 0 to below 1")
     if patch > size:
         raise InputError(f"a patch of {patch} does not fit into {size} voxels: pad the image first")
     if size == patch:
@@ -42,8 +42,8 @@ def gaussian_weights(
 
     Args:
         patch_size: Sizes (D, H, W).
-        is_centred_on_voxel: Even sizes have their centre on the voxel after the middle.
-        smallest: No weight is lower.
+        is_centred_on_voxel: For even sizes, the centre is the voxel after the middle.
+        smallest: Lower limit of the weights.
     """
     axes = []
     for size in patch_size:
