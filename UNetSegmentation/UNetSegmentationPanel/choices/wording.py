@@ -79,7 +79,7 @@ def doubtOfModality(look: Look, presetName: str) -> str:
         return _("The volume {reason}, but {chosen} is selected: check the modality.").format(
             reason=reason, chosen=title
         )
-    if look.code in UNTOLD_MODALITIES and doubt_of_values(presetName, lowest=look.lowest):
+    if look.code in UNKNOWN_MODALITIES and value_warning(presetName, lowest=look.lowest):
         return _("The intensities of the volume are unusual for {chosen}: check the modality.").format(chosen=title)
     return ""
 

@@ -159,9 +159,7 @@ def check_modality(image: ImageFiles, volume: Volume, model: InstalledModel, *, 
     title, own_id = PRESETS[model.description.preset].title, model.description.id
     if is_chosen:
         is_value_warned = value_warning(model.description.preset, lowest=lowest_value(volume.array))
-        return (
-            "" if is_told_by_values else f"the image {reason}, but the model is for {title}: do not rely on the result"
-        )
+        return "" if is_value_warned else f"the image {reason}, but the model is for {title}: do not rely on the result"
     others = [
         other for other in list_models() if _is_of_shape(other, volume) and not _why_unsuited(image, volume, other)
     ]
