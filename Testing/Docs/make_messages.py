@@ -29,20 +29,25 @@ from UNetSegmentationLib.core.messages import fill
 from UNetSegmentationLib.protocol.lines import SENTENCES
 
 
+def inLanguage(template):
+    """Return a template in the language of the application; Slicer looks it up under the file that calls `_`."""
+    return _(template)
+
+
 def translate(message):
     """Return a worker's message with its sentences in the language of the application."""
     said = message.get("said", {})
 
-    def inLanguage(text):
-        return fill(said[text], _) if text in said else text
+    def say(text):
+        return fill(said[text], inLanguage) if text in said else text
 
     translated = {key: value for key, value in message.items() if key != "said"}
     for key in SENTENCES:
         value = translated.get(key)
         if isinstance(value, str):
-            translated[key] = inLanguage(value)
+            translated[key] = say(value)
         elif isinstance(value, list):
-            translated[key] = [inLanguage(text) if isinstance(text, str) else text for text in value]
+            translated[key] = [say(text) if isinstance(text, str) else text for text in value]
     return translated
 
 
@@ -87,8 +92,9 @@ def _sentences_of(call: ast.Call) -> Iterator[ast.expr]:
     function = call.func
     name = _name_of(function)
     is_warning = isinstance(function, ast.Attribute) and name == "append" and _name_of(function.value) == "warnings"
-    if call.args and (name in ("InputError", "sentence", "stage", "_refuse") or is_warning):
-        arguments = call.args[:1] if name != "_refuse" else call.args[1:2]
+    places = {"InputError": 0, "sentence": 0, "stage": 0, "append": 0, "_refuse": 1, "_error": 2}
+    if name in places and (name != "append" or is_warning):
+        arguments = call.args[places[name] : places[name] + 1]
     elif name in ("require", "progress", "check") and call.args:
         arguments = call.args[-1:]
     else:

@@ -154,7 +154,7 @@ def test_what_the_worker_says_is_shown_in_the_language_of_the_application(real_p
 
     german = {
         "Segmenting": "Segmentieren",
-        "{0} voxels of {1} were NaN or infinite and were taken as background": "{1}: {0} Voxel ohne Wert",
+        "{0} voxels of {1} were NaN or infinite and were treated as background": "{1}: {0} Voxel ohne Wert",
     }
     monkeypatch.setattr(worker_messages, "_", lambda text: german.get(text, text))
     array = spheres(64).astype(np.float32)

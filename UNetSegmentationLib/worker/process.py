@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.errors import CancelledError, InputError
+from ..core.messages import sentence
 from ..core.process_environment import settle_environment
 from ..core.task import Event, Task
 from ..protocol.lines import PROTOCOL_VERSION, LineDecoder, encode, with_templates
@@ -40,7 +41,7 @@ class Job:
         self.values = values
         self.cancelled = threading.Event()
         self.task = Task(self._note, self.cancelled.is_set)
-        self._latest = (0.0, "Waiting")
+        self._latest = (0.0, sentence("Waiting"))
         self._told = (-1.0, "")
         self._told_at = 0.0
 
@@ -176,7 +177,7 @@ def _answer(job: Job, models: WarmModels) -> bytes:
         if not is_out_of_memory(error):
             return encode(_error(job.id, "fault", f"the worker failed ({type(error).__name__}: {error})", details))
     _free_memory(models)
-    reason = "not enough memory for this image: crop it, choose another device, or close other programs"
+    reason = sentence("not enough memory for this image: crop it, choose another device, or close other programs")
     return encode(_error(job.id, "memory", reason, details))
 
 

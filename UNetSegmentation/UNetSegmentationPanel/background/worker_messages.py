@@ -6,20 +6,25 @@ from UNetSegmentationLib.core.messages import fill
 from UNetSegmentationLib.protocol.lines import SENTENCES
 
 
+def inLanguage(template):
+    """Return a template in the language of the application; Slicer looks it up under the file that calls `_`."""
+    return _(template)
+
+
 def translate(message):
     """Return a worker's message with its sentences in the language of the application."""
     said = message.get("said", {})
 
-    def inLanguage(text):
-        return fill(said[text], _) if text in said else text
+    def say(text):
+        return fill(said[text], inLanguage) if text in said else text
 
     translated = {key: value for key, value in message.items() if key != "said"}
     for key in SENTENCES:
         value = translated.get(key)
         if isinstance(value, str):
-            translated[key] = inLanguage(value)
+            translated[key] = say(value)
         elif isinstance(value, list):
-            translated[key] = [inLanguage(text) if isinstance(text, str) else text for text in value]
+            translated[key] = [say(text) if isinstance(text, str) else text for text in value]
     return translated
 
 
@@ -54,6 +59,7 @@ TEMPLATES = (
     _("UNetPlusPlusConfig: pruning_level needs deep_supervision: switch it on and retrain"),
     _("VNetConfig: {0} is {1}: must be {2} numbers of at least 1"),
     _("WORLD_SIZE is {0} but {1} is not set: start the processes with torchrun, or remove WORLD_SIZE from the environment to train in one"),
+    _("Waiting"),
     _("a network that accepts missing channels cannot share its batch norm's statistics among several processes: train it with norm=instance, or in one process"),
     _("a patch of {0} does not fit into {1} voxels: pad the image first"),
     _("a plan file defines a single configuration: leave out the file or the configurations"),
@@ -161,6 +167,7 @@ TEMPLATES = (
     _("normalization 'ct' needs std above 0 and upper above lower: take them from the training set"),
     _("normalization '{0}' does not support use_mask: leave it out, or use 'zscore'"),
     _("normalization '{0}' is unknown: choose {1}"),
+    _("not enough memory for this image: crop it, choose another device, or close other programs"),
     _("nothing was found: the model segments {0}"),
     _("on the {0}"),
     _("orientation is '{0}': give three letters such as RAS or LPS"),
@@ -290,6 +297,7 @@ TEMPLATES = (
     _("the weights lack '{0}': choose the network and shape that they were trained with"),
     _("the weights lack '{0}': they do not belong to the network that the bundle describes"),
     _("the weights {0} are damaged ({1}): copy the model folder again"),
+    _("the worker failed ({0}: {1})"),
     _("the {0} '{1}' is not supported: {2} are"),
     _("the {0} has '{1}', which is code and never run: write the transform out"),
     _("the {0} has a transform that '{1}' may switch off: write true or false"),
