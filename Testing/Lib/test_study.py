@@ -246,7 +246,7 @@ def test_a_study_does_not_go_on_with_other_data_or_a_damaged_file(tmp_path, data
     (tmp_path / "m" / STUDY_FILE).write_text(json.dumps(values))
     assert main(["train", "-o", str(tmp_path / "m"), "--resume"]) == 2
     assert (
-        "lacks plans: give every field that has no default): the trainings cannot be resumed" in capsys.readouterr().err
+        "lacks plans: add every field that has no default): the trainings cannot be resumed" in capsys.readouterr().err
     )
 
 

@@ -365,7 +365,7 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 8, **good, "affine_ras": [[1, 0], [0, 1]]}, 8, "is not a finite 4x4 affine matrix"),
         ({"id": 9, **good, "affine_ras": [[1, 0], [0]]}, 9, "the segment request is invalid"),
         ({"id": 10, **good, "model": str(tmp_path)}, 10, "is not a model folder"),
-        ({"id": 11, **good, "model": 5}, 11, "SegmentRequest: model is 5: give a text"),
+        ({"id": 11, **good, "model": 5}, 11, "SegmentRequest: model is 5: give a string"),
         ({"id": 12, **good, "device": "abacus"}, 12, "this machine has no device 'abacus'"),
         ({"id": 13, **good, "postprocess": ["polish"]}, 13, "unknown post-processing step 'polish'"),
         ({"id": 14, **good, "postprocess": [3]}, 14, "postprocess is [3]: give a list of strings or null"),

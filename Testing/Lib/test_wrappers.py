@@ -251,8 +251,8 @@ def test_masks_reach_the_sequences_that_they_describe_through_another_wrapper():
         ("shape_prior", {"network": "shape_prior"}, "name the network to wrap"),
         ("hu_prior", {"network": "shape_prior", "network_options": {"network": "hu_prior"}}, "needs channel 0"),
         ("shape_prior", {"network": "wnet"}, "unknown network 'wnet'"),
-        ("shape_prior", {"network": ["unet"]}, "network is .*: give a text"),
-        ("hu_prior", {"network": "shape_prior", "network_options": {"network": 3}}, "network is 3: give a text"),
+        ("shape_prior", {"network": ["unet"]}, "network is .*: give a string"),
+        ("hu_prior", {"network": "shape_prior", "network_options": {"network": 3}}, "network is 3: give a string"),
     ],
 )
 def test_networks_that_cannot_go_into_each_other_are_refused(outer, options, text):
