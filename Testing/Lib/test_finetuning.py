@@ -91,7 +91,7 @@ def test_training_leaves_crops_of_training_cases_with_the_model(parent):
         description.training["held_back_cases"]
     )
     assert description.training["replay"] == {"rehearsal": 20, "sentinels": 10, "licence": "CC0"}
-    assert "holds 30 small crops" in (parent / "CARD.md").read_text()
+    assert "contains 30 small crops" in (parent / "CARD.md").read_text()
 
 
 def test_the_other_scanner_is_learnt_and_the_first_is_not_forgotten(parent, tmp_path):
@@ -110,7 +110,7 @@ def test_the_other_scanner_is_learnt_and_the_first_is_not_forgotten(parent, tmp_
     assert description.figures["labels"]["Label 1"]["dice"] == pytest.approx(gate["local"]["new"], abs=1e-3)
     assert description.weights_sha256 == sha256_of(job.folder / WEIGHTS_FILE)
     assert (job.folder / REPLAY_FILE).read_bytes() == before[REPLAY_FILE]
-    assert "Continued from `bright`" in (job.folder / "CARD.md").read_text()
+    assert "Fine-tuned from `bright`" in (job.folder / "CARD.md").read_text()
     assert {path.name: path.read_bytes() for path in parent.iterdir()} == before
     left = {path.name for path in job.folder.iterdir()}
     assert left == {"model.json", WEIGHTS_FILE, "CARD.md", REPLAY_FILE, "training.jsonl"}
@@ -308,7 +308,7 @@ def test_a_model_without_room_for_crops_is_continued_with_those_of_its_neighbour
         shutil.copytree(parent, copy)
     (folder / REPLAY_FILE).unlink()
     description = share_replay(folder, other)
-    assert "of `other`, a folder beside this one, holds 30 small crops" in (folder / "CARD.md").read_text()
+    assert "of `other`, in the folder beside this one, contains 30 small crops" in (folder / "CARD.md").read_text()
     data = write_cubes(tmp_path / "local", cases=1, is_chequered=True)
     child = job_of(folder, tmp_path, dataset=data)
     run_finetuning(child)
@@ -425,7 +425,7 @@ def test_the_command_tells_how_the_two_compare(parent, tmp_path, capsys):
     assert run("finetune", parent, data, "-o", new, "--steps", 2, "--device", "cpu", "--title", "Chequered cubes") == 0
     said = capsys.readouterr().out
     assert "Continuing 'bright' on 2 local case(s), 1 held back, rehearsing 20 crops" in said
-    assert "local, held back" in said
+    assert "local cases, held back" in said
     assert "Gate: " in said
     assert run("finetune", parent, data, "-o", tmp_path / "j", "--steps", 1, "--device", "cpu", "--json") == 0
     document = json.loads(capsys.readouterr().out)

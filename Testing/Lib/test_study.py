@@ -128,7 +128,7 @@ def test_configurations_get_equal_shares_and_the_better_is_the_model(tmp_path, d
     kinds = ["start", "validation", "end", "configurations", "postprocess", "evaluation"]
     assert [event["event"] for event in events] == kinds
     card = (tmp_path / "m" / "CARD.md").read_text(encoding="utf-8")
-    assert "These cases also chose the configuration, which flatters the figures above." in card
+    assert "The configuration was chosen on the same cases, which makes the results above optimistic." in card
     assert f"| {best} | 0.9000 | 0.0000 |" in card
     with pytest.raises(InputError, match="already contains a model: choose another folder"):
         run_study(study)
@@ -171,7 +171,7 @@ def test_folds_are_an_ensemble_and_every_case_is_measured_unseen(tmp_path, datas
     card = (tmp_path / "m" / "CARD.md").read_text(encoding="utf-8")
     mean, deviation = np.mean(list(dice.values())), np.std(list(dice.values()), ddof=1)
     assert f"| Label 1 | {mean:.3f} ± {deviation:.3f} |" in card
-    assert "learnt from all parts but one" in card
+    assert "was trained on all folds but one" in card
     assert (tmp_path / "m" / "replay.safetensors").exists()
     assert not list((tmp_path / "m" / "trainings").glob("*/replay.safetensors"))
 

@@ -92,7 +92,7 @@ def test_training_images_travel_only_where_that_is_asked_for_and_the_card_tells_
         assert ("replay" in card) == ("**A demonstration:" in card) == is_there
         has_subjects = (dataset / "manifest.csv").exists()
         assert ("No subject is on both sides" in card) == has_subjects
-        assert ("every case counted as a person of its own" in card) != has_subjects
+        assert ("every case was counted as a separate subject" in card) != has_subjects
         (dataset / "manifest.csv").write_text("case,subject\ncase0,a\ncase1,a\ncase2,b\n")
 
 

@@ -116,9 +116,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "become part of the model",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--steps", type=int, metavar="N", help="optimiser steps (default: 1250 if there is no time budget)"
-    )
+    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: 1250 without a time budget)")
     length.add_argument("--epochs", type=int, metavar="N", help=f"length in epochs of {STEPS_PER_EPOCH} steps")
     parser.add_argument(
         "--minutes",

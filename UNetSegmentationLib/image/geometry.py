@@ -30,7 +30,7 @@ class Volume:
         affine = np.array(self.affine_ras, dtype=np.float64)
         if self.array.ndim != 4 or min(self.array.shape) < 1:
             raise InputError(
-                f"volume has shape {self.array.shape}: give 4 axes (channels, depth, height, width) of at least 1"
+                f"volume has shape {self.array.shape}: give 4 sizes of at least 1 (channels, depth, height, width)"
             )
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
             raise InputError("the volume's geometry is not a finite 4x4 affine matrix: set its spacing and directions")
