@@ -360,7 +360,11 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 3, "op": "segment"}, 3, "SegmentRequest lacks model, volume, affine_ras, output"),
         ({"id": 4, **good, "volume": 3}, 4, "volume is 3: give an object"),
         ({"id": 5, **good, "volume": {**good["volume"], "shape": [1, 9, 9, 8]}}, 5, "1458 bytes, but 1296 are needed"),
-        ({"id": 6, **good, "volume": {**good["volume"], "shape": [9, 9, 9]}}, 6, "give 4 sizes of at least 1 (channels, depth"),
+        (
+            {"id": 6, **good, "volume": {**good["volume"], "shape": [9, 9, 9]}},
+            6,
+            "give 4 sizes of at least 1 (channels, depth",
+        ),
         ({"id": 7, **good, "volume": {**good["volume"], "dtype": "wood"}}, 7, "the segment request is invalid"),
         ({"id": 8, **good, "affine_ras": [[1, 0], [0, 1]]}, 8, "is not a finite 4x4 affine matrix"),
         ({"id": 9, **good, "affine_ras": [[1, 0], [0]]}, 9, "the segment request is invalid"),

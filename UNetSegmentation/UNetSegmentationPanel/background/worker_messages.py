@@ -323,7 +323,7 @@ TEMPLATES = (
     _("up_kernel is {0}: must be an odd number"),
     _("upsampling is '{0}': choose {1}"),
     _("values cannot be clipped without a target"),
-    _("volume has shape {0}: give 4 axes (channels, depth, height, width) of at least 1"),
+    _("volume has shape {0}: give 4 sizes of at least 1 (channels, depth, height, width)"),
     _("weight '{0}' is {1}, the network needs {2}: choose the network and shape that they were trained with"),
     _("weights are {0}: must be 0 or more, not all 0"),
     _("weights is '{0}': choose {1}"),
