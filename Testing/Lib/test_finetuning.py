@@ -432,6 +432,6 @@ def test_the_command_tells_how_the_two_compare(parent, tmp_path, capsys):
     assert document["model"]["parent"] == "bright"
     assert document["model"]["figures"]["gate"]["local"]["cases"] == 1
     assert run("finetune", parent, "-o", tmp_path / "k") == 2
-    assert "the model or the data set is missing" in capsys.readouterr().err
+    assert "a model and a data set are required" in capsys.readouterr().err
     assert run("finetune", new, data, "-o", new) == 2
     assert "already contains a model" in capsys.readouterr().err

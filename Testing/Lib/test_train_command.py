@@ -89,9 +89,9 @@ def test_training_images_travel_only_where_that_is_asked_for_and_the_card_tells_
         said = capsys.readouterr().out.splitlines()[-1]
         assert is_there == bool(words) == ("30 crops of the training images" in said)
         card = (tmp_path / f"{name} é" / "CARD.md").read_text()
-        assert ("replay" in card) == ("**A demonstration:" in card) == is_there
+        assert ("replay" in card) == ("**Demonstration only:" in card) == is_there
         has_subjects = (dataset / "manifest.csv").exists()
-        assert ("No subject is on both sides" in card) == has_subjects
+        assert ("No subject is in both sets" in card) == has_subjects
         assert ("every case was counted as a separate subject" in card) != has_subjects
         (dataset / "manifest.csv").write_text("case,subject\ncase0,a\ncase1,a\ncase2,b\n")
 

@@ -374,7 +374,11 @@ def test_what_cannot_be_understood_is_refused_and_the_worker_goes_on(worker, tmp
         ({"id": 13, **good, "postprocess": ["polish"]}, 13, "unknown post-processing step 'polish'"),
         ({"id": 14, **good, "postprocess": [3]}, 14, "postprocess is [3]: give a list of strings or null"),
         ({"id": 17, **good, "channels": [{"affine_ras": AFFINE}]}, 17, "ChannelFile lacks volume"),
-        ({"id": 18, **good, "channels": [None, None]}, 18, "there are 2 channels, the model takes sequence 1: give"),
+        (
+            {"id": 18, **good, "channels": [None, None]},
+            18,
+            "there are 2 channels, but the model needs sequence 1: select",
+        ),
         ({"id": 19, **good, "region_to_ras": [[1, 0], [0]]}, 19, "the segment request is invalid"),
         ({"id": 20, **good, "region_to_ras": [[1, 0], [0, 1]]}, 20, "the region is empty"),
         ({"id": 21, **good, "uncertainty": 3}, 21, "uncertainty is 3: give a string or null"),

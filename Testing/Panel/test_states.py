@@ -111,7 +111,7 @@ def test_a_chosen_modality_stays_when_dicom_says_another_one_later_and_the_panel
     panel.choose(panel.ui.presetComboBox, "ct")
     volume.SetAttribute("DICOM.Modality", "MR")
     assert panel.parameters.preset == "ct"
-    assert panel.says == "The volume is MR according to its DICOM header, but CT is selected: check the modality."
+    assert panel.says == "The volume is MR according to its DICOM header, and CT is chosen: check the modality."
     assert panel.ui.applyButton.enabled
 
 
@@ -235,7 +235,7 @@ def test_voxels_of_another_size_than_in_training_are_told_before_the_run(panel):
     assert panel.says == ""
     volume.SetSpacing(1.0, 1.0, 4.0)
     assert panel.says == (
-        "The voxels are 1 x 1 x 4 mm, the model was trained at 1 x 1 x 1 mm: check the result carefully."
+        "The voxels are 1 x 1 x 4 mm, but the model was trained at 1 x 1 x 1 mm: check the result carefully."
     )
     assert panel.ui.applyButton.enabled
 
