@@ -142,7 +142,7 @@ def test_another_models_weights_begin_a_training_but_for_the_heads(dataset, tmp_
     assert {"event": "initialised", "step": 0, "model": "first", "earlier_steps": steps} in events
     assert total_steps(read_description(second.folder).training) == steps + 1
     assert read_description(second.folder).parent == "first"
-    assert f"Began with the weights of `first`, after {steps} steps" in (second.folder / "CARD.md").read_text()
+    assert f"Initialised with the weights of `first`, after {steps} steps" in (second.folder / "CARD.md").read_text()
 
 
 def test_weights_that_cannot_begin_a_training_are_refused(dataset, tmp_path, tiny_model):
