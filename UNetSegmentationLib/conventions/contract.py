@@ -201,7 +201,7 @@ class Conventions(ABC):
         """
         if volume.channels != len(self.plan.normalization):
             raise InputError(
-                f"the image has {volume.channels} channel(s), the model needs {len(self.plan.normalization)}: "
+                f"the image has {volume.channels} channel(s), but the model needs {len(self.plan.normalization)}: "
                 "give one file per channel, in the model's order"
             )
         turned, order = turn(volume, self.plan)

@@ -76,12 +76,12 @@ def check_image_fits(
     names = ", ".join(channel.name for channel in description.channels)
     if channels > len(description.channels) == 1:
         raise InputError(
-            f"{name} has {channels} channels or time points, model '{description.id}' takes 1 ({names}): "
+            f"{name} has {channels} channels or time points, but model '{description.id}' needs 1 ({names}): "
             "export the one you want as a separate file"
         )
     if channels != len(description.channels):
         raise InputError(
-            f"{name} has {channels} channel(s), model '{description.id}' needs "
+            f"{name} has {channels} channel(s), but model '{description.id}' needs "
             f"{len(description.channels)} ({names}): give one file per channel, in this order"
         )
     is_flat = shape[0] == 1
