@@ -186,7 +186,7 @@ def test_figures_have_no_more_decimals_than_anybody_reads(tiny_model, capsys):
 def test_an_image_of_the_wrong_shape_is_named(tmp_path, tiny_model, capsys):
     tiny_model()
     for name, shape, said in (
-        ("film", (3, 9, 9, 9), "has 3 channels or time points, model 'tiny' takes 1 (sequence 1)"),
+        ("film", (3, 9, 9, 9), "has 3 channels or time points, but model 'tiny' needs 1 (sequence 1)"),
         ("flat", (1, 1, 9, 9), "is 2D, but model 'tiny' needs a 3D volume"),
     ):
         image = write_image(tmp_path / f"{name}.nii.gz", shape=shape, affine=np.eye(4))
