@@ -111,7 +111,7 @@ def test_a_chosen_modality_stays_when_dicom_says_another_one_later_and_the_panel
     panel.choose(panel.ui.presetComboBox, "ct")
     volume.SetAttribute("DICOM.Modality", "MR")
     assert panel.parameters.preset == "ct"
-    assert panel.says == "The volume is MR according to its DICOM header, and CT is chosen: check the modality."
+    assert panel.says == "The volume is MR according to its DICOM header, but CT is selected: check the modality."
     assert panel.ui.applyButton.enabled
 
 

@@ -111,5 +111,5 @@ def spacing_warning(description: ModelDescription, spacing_mm: tuple[float, floa
         return ""
     spacing = " x ".join(f"{value:.3g}" for value in spacing_mm[::-1])
     return sentence(
-        f"the voxels are {spacing} mm, the model was trained at {plan.spacing_in_words}: check the result carefully"
+        f"the voxels are {spacing} mm, but the model was trained at {plan.spacing_in_words}: check the result carefully"
     )

@@ -289,7 +289,7 @@ TEMPLATES = (
     _("the two weights are {0}: must be 0 or more, not both 0"),
     _("the volume's axes are degenerate (zero spacing or parallel directions): fix the header"),
     _("the volume's geometry is not a finite 4x4 affine matrix: set its spacing and directions"),
-    _("the voxels are {0} mm, the model was trained at {1}: check the result carefully"),
+    _("the voxels are {0} mm, but the model was trained at {1}: check the result carefully"),
     _("the weights do not fit the bundle's {0} ({1} differ): they do not belong to the network that it describes"),
     _("the weights have more than the bundle's {0} ({1}): they do not belong to the network that it describes"),
     _("the weights in {0} do not fit network '{1}': {2}"),
