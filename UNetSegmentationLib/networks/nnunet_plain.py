@@ -14,7 +14,7 @@ from .unet import Decoder, Encoder, UNetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class NNUNetConfig(UNetConfig):
-    """Shape of nnU-Net's networks; `stages.plan_stages` gives features, strides and kernels for a patch.
+    """Shape of nnU-Net's networks; `encoder_stages.plan_stages` gives features, strides and kernels for a patch.
 
     Attributes:
         encoder_convs: Convolutions of each encoder stage; empty: convs_per_stage everywhere.

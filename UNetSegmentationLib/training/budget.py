@@ -102,8 +102,8 @@ def plan_for(
         budget: Limits of a step.
         num_classes: K, background included.
         network_options: Options of the network beyond those of the plan.
-        resolution: "full" or "low", see planning.make_plan.
-        dimensions: 2 or 3, see planning.make_plan.
+        resolution: "full" or "low", see planning.planner.make_plan.
+        dimensions: 2 or 3, see planning.planner.make_plan.
 
     Raises:
         InputError: Unknown name, or even the smallest patch does not fit.

@@ -151,7 +151,7 @@ def channels_of(dataset: Values) -> tuple[Channel, ...]:
 
 
 def labels_of(dataset: Values) -> tuple[tuple[Label, ...], str]:
-    """Return the labels of dataset.json and the kind of output, one of model_folder.OUTPUTS.
+    """Return the labels of dataset.json and the kind of output, one of models.description.OUTPUTS.
 
     Raises:
         InputError: Label values with gaps, or regions without an order or with duplicate values.

@@ -63,7 +63,7 @@ class BlockStyle:
 
 
 class Tap(nn.Identity):
-    """Identity that marks features worth viewing; `feature_view` reads them.
+    """Identity that marks features worth viewing; `inference.feature_maps` reads them.
 
     Args:
         kind: "skip" for features that pass from encoder to decoder, "gate" for attention maps.
